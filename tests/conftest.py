@@ -1,0 +1,28 @@
+"""What all tests share: where the reference material lies, and tests that are slow unless asked for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ.get("A2N_SHARED", ROOT.parent / "shared"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "slow" in (config.option.markexpr or ""):
+        return
+    skip = pytest.mark.skip(reason="slow: run with -m slow")
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference clips, images and weights, or a skip that says it is missing."""
+    if not SHARED.is_dir():
+        pytest.skip(f"reference material is missing ({SHARED.name}; set A2N_SHARED)")
+    return SHARED
