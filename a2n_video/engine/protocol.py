@@ -1,0 +1,86 @@
+"""What every engine is: native planes in, native planes out, order kept. One contract test (tests/engine/test_contract.py) covers all.
+
+Neither torch nor numpy beyond arrays is needed to use one, so that `nearest` runs where torch is not installed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from a2n_video.media.colorspec import ColorSpec
+from a2n_video.media.planes import PlaneFormat, Planes
+
+Rows = npt.NDArray[Any]  # (n, format.samples): one flat frame a row, owned by whoever holds it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """What an engine is built for: the source's planes, their colour (settled), and the factor."""
+
+    source: PlaneFormat
+    color: ColorSpec
+    scale: int
+
+    @property
+    def target(self) -> PlaneFormat:
+        return self.source.scaled(self.scale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineStats:
+    """What an engine counted: frames and batches done, frames redone in fp32, out-of-memory recoveries, busy seconds."""
+
+    frames: int = 0
+    batches: int = 0
+    redone_fp32: int = 0
+    oom_recoveries: int = 0
+    busy_s: float = 0.0
+
+
+class Engine(Protocol):
+    """An upscaler of batches for one geometry.
+
+    `submit` packs up to `batch_size` frames and returns at once, or waits while the engine's slots are full; it is called
+    from one thread at a time. The future holds rows of the target format, copied out: the caller owns them. Futures finish in
+    the order of submission. `flush` starts whatever waits for company. After an error every later future has that error.
+    `close` waits for the engine's thread and is idempotent.
+    """
+
+    geometry: Geometry
+    batch_size: int
+
+    def submit(self, frames: Sequence[Planes]) -> Future[Rows]: ...
+
+    def flush(self) -> None: ...
+
+    def stats(self) -> EngineStats: ...
+
+    def close(self) -> None: ...
+
+
+def run(engine: Engine, batches: Iterable[Sequence[Planes]], in_flight: int = 3) -> Iterator[Rows]:
+    """Rows for every batch, in order, with at most `in_flight` batches between submit and the caller."""
+    pending: deque[Future[Rows]] = deque()
+    for batch in batches:
+        pending.append(engine.submit(batch))
+        if len(pending) >= in_flight:
+            yield pending.popleft().result()
+    engine.flush()
+    while pending:
+        yield pending.popleft().result()
+
+
+def pack_rows(fmt: PlaneFormat, frames: Sequence[Planes], rows: Rows | None = None) -> Rows:
+    """Frames' planes as flat rows, into `rows` (at least as many) where given."""
+    if rows is None:
+        rows = np.empty((len(frames), fmt.samples), fmt.dtype)
+    for planes, row in zip(frames, rows, strict=False):
+        fmt.pack(planes, row)
+    return rows

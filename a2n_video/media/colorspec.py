@@ -1,0 +1,64 @@
+"""What colour tags mean, the rule for untagged video, and the tables that colour conversion is made of. Pure values.
+
+Coefficients: ITU-T H.273 (07/2024), table 4. Ranges: ITU-R BT.2100-2, table 9. Numbers are FFmpeg's (and H.273's).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Final
+
+from a2n_video.media.planes import PlaneFormat
+
+UNSPECIFIED: Final = 2
+RGB_MATRIX: Final = 0
+# Luma coefficients (Kr, Kb) by matrix number.
+MATRICES: Final = MappingProxyType(
+    {
+        1: (0.2126, 0.0722),  # bt709
+        4: (0.30, 0.11),  # fcc
+        5: (0.299, 0.114),  # bt470bg
+        6: (0.299, 0.114),  # smpte170m
+        7: (0.212, 0.087),  # smpte240m
+        9: (0.2627, 0.0593),  # bt2020nc
+    }
+)
+MATRIX_NAMES: Final = MappingProxyType({1: "bt709", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 9: "bt2020nc"})
+# Where a chroma sample sits, by AVChromaLocation: in luma samples right of and below the first luma sample it covers,
+# for an axis that is halved. 0 (unspecified) is read as left, as every decoder of MPEG-2 and later does.
+CHROMA_SITING: Final = MappingProxyType(
+    {0: (0.0, 0.5), 1: (0.0, 0.5), 2: (0.5, 0.5), 3: (0.0, 0.0), 4: (0.5, 0.0), 5: (0.0, 1.0), 6: (0.5, 1.0)}
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColorSpec:
+    """Colour tags of a stream or frame, as FFmpeg's numbers (AVColorSpace, AVColorPrimaries, ...)."""
+
+    matrix: int = UNSPECIFIED
+    full_range: bool | None = None
+    primaries: int = UNSPECIFIED
+    transfer: int = UNSPECIFIED
+    chroma_location: int = 0
+
+    def settled(self, fmt: PlaneFormat) -> ColorSpec:
+        """The same with nothing left open, by mpv's rule on the *source's* size: 1280 or wider, or over 576 lines, is BT.709, else BT.601.
+
+        RGB is full range unless it says otherwise; anything else limited. Primaries and transfer that are unknown stay unknown unless the matrix was too.
+        """
+        if fmt.family == "rgb":
+            return replace(self, matrix=RGB_MATRIX, full_range=self.full_range is not False)
+        full = bool(self.full_range)
+        if self.matrix in MATRICES:
+            return replace(self, full_range=full)
+        hd = fmt.width >= 1280 or fmt.height > 576
+        guess = 1 if hd else (5 if fmt.height == 576 else 6)
+        primaries = guess if self.primaries == UNSPECIFIED else self.primaries
+        transfer = (1 if hd else 6) if self.transfer == UNSPECIFIED else self.transfer
+        return replace(self, matrix=guess, full_range=full, primaries=primaries, transfer=transfer)
+
+    @property
+    def siting(self) -> tuple[float, float]:
+        """(x, y) of a chroma sample in luma samples from the first one it covers, for halved axes."""
+        return CHROMA_SITING.get(self.chroma_location, CHROMA_SITING[0])
