@@ -97,7 +97,7 @@ class JobOptions:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for the journal; times as "numerator/denominator"."""
-        return _plain(asdict(self))
+        return {part: _plain(values) for part, values in asdict(self).items()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Mapping[str, Any]]) -> JobOptions:

@@ -45,7 +45,8 @@ class ColorSpec:
     def settled(self, fmt: PlaneFormat) -> ColorSpec:
         """The same with nothing left open, by mpv's rule on the *source's* size: 1280 or wider, or over 576 lines, is BT.709, else BT.601.
 
-        RGB is full range unless it says otherwise; anything else limited. Primaries and transfer that are unknown stay unknown unless the matrix was too.
+        RGB is full range unless it says otherwise; anything else limited. Unknown primaries and transfer are guessed only along
+        with the matrix.
         """
         if fmt.family == "rgb":
             return replace(self, matrix=RGB_MATRIX, full_range=self.full_range is not False)

@@ -105,7 +105,7 @@ class PixelAttention(nn.Module):
         self.conv = conv(n_features, n_features, 1, bias=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(self.conv(x))  # type: ignore[no-any-return]
+        return x * torch.sigmoid(self.conv(x))
 
 
 class A2N(nn.Module):
