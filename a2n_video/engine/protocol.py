@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,15 +22,21 @@ Rows = npt.NDArray[Any]  # (n, format.samples): one flat frame a row, owned by w
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """What an engine is built for: the source's planes, their colour (settled), and the factor."""
+    """What an engine is built for: the source's planes, their colour (settled), and the factor.
+
+    `layout` is the result's layout where it is not the source's (another depth or subsampling asked for with --pix-fmt);
+    its size is not looked at. Range, matrix and siting of the result are the source's.
+    """
 
     source: PlaneFormat
     color: ColorSpec
     scale: int
+    layout: PlaneFormat | None = None
 
     @property
     def target(self) -> PlaneFormat:
-        return self.source.scaled(self.scale)
+        """The result's planes: always read this, never `source.scaled`."""
+        return replace(self.layout or self.source, width=self.source.width * self.scale, height=self.source.height * self.scale)
 
 
 @dataclass(frozen=True, kw_only=True)
