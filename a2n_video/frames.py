@@ -1,0 +1,173 @@
+"""Adapters: av.VideoFrame, HWC arrays and CHW tensors <-> native planes. A frame goes out as the kind it came in.
+
+The engine never learns what a frame was. Each adapter gives planes as *views* (nothing is copied on the way in) and makes a new
+frame from one flat row on the way out. av and torch are imported only once such a frame has come.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from a2n_video.errors import UnsupportedFormatError
+from a2n_video.media.colorspec import RGB_MATRIX, ColorSpec
+from a2n_video.media.pixfmt import native_pix_fmt, pix_fmt_of, plane_format
+from a2n_video.media.planes import PlaneFormat, Planes, Samples
+
+if TYPE_CHECKING:
+    import av
+    import torch
+
+FrameT = TypeVar("FrameT", "av.VideoFrame", npt.NDArray[np.uint8], npt.NDArray[np.uint16], npt.NDArray[Any], "torch.Tensor")
+
+_FULL_RGB = ColorSpec(matrix=RGB_MATRIX, full_range=True)
+_FULL_RANGE = 2  # AVCOL_RANGE_JPEG
+
+
+class Adapter(Protocol):
+    """One kind of frame: `describe` its planes and colour, `planes` as views, `wrap` a result's row as the same kind."""
+
+    def describe(self, frame: Any) -> tuple[PlaneFormat, ColorSpec]: ...
+
+    def planes(self, frame: Any) -> Planes: ...
+
+    def wrap(self, row: Samples, fmt: PlaneFormat, source: Any) -> Any: ...
+
+
+class VideoFrameAdapter:
+    """av.VideoFrame in native planes (see `native_frame`): pts, time_base and colour tags ride along."""
+
+    def describe(self, frame: av.VideoFrame) -> tuple[PlaneFormat, ColorSpec]:
+        fmt = plane_format(frame.format.name, frame.width, frame.height)
+        if fmt is None:
+            raise UnsupportedFormatError(f"pixel format {frame.format.name} is not native planes; reformat it to {native_pix_fmt(frame.format.name)}")
+        color = color_of_frame(frame)
+        # An untagged frame is settled by its size, here where that is still the source's.
+        return fmt, color.settled(fmt)
+
+    def planes(self, frame: av.VideoFrame) -> Planes:
+        fmt, _ = self.describe(frame)
+        return frame_planes(frame, fmt)
+
+    def wrap(self, row: Samples, fmt: PlaneFormat, source: av.VideoFrame) -> av.VideoFrame:
+        import av
+
+        frame = av.VideoFrame(fmt.width, fmt.height, pix_fmt_of(fmt))
+        for target, plane in zip(frame_planes(frame, fmt), fmt.unpack(row), strict=True):
+            target[...] = plane
+        source_fmt, color = self.describe(source)
+        tag_frame(frame, color.settled(source_fmt))
+        if source.pts is not None:
+            frame.pts = source.pts
+        frame.time_base = source.time_base
+        return frame
+
+
+class ArrayAdapter:
+    """HWC arrays of RGB, uint8 or uint16 (all 16 bits used)."""
+
+    def describe(self, frame: npt.NDArray[Any]) -> tuple[PlaneFormat, ColorSpec]:
+        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype not in (np.uint8, np.uint16):
+            raise ValueError(f"an array of shape {frame.shape} and type {frame.dtype} came; taken are (height, width, 3) of uint8 or uint16")
+        height, width, _ = frame.shape
+        return PlaneFormat(width=width, height=height, family="rgb", depth=8 * frame.dtype.itemsize), _FULL_RGB
+
+    def planes(self, frame: npt.NDArray[Any]) -> Planes:
+        return [frame[:, :, channel] for channel in range(3)]
+
+    def wrap(self, row: Samples, fmt: PlaneFormat, source: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return np.ascontiguousarray(np.stack(fmt.unpack(row), axis=2))
+
+
+class TensorAdapter:
+    """CHW tensors of RGB: uint8, or float16/float32/bfloat16 in 0..1; the result has the dtype and device of the source."""
+
+    def describe(self, frame: torch.Tensor) -> tuple[PlaneFormat, ColorSpec]:
+        import torch
+
+        floating = frame.dtype in (torch.float32, torch.float16, torch.bfloat16)
+        if frame.ndim != 3 or frame.shape[0] != 3 or not (floating or frame.dtype == torch.uint8):
+            raise ValueError(f"a tensor of shape {tuple(frame.shape)} and type {frame.dtype} came; taken are (3, height, width) of uint8 or float in 0..1")
+        _, height, width = frame.shape
+        return PlaneFormat(width=width, height=height, family="rgb", depth=32 if floating else 8, floating=floating), _FULL_RGB
+
+    def planes(self, frame: torch.Tensor) -> Planes:
+        import torch
+
+        host = frame.detach().cpu()
+        return list((host if host.dtype == torch.uint8 else host.float()).numpy())
+
+    def wrap(self, row: Samples, fmt: PlaneFormat, source: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        stacked = torch.from_numpy(np.array(row)).reshape(3, fmt.height, fmt.width)
+        return stacked.to(source.device, source.dtype)
+
+
+def adapter_of(frame: object) -> Adapter:
+    """The adapter for a frame's kind; a kind that is not taken is a TypeError that names the three that are."""
+    if isinstance(frame, np.ndarray):
+        return ArrayAdapter()
+    for module, name, adapter in (("torch", "Tensor", TensorAdapter), ("av", "VideoFrame", VideoFrameAdapter)):
+        # A frame of a library that was never imported cannot have come.
+        if module in sys.modules and isinstance(frame, getattr(sys.modules[module], name)):
+            return adapter()  # type: ignore[no-any-return]
+    raise TypeError(f"a {type(frame).__name__} came; frames are HWC numpy arrays, CHW torch tensors or av.VideoFrame")
+
+
+def frame_planes(frame: av.VideoFrame, fmt: PlaneFormat) -> list[Samples]:
+    """Views of a frame's planes in our order (R G B, not FFmpeg's G B R), writable where the frame is."""
+    order = (2, 0, 1, 3) if fmt.family == "rgb" else (0, 1, 2, 3)
+    views = []
+    for shape, index in zip(fmt.planes, order, strict=False):
+        plane = frame.planes[index]
+        rows = np.frombuffer(plane, fmt.dtype)[: shape.height * (plane.line_size // fmt.dtype.itemsize)]  # type: ignore[call-overload]
+        views.append(rows.reshape(shape.height, -1)[:, : shape.width])
+    return views
+
+
+def native_frame(frame: av.VideoFrame, pix_fmt: str | None = None) -> av.VideoFrame:
+    """The frame in native planes: itself where it has them, else unfolded by FFmpeg, which only moves bytes for these formats.
+
+    `pix_fmt` asks for one native format (a decoder that changes its mind mid-stream). UnsupportedFormatError where there is none.
+    """
+    wanted = pix_fmt or native_pix_fmt(frame.format.name)
+    if wanted is None:
+        raise UnsupportedFormatError(f"pixel format {frame.format.name} cannot be read as planes")
+    if wanted == frame.format.name:
+        return frame
+    native = frame.reformat(format=wanted)
+    native.pts = frame.pts
+    native.time_base = frame.time_base
+    tag_frame(native, color_of_frame(frame))
+    return native
+
+
+def color_of_frame(frame: av.VideoFrame) -> ColorSpec:
+    """A frame's own colour tags, not yet settled; yuvj formats are full range whatever the tag says."""
+    full = True if frame.format.name.startswith("yuvj") else {1: False, _FULL_RANGE: True}.get(int(frame.color_range))
+    return ColorSpec(
+        matrix=int(frame.colorspace),
+        full_range=full,
+        primaries=int(frame.color_primaries),
+        transfer=int(frame.color_trc),
+        chroma_location=int(frame.chroma_location),
+    )
+
+
+def tag_frame(frame: av.VideoFrame, color: ColorSpec) -> None:
+    """Write colour tags onto a frame."""
+    frame.colorspace = color.matrix
+    frame.color_range = 0 if color.full_range is None else 1 + color.full_range
+    frame.color_primaries = color.primaries
+    frame.color_trc = color.transfer
+    frame.chroma_location = color.chroma_location
+
+
+def with_alpha(fmt: PlaneFormat, alpha: bool) -> PlaneFormat:
+    """The same layout with or without an alpha plane."""
+    return replace(fmt, alpha=alpha)

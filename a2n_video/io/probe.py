@@ -1,0 +1,172 @@
+"""Look into a source file: its streams, and the first decoded frame of the video that will be upscaled."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import struct
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from av.container import InputContainer
+from av.sidedata.sidedata import Type
+from av.video.stream import VideoStream
+
+from a2n_video.errors import IncompleteSourceError, UnsupportedFormatError
+from a2n_video.frames import color_of_frame
+from a2n_video.io.source import open_source, video_stream
+from a2n_video.media.colorspec import ColorSpec
+from a2n_video.media.info import Chapter, HdrMetadata, StreamInfo, VideoInfo
+from a2n_video.media.pixfmt import native_pix_fmt, plane_format
+from a2n_video.media.planes import PlaneFormat
+
+_PACKETS_TO_FIRST_FRAME = 2000
+
+
+def probe(path: Path | str, max_pixels: int = 8192 * 4320) -> VideoInfo:
+    """Read what a file holds: its streams, and its video's format from the first frame that decodes.
+
+    Raises InputError where it cannot be read, DecodeError where there is no video, IncompleteSourceError where no frame of it
+    can be decoded, UnsupportedFormatError for a picture larger than `max_pixels` or in a format without planes.
+    """
+    path = Path(path)
+    with open_source(path) as container:
+        stream = video_stream(container, path)
+        _check_pixels(stream, path, max_pixels)
+        streams = tuple(_stream_info(s) for s in container.streams)
+        chapters = tuple(_chapter(c) for c in container.chapters())
+        frame = first_frame(container, stream, path)
+        return VideoInfo(
+            path=path,
+            container=container.format.name,
+            size_bytes=max(0, container.size),
+            duration=Fraction(container.duration, av.time_base) if container.duration else None,
+            metadata=dict(container.metadata),
+            chapters=chapters,
+            streams=streams,
+            video_index=stream.index,
+            **_picture(stream, frame, path),
+        )
+
+
+def first_frame(container: InputContainer, stream: VideoStream, path: Path) -> av.VideoFrame:
+    """The first frame that decodes; broken packets before it are passed over. IncompleteSourceError where there is none."""
+    decoder = open_decoder(stream, threads=1)
+    for packet in itertools.islice(container.demux(stream), _PACKETS_TO_FIRST_FRAME):
+        with contextlib.suppress(av.FFmpegError):
+            for frame in decoder.decode(packet if packet.size else None):
+                return frame
+    name = stream.codec_context.codec.canonical_name
+    raise IncompleteSourceError(f"{path}: damaged: no frame of its {name} video can be decoded; nothing was written")
+
+
+def open_decoder(stream: VideoStream, threads: int = 0) -> av.VideoCodecContext:
+    """The stream's decoder, with as many threads as asked (0: FFmpeg's choice).
+
+    VP8 and VP9 marked alpha_mode=1 are read by libvpx: FFmpeg's own decoders drop their alpha without a word.
+    """
+    context = stream.codec_context
+    library = {"vp9": "libvpx-vp9", "vp8": "libvpx"}.get(context.codec.canonical_name)
+    metadata = {key.lower(): value for key, value in stream.metadata.items()}
+    if library is not None and metadata.get("alpha_mode") == "1":
+        context = av.VideoCodecContext.create(library, "r")
+        context.extradata = stream.codec_context.extradata
+    context.thread_type = "AUTO"
+    context.thread_count = threads
+    return context
+
+
+def _check_pixels(stream: VideoStream, path: Path, max_pixels: int) -> None:
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width * height > max_pixels:
+        raise UnsupportedFormatError(f"{path}: {width}x{height} is more than the {max_pixels} pixels allowed; raise --max-pixels if you trust this file")
+
+
+def _picture(stream: VideoStream, frame: av.VideoFrame, path: Path) -> dict[str, Any]:
+    context = stream.codec_context
+    side_data = {kind: bytes(data) for kind, data in frame.side_data.items()}  # type: ignore[attr-defined]
+    coded = {str(kind): bytes(data) for kind, data in context.coded_side_data.items()}
+    matrix = side_data.get(Type.DISPLAYMATRIX) or coded.get("display_matrix")
+    planes, color = _native(frame, path)
+    return {
+        "pix_fmt": frame.format.name,
+        "planes": planes,
+        "color": color,
+        "frame_rate": fraction(stream.guessed_rate) or fraction(stream.average_rate),
+        "time_base": fraction(stream.time_base) or Fraction(1, 1000),
+        "sar": fraction(stream.sample_aspect_ratio) or Fraction(1),
+        "rotation": float(frame.rotation),
+        "display_matrix": struct.unpack("9i", matrix) if matrix else None,
+        "interlaced": bool(frame.interlaced_frame),
+        "hdr": hdr_metadata(side_data, coded),
+        "dynamic_hdr": _dynamic_hdr(side_data, coded),
+        "alpha": planes.alpha,
+    }
+
+
+def _native(frame: av.VideoFrame, path: Path) -> tuple[PlaneFormat, ColorSpec]:
+    native = native_pix_fmt(frame.format.name)
+    fmt = plane_format(native, frame.width, frame.height) if native else None
+    if fmt is None:
+        raise UnsupportedFormatError(f"{path}: pixel format {frame.format.name} cannot be read as planes")
+    return fmt, color_of_frame(frame)
+
+
+def fraction(value: Any) -> Fraction | None:
+    """A PyAV rational as a Fraction, None where unset: PyAV's is falsy then, and would divide by zero later."""
+    return Fraction(value.numerator, value.denominator) if value and value.denominator else None
+
+
+def _stream_info(stream: Any) -> StreamInfo:
+    time_base = fraction(stream.time_base) or Fraction(1, 1000)
+    context = getattr(stream, "codec_context", None)
+    return StreamInfo(
+        index=stream.index,
+        kind=stream.type if stream.type in ("video", "audio", "subtitle", "attachment") else "data",
+        codec=context.codec.canonical_name if context is not None else getattr(stream, "name", None) or "unknown",
+        time_base=time_base,
+        start_pts=stream.start_time,
+        duration=stream.duration * time_base if stream.duration else None,
+        disposition=int(stream.disposition),
+        metadata=dict(stream.metadata),
+        width=getattr(context, "width", 0) or 0,
+        height=getattr(context, "height", 0) or 0,
+        sample_rate=getattr(context, "sample_rate", 0) or 0,
+        channels=getattr(context, "channels", 0) or 0,
+        side_data=tuple(str(kind) for kind in context.coded_side_data) if hasattr(context, "coded_side_data") else (),
+    )
+
+
+def _chapter(chapter: Any) -> Chapter:
+    base = fraction(chapter["time_base"]) or Fraction(1, 1000)
+    return Chapter(id=chapter["id"], start=chapter["start"] * base, end=chapter["end"] * base, metadata=dict(chapter["metadata"]))
+
+
+def hdr_metadata(side_data: Mapping[Type, bytes], coded: Mapping[str, bytes]) -> HdrMetadata | None:
+    """Static HDR10 metadata from AVMasteringDisplayMetadata and AVContentLightMetadata (FFmpeg's struct layouts), None where neither is there."""
+    mastering = side_data.get(Type.MASTERING_DISPLAY_METADATA) or coded.get("mastering_display_metadata")
+    light = side_data.get(Type.CONTENT_LIGHT_LEVEL) or coded.get("content_light_level")
+    if not mastering and not light:
+        return None
+    values: dict[str, Any] = {}
+    if mastering:
+        numbers = struct.unpack_from("22i", mastering)
+        rationals = [Fraction(a, b) if b else Fraction(0) for a, b in zip(numbers[0:20:2], numbers[1:20:2], strict=True)]
+        has_primaries, has_luminance = numbers[20:22]
+        if has_primaries:
+            pairs = [(rationals[i], rationals[i + 1]) for i in range(0, 8, 2)]
+            values.update(zip(("red", "green", "blue", "white"), pairs, strict=True))
+        if has_luminance:
+            values.update(min_luminance=rationals[8], max_luminance=rationals[9])
+    if light:
+        values["max_content"], values["max_average"] = struct.unpack_from("2I", light)
+    return HdrMetadata(**values)
+
+
+def _dynamic_hdr(side_data: Mapping[Type, bytes], coded: Mapping[str, bytes]) -> tuple[str, ...]:
+    dolby = Type.DOVI_RPU_BUFFER in side_data or Type.DOVI_METADATA in side_data or "dovi_conf" in coded
+    found = {"Dolby Vision": dolby, "HDR10+": Type.DYNAMIC_HDR_PLUS in side_data, "HDR Vivid": Type.DYNAMIC_HDR_VIVID in side_data}
+    return tuple(name for name, there in found.items() if there)

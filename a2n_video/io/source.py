@@ -1,0 +1,69 @@
+"""The one place where a source is opened: as a local file, with nothing else within its reach."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Final
+
+import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from a2n_video.errors import DecodeError, InputError
+
+# Nothing but local files is read, and no demuxer is used that opens files a file names (playlists, scripts, image patterns).
+PROTOCOLS: Final = "file,pipe"
+FORMATS: Final = ",".join(
+    (
+        "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,mpeg,mpegvideo,avi,nut,flv,live_flv,asf,ogg,mxf,gxf,ivf,rm,wtv,dv,swf,nsv,y4m,yuv4mpegpipe",
+        "h264,hevc,av1,obu,m4v,vc1,dirac,gif,apng,webp_pipe,png_pipe,jpeg_pipe,mjpeg,bmp_pipe,tiff_pipe,image2pipe,ea,bink,smk,roq,nuv,avs2,avs3,vvc,evc,r3d,lmlm4",
+    )
+)
+_ATTACHED_PICTURE: Final = 0x400
+
+
+def open_source(path: Path | str) -> InputContainer:
+    """Open a local file for demuxing; the caller closes it and is its only thread.
+
+    Whatever the name looks like, it is read as a file (`file:`): no network, no playlist, no device. InputError where it cannot be
+    read (missing, a folder, no permission), DecodeError where it is no video file. Both one line.
+    """
+    path = Path(path)
+    _check_readable(path)
+    try:
+        return av.open(
+            f"file:{path}",
+            options={"protocol_whitelist": PROTOCOLS, "format_whitelist": FORMATS},
+        )
+    except (av.FFmpegError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DecodeError(f"{path}: not a video file that can be opened ({reason})") from error
+
+
+def _check_readable(path: Path) -> None:
+    """Turn the usual reasons for not opening into one line each, before FFmpeg words them."""
+    try:
+        with path.open("rb") as file:
+            empty = not file.read(1)
+    except IsADirectoryError:
+        raise InputError(f"{path}: this is a folder, not a file; give files, or a folder with --output-dir") from None
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except PermissionError:
+        raise InputError(f"{path}: no permission to read it") from None
+    except (OSError, ValueError) as error:
+        code = errno.errorcode.get(getattr(error, "errno", 0) or 0, "")
+        raise InputError(f"{path}: cannot be read ({error.args[-1] if error.args else code})") from None
+    if empty:
+        raise DecodeError(f"{path}: the file is empty")
+
+
+def video_stream(container: InputContainer, path: Path | str) -> VideoStream:
+    """The video to upscale: FFmpeg's best one that is not a cover picture. DecodeError where there is none."""
+    best = container.streams.best("video")
+    real = [s for s in container.streams.video if not int(s.disposition) & _ATTACHED_PICTURE]
+    if not real:
+        raise DecodeError(f"{path}: there is no video in this file")
+    return best if best in real else real[0]  # type: ignore[return-value]
+

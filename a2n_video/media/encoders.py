@@ -1,0 +1,132 @@
+"""Which encoder for which container and depth, and how each is told what the user says. Tables and pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from a2n_video.errors import OptionError
+from a2n_video.media.pixfmt import closest, pix_fmt_of, plane_format
+from a2n_video.media.planes import PlaneFormat
+from a2n_video.media.streams import Container
+from a2n_video.options import EncodeOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoder:
+    """What we know of an FFmpeg encoder beyond what FFmpeg tells.
+
+    `quality` is the option that --crf sets, `default_crf` what it is without; `speed` what --preset sets.
+    `params` names the option that holds key=value pairs of the library's own, `even` whether 4:2:0 and 4:2:2 need even sizes.
+    """
+
+    quality: str | None = None
+    default_crf: float | None = None
+    speed: str | None = None
+    default_preset: str | None = None
+    params: str | None = None
+    even: bool = False
+    fixed: Mapping[str, str] = field(default_factory=dict)
+    not_alpha: bool = False  # lists alpha formats and refuses them
+
+
+# x265: `info=0` keeps the extradata equal however many threads there are, so that segments join.
+ENCODERS: Final[dict[str, Encoder]] = {
+    "libx264": Encoder(quality="crf", default_crf=16, speed="preset", default_preset="medium", params="x264-params", even=True),
+    "libx264rgb": Encoder(quality="crf", default_crf=16, speed="preset", default_preset="medium", params="x264-params"),
+    "libx265": Encoder(
+        quality="crf",
+        default_crf=18,
+        speed="preset",
+        default_preset="medium",
+        params="x265-params",
+        even=True,
+        fixed={"x265-params": "log-level=error:info=0"},
+        not_alpha=True,
+    ),
+    "libsvtav1": Encoder(quality="crf", default_crf=22, speed="preset", default_preset="6", params="svtav1-params", even=True),
+    "libvpx-vp9": Encoder(
+        quality="crf", default_crf=20, speed="cpu-used", default_preset="3", fixed={"b": "0", "row-mt": "1", "deadline": "good"}
+    ),
+    "libvpx": Encoder(quality="crf", default_crf=8, speed="cpu-used", default_preset="3", fixed={"b": "0"}),
+    "prores_ks": Encoder(speed="profile"),
+    "ffv1": Encoder(fixed={"level": "3", "slicecrc": "1"}),
+    "mpeg4": Encoder(quality="qscale", default_crf=2),
+    "mpeg2video": Encoder(quality="qscale", default_crf=2, even=True),
+    "mjpeg": Encoder(quality="qscale", default_crf=2),
+}
+
+# The codec a container gets when none is named: for 8-bit sources, deeper ones, RGB, and sources with alpha.
+DEFAULT_CODECS: Final[dict[Container, tuple[str, str, str, str]]] = {
+    "mkv": ("libx264", "libx265", "ffv1", "ffv1"),
+    "mp4": ("libx264", "libx265", "libx265", "libx264"),
+    "mov": ("libx264", "libx265", "libx265", "prores_ks"),
+    "webm": ("libvpx-vp9", "libsvtav1", "libvpx-vp9", "libvpx-vp9"),
+    "ts": ("libx264", "libx265", "libx264", "libx264"),
+    "avi": ("libx264", "ffv1", "ffv1", "ffv1"),
+    "nut": ("libx264", "libx265", "ffv1", "ffv1"),
+    "y4m": ("wrapped_avframe", "wrapped_avframe", "wrapped_avframe", "wrapped_avframe"),
+}
+
+
+def encoder(codec: str) -> Encoder:
+    """What we know of an encoder; nothing for one that is not in the table, which then gets the user's options as they are."""
+    return ENCODERS.get(codec, Encoder())
+
+
+def default_codec(container: Container, fmt: PlaneFormat) -> str:
+    """The encoder for native planes in a container when the user names none."""
+    plain, deep, rgb, alpha = DEFAULT_CODECS[container]
+    if fmt.alpha:
+        return alpha
+    if fmt.family == "rgb":
+        return rgb
+    return deep if fmt.depth > 8 else plain
+
+
+def encoder_options(codec: str, options: EncodeOptions) -> dict[str, str]:
+    """FFmpeg options for an encoder: ours, then --crf and --preset under the encoder's own names, then -e, which wins.
+
+    --crf for an encoder that has no such scale, or --preset for one without, is an OptionError.
+    """
+    known = encoder(codec)
+    result = dict(known.fixed)
+    for given, default, name, flag in (
+        (options.crf, known.default_crf, known.quality, "--crf"),
+        (options.preset, known.default_preset, known.speed, "--preset"),
+    ):
+        if given is not None and name is None:
+            raise OptionError(f"{codec} has no setting for {flag}; pass its own options with -e KEY=VALUE")
+        value = given if given is not None else default
+        if name is not None and value is not None:
+            result[name] = f"{value:g}" if isinstance(value, float | int) else value
+    return merge_options(result, options.encoder_options, known.params)
+
+
+def merge_options(base: Mapping[str, str], more: Mapping[str, str], params: str | None) -> dict[str, str]:
+    """Options with `more` on top; the library's own key=value string is joined, not replaced."""
+    result = dict(base)
+    for key, value in more.items():
+        result[key] = f"{result[key]}:{value}" if key == params and key in result else value
+    return result
+
+
+def encoded_pix_fmt(codec: str, fmt: PlaneFormat, offered: tuple[str, ...], wanted: str | None) -> str:
+    """The pixel format to encode `fmt` in: the one wanted, or the closest the encoder offers (empty: takes any).
+
+    A wanted format that is unknown, or that the encoder does not offer, is an OptionError that lists what it does.
+    """
+    usable = tuple(name for name in offered if not (encoder(codec).not_alpha and "a4" in name))
+    if wanted is not None:
+        if plane_format(wanted, 2, 2) is None or (offered and wanted not in usable):
+            raise OptionError(f"{codec} does not write pixel format {wanted!r}; it writes {' '.join(usable) or 'planar formats'}")
+        return wanted
+    if not offered:
+        return pix_fmt_of(fmt)
+    best = closest(fmt, usable)
+    if best is None:
+        raise OptionError(
+            f"{codec} writes none of the formats that this picture can be given in ({' '.join(offered)}); choose another --codec"
+        )
+    return best
