@@ -1,0 +1,156 @@
+"""Encode frames into one closed, video-only file."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import dataclass, field
+from fractions import Fraction
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import av
+from av.container import OutputContainer
+from av.video.stream import VideoStream
+
+from a2n_video.errors import EncodeError, OptionError
+from a2n_video.media.colorspec import ColorSpec
+from a2n_video.media.pixfmt import plane_format
+
+# Containers of ours that FFmpeg calls otherwise.
+FORMAT_NAMES = {"mkv": "matroska", "ts": "mpegts", "y4m": "yuv4mpegpipe"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSettings:
+    """Everything an encoder is opened with; settled before the first frame and kept in the journal.
+
+    `options` are FFmpeg's and go to the encoder as they are. `time_base` is the source stream's, so that every pts passes exactly;
+    `frame_rate` is a hint for rate control and headers. `color` is settled. `threads` 0 leaves the count to FFmpeg.
+    """
+
+    container: str  # FFmpeg's muxer, such as "nut"
+    codec: str
+    width: int
+    height: int
+    pix_fmt: str
+    time_base: Fraction
+    frame_rate: Fraction | None
+    color: ColorSpec
+    sar: Fraction = Fraction(1)
+    options: dict[str, str] = field(default_factory=dict)
+    threads: int = 0
+    closed_gop: bool = True
+
+
+def check_encoder(settings: EncoderSettings) -> None:
+    """Open the encoder once, on nothing: an unknown codec, a misspelt option or a size it refuses is an OptionError before the first frame."""
+    if "w" not in _codec_modes(settings.codec):
+        raise OptionError(f"no encoder named {settings.codec!r} in this FFmpeg; common ones are libx264 libx265 libsvtav1 libvpx-vp9 ffv1 prores_ks")
+    container = av.open(io.BytesIO(), "w", format="nut")
+    try:
+        context = _add_stream(container, settings).codec_context
+        context.open()
+        if context.options:
+            names = ", ".join(f"{key}={value}" for key, value in context.options.items())
+            raise OptionError(f"{settings.codec} has no option {names}; see ffmpeg -h encoder={settings.codec}")
+    except (av.FFmpegError, ValueError, TypeError, OverflowError) as error:
+        if isinstance(error, OptionError):
+            raise
+        reason = getattr(error, "strerror", None) or str(error)
+        raise OptionError(
+            f"{settings.codec} cannot be opened for {settings.width}x{settings.height} {settings.pix_fmt} with {settings.options} ({reason})"
+        ) from error
+    finally:
+        # Nothing was muxed: closing writes nothing, and may say so.
+        with contextlib.suppress(av.FFmpegError, ValueError):
+            container.close()
+
+
+def check_container(codec: str, container: str) -> None:
+    """An OptionError if the container cannot hold what the encoder makes."""
+    name = av.Codec(codec, "w").canonical_name
+    output = av.open(io.BytesIO(), "w", format=FORMAT_NAMES.get(container, container))
+    supported = output.supported_codecs
+    # MPEG-TS answers for few of the codecs it takes; those it does take are listed in H.222.0.
+    if name not in supported and not (container == "ts" and name in ("h264", "hevc", "mpeg2video", "mpeg1video", "av1", "mpeg4", "vc1")):
+        raise OptionError(f"a {container} file cannot hold {name} video ({codec}); choose another --codec or another extension")
+
+
+def pix_fmts_of(codec: str) -> tuple[str, ...]:
+    """Pixel formats an encoder says it takes, in FFmpeg's order; empty where it does not say."""
+    return tuple(fmt.name for fmt in av.Codec(codec, "w").video_formats or ())
+
+
+class VideoWriter:
+    """One encoder and one muxer on one file object, used from one thread.
+
+    Frames carry pts in `settings.time_base`; the encoder's delay is drained by `close`. After an error, or to drop what was written,
+    call `abort`: `close` would finish a short file that looks whole.
+    """
+
+    def __init__(self, file: BinaryIO, settings: EncoderSettings) -> None:
+        self.settings = settings
+        self.frames = 0
+        self._format = plane_format(settings.pix_fmt, settings.width, settings.height)
+        self._file = file
+        # Absolute pts: a muxer would shift a stream whose first dts is below zero, as an encoder with B-frames makes it.
+        self._container = av.open(file, "w", format=settings.container, container_options={"avoid_negative_ts": "disabled"})
+        self._stream = _add_stream(self._container, settings)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.abort()
+
+    def write(self, frame: av.VideoFrame) -> None:
+        """Encode one frame; EncodeError names the frame where the encoder or the disk refuses."""
+        frame.pict_type = 0  # the source's frame types would force the encoder's
+        try:
+            self._container.mux(self._stream.encode(frame))
+        except (av.FFmpegError, ValueError) as error:
+            raise EncodeError(f"frame {self.frames} (pts {frame.pts}) could not be encoded with {self.settings.codec}: {error}") from error
+        self.frames += 1
+
+    def close(self) -> None:
+        """Drain the encoder and finish the file; the file object stays open and is the caller's."""
+        try:
+            self._container.mux(self._stream.encode(None))
+            self._container.close()
+        except av.FFmpegError as error:
+            raise EncodeError(f"after {self.frames} frames the {self.settings.codec} encoder could not be finished: {error}") from error
+
+    def abort(self) -> None:
+        """Let go of encoder and muxer; what the file object holds is worthless."""
+        with contextlib.suppress(av.FFmpegError, OSError, ValueError):
+            self._container.close()
+
+
+def _add_stream(container: OutputContainer, settings: EncoderSettings) -> VideoStream:
+    options = dict(settings.options)
+    stream: Any = container.add_stream(settings.codec, rate=settings.frame_rate or Fraction(25), options=options)
+    context = stream.codec_context
+    context.width, context.height, context.pix_fmt = settings.width, settings.height, settings.pix_fmt
+    context.time_base = settings.time_base
+    stream.time_base = settings.time_base
+    context.sample_aspect_ratio = settings.sar
+    context.thread_count = settings.threads
+    context.colorspace, context.color_primaries, context.color_trc = settings.color.matrix, settings.color.primaries, settings.color.transfer
+    context.color_range = 1 + bool(settings.color.full_range)
+    if settings.color.chroma_location:
+        context.chroma_sample_location = settings.color.chroma_location
+    if settings.closed_gop:
+        context.flags |= av.codec.context.Flags.closed_gop
+    return stream  # type: ignore[no-any-return]
+
+
+def _codec_modes(codec: str) -> str:
+    try:
+        av.Codec(codec, "w")
+    except (av.FFmpegError, ValueError):
+        return ""
+    return "w"
