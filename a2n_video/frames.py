@@ -1,13 +1,12 @@
 """Adapters: av.VideoFrame, HWC arrays and CHW tensors <-> native planes. A frame goes out as the kind it came in.
 
-The engine never learns what a frame was. Each adapter gives planes as *views* (nothing is copied on the way in) and makes a new
-frame from one flat row on the way out. av and torch are imported only once such a frame has come.
+The engine never learns what a frame was. Planes of an av.VideoFrame are *views* (nothing is copied on the way in); on the way out
+a new frame is made from one flat row. av and torch are imported only once such a frame has come.
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -44,7 +43,9 @@ class VideoFrameAdapter:
     def describe(self, frame: av.VideoFrame) -> tuple[PlaneFormat, ColorSpec]:
         fmt = plane_format(frame.format.name, frame.width, frame.height)
         if fmt is None:
-            raise UnsupportedFormatError(f"pixel format {frame.format.name} is not native planes; reformat it to {native_pix_fmt(frame.format.name)}")
+            raise UnsupportedFormatError(
+                f"pixel format {frame.format.name} is not native planes; reformat it to {native_pix_fmt(frame.format.name)}"
+            )
         color = color_of_frame(frame)
         # An untagged frame is settled by its size, here where that is still the source's.
         return fmt, color.settled(fmt)
@@ -72,12 +73,15 @@ class ArrayAdapter:
 
     def describe(self, frame: npt.NDArray[Any]) -> tuple[PlaneFormat, ColorSpec]:
         if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype not in (np.uint8, np.uint16):
-            raise ValueError(f"an array of shape {frame.shape} and type {frame.dtype} came; taken are (height, width, 3) of uint8 or uint16")
+            raise ValueError(
+                f"an array of shape {frame.shape} and type {frame.dtype} came; taken are (height, width, 3) of uint8 or uint16"
+            )
         height, width, _ = frame.shape
         return PlaneFormat(width=width, height=height, family="rgb", depth=8 * frame.dtype.itemsize), _FULL_RGB
 
     def planes(self, frame: npt.NDArray[Any]) -> Planes:
-        return [frame[:, :, channel] for channel in range(3)]
+        # Copies: callers with frames in a loop like to reuse their buffer before a batch is full.
+        return [frame[:, :, channel].copy() for channel in range(3)]
 
     def wrap(self, row: Samples, fmt: PlaneFormat, source: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return np.ascontiguousarray(np.stack(fmt.unpack(row), axis=2))
@@ -91,15 +95,17 @@ class TensorAdapter:
 
         floating = frame.dtype in (torch.float32, torch.float16, torch.bfloat16)
         if frame.ndim != 3 or frame.shape[0] != 3 or not (floating or frame.dtype == torch.uint8):
-            raise ValueError(f"a tensor of shape {tuple(frame.shape)} and type {frame.dtype} came; taken are (3, height, width) of uint8 or float in 0..1")
+            raise ValueError(
+                f"a tensor of shape {tuple(frame.shape)} and type {frame.dtype} came; taken are (3, height, width) of uint8 or float in 0..1"
+            )
         _, height, width = frame.shape
         return PlaneFormat(width=width, height=height, family="rgb", depth=32 if floating else 8, floating=floating), _FULL_RGB
 
     def planes(self, frame: torch.Tensor) -> Planes:
         import torch
 
-        host = frame.detach().cpu()
-        return list((host if host.dtype == torch.uint8 else host.float()).numpy())
+        dtype = torch.uint8 if frame.dtype == torch.uint8 else torch.float32
+        return list(frame.detach().to("cpu", dtype, copy=True).numpy())
 
     def wrap(self, row: Samples, fmt: PlaneFormat, source: torch.Tensor) -> torch.Tensor:
         import torch
@@ -166,8 +172,3 @@ def tag_frame(frame: av.VideoFrame, color: ColorSpec) -> None:
     frame.color_primaries = color.primaries
     frame.color_trc = color.transfer
     frame.chroma_location = color.chroma_location
-
-
-def with_alpha(fmt: PlaneFormat, alpha: bool) -> PlaneFormat:
-    """The same layout with or without an alpha plane."""
-    return replace(fmt, alpha=alpha)

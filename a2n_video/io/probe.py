@@ -82,7 +82,9 @@ def open_decoder(stream: VideoStream, threads: int = 0) -> av.VideoCodecContext:
 def _check_pixels(stream: VideoStream, path: Path, max_pixels: int) -> None:
     width, height = stream.codec_context.width, stream.codec_context.height
     if width * height > max_pixels:
-        raise UnsupportedFormatError(f"{path}: {width}x{height} is more than the {max_pixels} pixels allowed; raise --max-pixels if you trust this file")
+        raise UnsupportedFormatError(
+            f"{path}: {width}x{height} is more than the {max_pixels} pixels allowed; raise --max-pixels if you trust this file"
+        )
 
 
 def _picture(stream: VideoStream, frame: av.VideoFrame, path: Path) -> dict[str, Any]:

@@ -66,4 +66,3 @@ def video_stream(container: InputContainer, path: Path | str) -> VideoStream:
     if not real:
         raise DecodeError(f"{path}: there is no video in this file")
     return best if best in real else real[0]  # type: ignore[return-value]
-

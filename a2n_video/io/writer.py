@@ -46,7 +46,9 @@ class EncoderSettings:
 def check_encoder(settings: EncoderSettings) -> None:
     """Open the encoder once, on nothing: an unknown codec, a misspelt option or a size it refuses is an OptionError before the first frame."""
     if "w" not in _codec_modes(settings.codec):
-        raise OptionError(f"no encoder named {settings.codec!r} in this FFmpeg; common ones are libx264 libx265 libsvtav1 libvpx-vp9 ffv1 prores_ks")
+        raise OptionError(
+            f"no encoder named {settings.codec!r} in this FFmpeg; common ones are libx264 libx265 libsvtav1 libvpx-vp9 ffv1 prores_ks"
+        )
     container = av.open(io.BytesIO(), "w", format="nut")
     try:
         context = _add_stream(container, settings).codec_context
@@ -139,7 +141,11 @@ def _add_stream(container: OutputContainer, settings: EncoderSettings) -> VideoS
     stream.time_base = settings.time_base
     context.sample_aspect_ratio = settings.sar
     context.thread_count = settings.threads
-    context.colorspace, context.color_primaries, context.color_trc = settings.color.matrix, settings.color.primaries, settings.color.transfer
+    context.colorspace, context.color_primaries, context.color_trc = (
+        settings.color.matrix,
+        settings.color.primaries,
+        settings.color.transfer,
+    )
     context.color_range = 1 + bool(settings.color.full_range)
     if settings.color.chroma_location:
         context.chroma_sample_location = settings.color.chroma_location

@@ -1,0 +1,183 @@
+"""The command line: arguments to JobOptions, progress and plan to stderr, errors to one line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final
+
+from a2n_video import __version__
+from a2n_video.errors import A2NVideoError, OptionError, exit_code
+from a2n_video.options import JobOptions
+
+PROG: Final = "a2n-video"
+_CLOCK: Final = re.compile(r"(?:(?:(\d+):)?(\d{1,2}):)?(\d+(?:\.\d+)?)")
+
+
+def seconds(text: str) -> Fraction:
+    """A time as people write it: 90, 90.5, 1:30.5 or 1:02:03, in exact seconds."""
+    match = _CLOCK.fullmatch(text.strip())
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; write 90.5 or 0:01:30.5")
+    hours, minutes, rest = match.groups()
+    return Fraction(int(hours or 0) * 3600 + int(minutes or 0) * 60) + Fraction(rest)
+
+
+def pair(text: str) -> tuple[str, str]:
+    """KEY=VALUE."""
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
+    return key, value
+
+
+# Every option of a job: group, flags, and what argparse is told. `dest` is the field's own name in JobOptions.
+OPTIONS: Final[tuple[tuple[str, tuple[str, ...], dict[str, Any]], ...]] = (
+    ("network", ("--scale",), {"type": int, "help": "2, 3 or 4 (default 2)"}),
+    ("network", ("--model",), {"help": "a bundled model (see --list-models; default: auto)"}),
+    ("network", ("--weights",), {"metavar": "FILE", "help": "weights of your own: .safetensors or .pt"}),
+    ("network", ("--device",), {"help": "cpu, cuda, cuda:1, xpu, ... (default: the best there is)"}),
+    ("network", ("--dtype",), {"choices": ("auto", "float32", "bfloat16", "float16"), "help": "arithmetic of the network"}),
+    ("network", ("--engine",), {"choices": ("auto", "torch", "openvino", "accelerator"), "help": "what runs the network"}),
+    ("network", ("--batch-size",), {"type": int, "metavar": "N", "help": "frames at a time (default: by size and memory)"}),
+    ("network", ("--threads",), {"type": int, "metavar": "N", "help": "threads of the network on a CPU (default: all cores)"}),
+    ("encoder", ("--codec",), {"help": "FFmpeg encoder, such as libx265, libsvtav1, ffv1"}),
+    ("encoder", ("--crf",), {"type": float, "help": "constant quality on the encoder's own scale (libx264: 16)"}),
+    ("encoder", ("--preset",), {"help": "the encoder's speed setting (libx264: medium)"}),
+    ("encoder", ("--pix-fmt",), {"help": "pixel format of the result (default: the source's, depth kept)"}),
+    (
+        "encoder",
+        ("-e", "--encoder-option"),
+        {
+            "dest": "encoder_options",
+            "action": "append",
+            "type": pair,
+            "metavar": "KEY=VALUE",
+            "help": "passed to the encoder; may be repeated",
+        },
+    ),
+    ("time", ("--start",), {"type": seconds, "metavar": "TIME", "help": "from here, 90.5 or 0:01:30.5"}),
+    ("time", ("--end",), {"type": seconds, "metavar": "TIME", "help": "up to here"}),
+    ("time", ("--frames",), {"type": int, "metavar": "N", "help": "stop after N frames; sound is cut at the same time"}),
+    ("job", ("--overwrite",), {"action": "store_true", "help": "replace an output that exists"}),
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's parser; defaults are JobOptions' own, so none stand here."""
+    result = argparse.ArgumentParser(
+        prog=PROG,
+        description="Upscale a video with the A2N network; sound, subtitles, chapters, time and colour stay as they are.",
+        epilog="Exit codes: 0 complete, 2 usage, 3 input, 4 source damaged (result kept), 5 output, 6 weights or device, 7 verification, 130 stopped.",
+        argument_default=argparse.SUPPRESS,
+    )
+    result.add_argument(
+        "files", nargs="*", type=Path, metavar="FILE", help="the input, then the output (the extension chooses the container)"
+    )
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for name, flags, settings in OPTIONS:
+        group = groups.setdefault(name, result.add_argument_group(name) if name not in groups else groups[name])
+        group.add_argument(*flags, **settings)
+    talk = result.add_argument_group("talk")
+    talk.add_argument("--dry-run", action="store_true", default=False, help="print the plan and stop")
+    talk.add_argument("-q", "--quiet", action="store_true", default=False, help="no progress and no plan, only errors")
+    talk.add_argument("-v", "--verbose", action="store_true", default=False, help="more of what goes on; tracebacks of errors")
+    talk.add_argument("--list-models", action="store_true", default=False, help="print the bundled models and stop")
+    talk.add_argument("--list-devices", action="store_true", default=False, help="print the devices and stop")
+    talk.add_argument("--version", action="version", version=f"{PROG} {__version__}")
+    return result
+
+
+def job_options(arguments: argparse.Namespace) -> JobOptions:
+    """JobOptions with what was given on the command line."""
+    known = {settings.get("dest") or flags[-1].lstrip("-").replace("-", "_") for _, flags, settings in OPTIONS}
+    given = {name: value for name, value in vars(arguments).items() if name in known}
+    if "encoder_options" in given:
+        given["encoder_options"] = dict(given["encoder_options"])
+    return JobOptions().with_changes(**given)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; every expected error is one line on stderr."""
+    os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 talks to stderr by itself
+    arguments = parser().parse_args(argv)
+    try:
+        return _dispatch(arguments)
+    except (A2NVideoError, KeyboardInterrupt) as error:
+        if arguments.verbose and not isinstance(error, KeyboardInterrupt):
+            raise
+        message = "stopped" if isinstance(error, KeyboardInterrupt) else " ".join(str(error).split())
+        print(f"{PROG}: {message}", file=sys.stderr)
+        return exit_code(error)
+
+
+def _dispatch(arguments: argparse.Namespace) -> int:
+    if arguments.list_models:
+        return _list_models()
+    if arguments.list_devices:
+        return _list_devices()
+    if len(arguments.files) != 2:
+        raise OptionError(f"an input and an output are needed ({len(arguments.files)} came); see {PROG} --help")
+    source, dest = arguments.files
+    return _one(source, dest, arguments)
+
+
+def _one(source: Path, dest: Path, arguments: argparse.Namespace) -> int:
+    from a2n_video.job.plan import prepare
+    from a2n_video.job.report import describe
+    from a2n_video.job.run import run
+
+    plan = prepare(source, dest, job_options(arguments))
+    if arguments.dry_run:
+        print(describe(plan))
+        return 0
+    if not arguments.quiet:
+        print(describe(plan), file=sys.stderr)
+    with _Bar(plan.frames, show=not arguments.quiet and sys.stderr.isatty()) as bar:
+        result = run(plan, on_progress=bar.update)
+    if not arguments.quiet:
+        print(result.summary, file=sys.stderr)
+    return result.exit_code
+
+
+class _Bar:
+    """tqdm on stderr, or nothing."""
+
+    def __init__(self, frames: int, *, show: bool) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=frames, unit="frame", disable=not show, smoothing=0.05, dynamic_ncols=True)
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def update(self, frames: int) -> None:
+        self._bar.update(frames - self._bar.n)
+
+
+def _list_models() -> int:
+    from a2n_video.net.catalog import available_models
+
+    for model in available_models():
+        print(model)
+    return 0
+
+
+def _list_devices() -> int:
+    from a2n_video.engine.select import available_devices
+
+    for device in available_devices():
+        print(device)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,190 @@
+"""The object behind all three faces: frames of any kind in, the same kind out, through one engine for each geometry."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from a2n_video.engine.protocol import Engine, EngineStats, Geometry, Rows
+from a2n_video.engine.select import open_engine, resolve_plan
+from a2n_video.frames import Adapter, FrameT, adapter_of
+from a2n_video.media.planes import PlaneFormat, Planes, Samples
+from a2n_video.options import Dtype, ExecutionPlan, ModelOptions
+
+if TYPE_CHECKING:
+    import torch
+
+_BATCHES_IN_FLIGHT = 3
+
+
+@dataclass
+class _Batch:
+    """Frames on their way to the engine together, and the future of their rows once they are under way."""
+
+    engine: Engine
+    frames: list[Planes] = field(default_factory=list)
+    future: Future[Rows] | None = None
+
+    @property
+    def full(self) -> bool:
+        return len(self.frames) >= self.engine.batch_size
+
+    def send(self) -> Future[Rows]:
+        if self.future is None:
+            self.future = self.engine.submit(self.frames)
+            self.engine.flush()
+            self.frames = []
+        return self.future
+
+
+@dataclass
+class _Ticket:
+    """One source frame and where its result will lie; a repeated frame shares the row of the one before it."""
+
+    frame: Any
+    batch: _Batch
+    row: int
+    target: PlaneFormat
+
+    def result(self) -> Samples:
+        rows: Rows = self.batch.send().result()
+        return rows[self.row]  # type: ignore[no-any-return]
+
+
+class Upscaler:
+    """An upscaler for one model and scale; engines are made for each geometry that comes, the last one is kept.
+
+    Used from one thread at a time. Frames come out in the order they went in, one for one; a frame equal to the one before it costs
+    nothing. Raises UnknownModelError, WeightsError, DeviceError or OptionError when the first geometry is known. `close` ends
+    the engine's thread, and so does leaving the `with`.
+    """
+
+    def __init__(
+        self,
+        model: str = "auto",
+        *,
+        scale: int = 2,
+        weights: str | None = None,
+        device: str | None = None,
+        dtype: Dtype = "auto",
+        batch_size: int | None = None,
+    ) -> None:
+        self.options = ModelOptions(model=model, scale=scale, weights=weights, device=device, dtype=dtype, batch_size=batch_size)
+        self.plan: ExecutionPlan | None = None
+        self.layout: PlaneFormat | None = None
+        self.repeated = 0  # frames that reused the result before them
+        self._engine: Engine | None = None
+
+    @classmethod
+    def from_options(cls, options: ModelOptions, plan: ExecutionPlan | None = None, layout: PlaneFormat | None = None) -> Upscaler:
+        """An upscaler for a job: its options, the plan settled for it (obeyed, not resolved again), and the result's layout."""
+        upscaler = cls(options.model, scale=options.scale)
+        upscaler.options, upscaler.plan, upscaler.layout = options, plan, layout
+        return upscaler
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+    def engine(self, geometry: Geometry) -> Engine:
+        """The engine for a geometry, owned by this object: the one there is, or a new one in its place."""
+        if self._engine is None or self._engine.geometry != geometry:
+            self.close()
+            plan = self.plan or resolve_plan(self.options, geometry)
+            self._engine = open_engine(plan, geometry)
+        return self._engine
+
+    def stats(self) -> EngineStats:
+        """What the present engine counted."""
+        return self._engine.stats() if self._engine is not None else EngineStats()
+
+    def upscale_frames(self, frames: Iterable[FrameT]) -> Iterator[FrameT]:
+        """Upscaled frames of the same kind, lazily and in order; see `upscale_frames` in the package for what is taken.
+
+        Takes at most a few batches ahead of what it gives. Closing the generator early leaves nothing running but the idle engine.
+        """
+        pending: deque[tuple[Adapter, _Ticket]] = deque()
+        previous: tuple[Planes, _Ticket] | None = None
+        for frame in frames:
+            adapter = adapter_of(frame)
+            source, color = adapter.describe(frame)
+            geometry = Geometry(source=source, color=color, scale=self.options.scale, layout=self.layout)
+            if previous is not None and previous[1].batch.engine.geometry != geometry:
+                yield from _finish(pending)  # the old engine closes before another opens
+                previous = None
+            planes = adapter.planes(frame)
+            ticket = self._ticket(frame, planes, geometry, previous)
+            previous = (planes, ticket)
+            pending.append((adapter, ticket))
+            while len(pending) > _BATCHES_IN_FLIGHT * ticket.batch.engine.batch_size:
+                yield _wrapped(*pending.popleft())
+        yield from _finish(pending)
+
+    def _ticket(self, frame: Any, planes: Planes, geometry: Geometry, previous: tuple[Planes, _Ticket] | None) -> _Ticket:
+        if previous is not None and _equal(planes, previous[0]):
+            self.repeated += 1
+            return _Ticket(frame, previous[1].batch, previous[1].row, geometry.target)
+        batch = previous[1].batch if previous is not None else _Batch(self.engine(geometry))
+        if batch.full or batch.future is not None:
+            batch = _Batch(batch.engine)
+        batch.frames.append(planes)
+        ticket = _Ticket(frame, batch, len(batch.frames) - 1, geometry.target)
+        if batch.full:
+            batch.send()
+        return ticket
+
+    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
+        """Upscale a batch: (N, 3, H, W), uint8 or float in 0..1 -> (N, 3, scale*H, scale*W) of the same dtype on the same device."""
+        import torch
+
+        if batch.ndim != 4:
+            raise ValueError(f"a tensor of shape {tuple(batch.shape)} came; taken is (batch, 3, height, width)")
+        with closing(self.upscale_frames(batch)) as results:  # type: ignore[type-var]
+            return torch.stack(list(results))  # type: ignore[arg-type]
+
+
+def upscale_frames(
+    frames: Iterable[FrameT],
+    *,
+    scale: int = 2,
+    model: str = "auto",
+    weights: str | None = None,
+    device: str | None = None,
+    dtype: Dtype = "auto",
+    batch_size: int | None = None,
+) -> Iterator[FrameT]:
+    """Upscale frames lazily: one out for one in, in order, each of the kind it came in.
+
+    Taken are HWC arrays of RGB (uint8, or uint16 with all 16 bits used), CHW tensors of RGB (uint8, or float in 0..1) and av.VideoFrame
+    (any planar format; pts, time_base and colour tags stay). The source may be endless; a few batches are in flight. Sizes may
+    change on the way. Closing the generator ends the engine's thread. ValueError or TypeError for what does not fit.
+    """
+    with Upscaler(model, scale=scale, weights=weights, device=device, dtype=dtype, batch_size=batch_size) as upscaler:
+        yield from upscaler.upscale_frames(frames)
+
+
+def _wrapped(adapter: Adapter, ticket: _Ticket) -> Any:
+    return adapter.wrap(ticket.result(), ticket.target, ticket.frame)
+
+
+def _finish(pending: deque[tuple[Adapter, _Ticket]]) -> Iterator[Any]:
+    while pending:
+        yield _wrapped(*pending.popleft())
+
+
+def _equal(planes: Planes, others: Planes) -> bool:
+    return len(planes) == len(others) and all(np.array_equal(a, b) for a, b in zip(planes, others, strict=True))
