@@ -1,0 +1,55 @@
+"""Small pipelines for the tests: frames that can be told apart, and computations that leave them as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from a2n_video.engine.pipeline import Route, Steps
+from a2n_video.engine.protocol import Geometry, Rows
+from a2n_video.media.colorspec import ColorSpec
+from a2n_video.media.planes import PlaneFormat
+
+GRAY16 = PlaneFormat(width=3, height=2, family="gray", depth=16)
+GEOMETRY = Geometry(source=GRAY16, color=ColorSpec().settled(GRAY16), scale=1)
+OVERFLOWS = 500  # frames of this number and above are "not finite" to `identity`
+Batches = list[list[list[Rows]]]
+
+
+def frame(number: int) -> list[Rows]:
+    """One frame's planes, all of its samples its number."""
+    return [np.full((GRAY16.height, GRAY16.width), number, np.uint16)]
+
+
+def batches(sizes: Sequence[int], first: int = 1) -> Batches:
+    """Batches of numbered frames, the first of them `first`."""
+    starts = np.cumsum([first, *sizes[:-1]])
+    return [[frame(int(start) + i) for i in range(size)] for start, size in zip(starts, sizes, strict=True)]
+
+
+def numbers(rows: Rows) -> list[int]:
+    """Which frames these rows are; a row that is not one frame is told by its samples."""
+    assert all((row == row[0]).all() for row in rows), rows
+    return [int(row[0]) for row in rows]
+
+
+def identity(rows: Tensor, out: Tensor, flags: Tensor) -> None:
+    out.copy_(rows)
+    flags.copy_(rows[:, 0].to(torch.int32) >= OVERFLOWS)
+
+
+def identity_in_strips(rows: Tensor, out: Tensor, flags: Tensor) -> None:
+    identity(rows, out, flags)
+
+
+def exact_identity(rows: Tensor, out: Tensor, flags: Tensor) -> None:
+    """Tells what it did by adding 1000."""
+    out.copy_((rows.to(torch.int32) + 1000).to(torch.uint16))
+    flags.zero_()
+
+
+PLAIN = Steps(fast=Route(whole=identity))
+CHECKED = Steps(fast=Route(whole=identity, strips=identity_in_strips), exact=Route(whole=exact_identity))
