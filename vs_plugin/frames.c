@@ -1,0 +1,110 @@
+/* What is read from and written to single frames: colour tags, plane addresses, repeats. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "a2n.h"
+
+/* VapourSynth 4.2 turned the range around and renamed it: _Range 1 is full, _ColorRange 0 is full. */
+static const char *const TAGS[A2N_COLOR_TAGS] = {"_Matrix", "_Range", "_Primaries", "_Transfer", "_ChromaLocation"};
+static const char OLD_RANGE[] = "_ColorRange";
+enum { API_WITH_RANGE = VS_MAKE_VERSION(4, 2) };
+
+static int64_t number(const VSAPI *vsapi, const VSMap *props, const char *key) {
+    int missing = 0;
+    int64_t value = vsapi->mapGetInt(props, key, 0, &missing);
+    return missing ? A2N_UNSET : value;
+}
+
+static void read_color(const VSAPI *vsapi, const VSFrame *frame, int64_t color[A2N_COLOR_TAGS]) {
+    const VSMap *props = vsapi->getFramePropertiesRO(frame);
+    for (int i = 0; i < A2N_COLOR_TAGS; i++)
+        color[i] = number(vsapi, props, TAGS[i]);
+    int64_t old = number(vsapi, props, OLD_RANGE);
+    if (color[TAG_RANGE] == A2N_UNSET && old != A2N_UNSET)
+        color[TAG_RANGE] = old == 0;
+}
+
+/* Why this frame cannot be upscaled, to be freed, or NULL. */
+char *frame_refusal(const A2NFilter *d, const VSFrame *frame, int n) {
+    char text[256] = "";
+    int64_t field_based = number(d->vsapi, d->vsapi->getFramePropertiesRO(frame), "_FieldBased");
+    if (field_based > 0)
+        snprintf(text, sizeof text,
+                 "frame %d is interlaced (_FieldBased=%d): deinterlace before upscaling, or say clip.std.SetFieldBased(0) where the picture is progressive",
+                 n, (int)field_based);
+    else if (!d->vsapi->getReadPtr(frame, 0))
+        snprintf(text, sizeof text, "frame %d lies in a GPU's memory: bring it back before this filter", n);
+    return *text ? strdup(text) : NULL;
+}
+
+static void read_addresses(const A2NFilter *d, const VSFrame *frame, A2NFrame *out) {
+    for (int p = 0; p < d->source->format.numPlanes; p++) {
+        out->address[p] = (int64_t)(uintptr_t)d->vsapi->getReadPtr(frame, p);
+        out->stride[p] = d->vsapi->getStride(frame, p);
+    }
+}
+
+/* A source frame for Python. */
+void frame_describe(const A2NFilter *d, const VSFrame *frame, A2NFrame *out) {
+    memset(out, 0, sizeof *out);
+    read_color(d->vsapi, frame, out->color);
+    read_addresses(d, frame, out);
+}
+
+/* A new frame's planes, to be written. */
+void frame_addresses(const A2NFilter *d, VSFrame *frame, A2NFrame *out) {
+    memset(out, 0, sizeof *out);
+    for (int p = 0; p < d->target.format.numPlanes; p++) {
+        out->address[p] = (int64_t)(uintptr_t)d->vsapi->getWritePtr(frame, p);
+        out->stride[p] = d->vsapi->getStride(frame, p);
+    }
+}
+
+static int rows_equal(const A2NFilter *d, const VSFrame *a, const VSFrame *b, int plane, int first, int step) {
+    const VSAPI *vsapi = d->vsapi;
+    const uint8_t *pa = vsapi->getReadPtr(a, plane), *pb = vsapi->getReadPtr(b, plane);
+    if (pa == pb)
+        return 1; /* the same buffer: a filter repeated the frame */
+    ptrdiff_t sa = vsapi->getStride(a, plane), sb = vsapi->getStride(b, plane);
+    size_t bytes = (size_t)vsapi->getFrameWidth(a, plane) * d->source->format.bytesPerSample;
+    for (int y = first, height = vsapi->getFrameHeight(a, plane); y < height; y += step)
+        if (memcmp(pa + y * sa, pb + y * sb, bytes) != 0)
+            return 0;
+    return 1;
+}
+
+/* Whether two source frames have the same samples and colour tags. A few rows all over the picture are tried first:
+   black bars are equal in nearly every pair of frames. */
+int frames_equal(const A2NFilter *d, const VSFrame *a, const VSFrame *b) {
+    int64_t color_a[A2N_COLOR_TAGS], color_b[A2N_COLOR_TAGS];
+    read_color(d->vsapi, a, color_a);
+    read_color(d->vsapi, b, color_b);
+    if (memcmp(color_a, color_b, sizeof color_a) != 0 || !rows_equal(d, a, b, 0, d->source->height / 2 % 61, 61))
+        return 0;
+    for (int p = 0; p < d->source->format.numPlanes; p++)
+        if (!rows_equal(d, a, b, p, 0, 1))
+            return 0;
+    return 1;
+}
+
+/* Write the colour that the engine worked with; what is unknown or does not apply is left alone. */
+void frame_tag(const A2NFilter *d, VSFrame *frame, const int64_t color[A2N_COLOR_TAGS]) {
+    VSMap *props = d->vsapi->getFramePropertiesRW(frame);
+    int renamed = d->vsapi->getAPIVersion() >= API_WITH_RANGE;
+    for (int i = 0; i < A2N_COLOR_TAGS; i++) {
+        if (color[i] == A2N_UNSET)
+            continue;
+        if (i == TAG_RANGE && !renamed)
+            d->vsapi->mapSetInt(props, OLD_RANGE, !color[i], maReplace);
+        else
+            d->vsapi->mapSetInt(props, TAGS[i], color[i], maReplace);
+    }
+}
+
+/* A frame with another's planes, shared, and the properties of `source`. */
+VSFrame *frame_repeat(const A2NFilter *d, const VSFrame *result, const VSFrame *source) {
+    const VSFrame *from[A2N_PLANES] = {result, result, result};
+    const int planes[A2N_PLANES] = {0, 1, 2};
+    return d->vsapi->newVideoFrame2(&d->target.format, d->target.width, d->target.height, from, planes, source, d->core);
+}
