@@ -1,0 +1,123 @@
+"""Finished segments as one run of video packets: joined without re-encoding, every pts exact, dts made anew.
+
+Each segment is a closed file of one encoder's video: closed GOPs and absolute pts, so that any may follow any. Their own dts do not fit
+together (an encoder starts each file below its first pts); dts[n] = sorted(pts)[n - depth] does, where depth is the deepest reordering.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from a2n_video.errors import EncodeError
+
+# Codecs that nut has no tag for: mov keeps their time bases exact as well.
+_NOT_IN_NUT: Final = frozenset({"prores_ks", "prores", "prores_aw", "dnxhd", "cfhd", "qtrle", "rpza"})
+
+
+def segment_container(codec: str, *, alpha: bool = False) -> str:
+    """FFmpeg's muxer for segments of an encoder: nut, which keeps exact time bases, mov where nut has no tag for the codec.
+
+    VP8 and VP9 carry alpha beside the picture, which only Matroska stores; it rounds to 1 ms, as the final WebM or MKV does.
+    """
+    if codec in _NOT_IN_NUT:
+        return "mov"
+    return "matroska" if alpha and codec.startswith("libvpx") else "nut"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentScan:
+    """What a segment holds: every pts in presentation order (units of `time_base`), the depth of its reordering, its decoder header."""
+
+    path: Path
+    time_base: Fraction
+    pts: array[int]
+    depth: int
+    header: bytes
+
+
+def open_segment(path: Path) -> tuple[InputContainer, VideoStream]:
+    """A segment opened for demuxing; the caller closes it. EncodeError where it is no segment."""
+    try:
+        container = av.open(f"file:{path}", options={"protocol_whitelist": "file", "format_whitelist": "nut,mov,matroska,webm"})
+        return container, container.streams.video[0]
+    except (av.FFmpegError, IndexError) as error:
+        raise EncodeError(f"{path}: not a segment that can be read ({error}); run again with --restart") from error
+
+
+def scan_segment(path: Path, time_base: Fraction) -> SegmentScan:
+    """Read every packet's pts, in units of `time_base`. EncodeError where it is damaged or its times do not fit `time_base`."""
+    container, stream = open_segment(path)
+    with container:
+        decoded = array("q", (_ticks(packet, time_base) for packet in video_packets(container, stream)))
+        header = bytes(stream.codec_context.extradata or b"")
+    pts = array("q", sorted(decoded))
+    if any(a == b for a, b in pairwise(pts)):
+        raise EncodeError(f"{path}: two frames at the same time; run again with --restart")
+    depth = max((n - bisect_right(pts, time) + 1 for n, time in enumerate(decoded)), default=0)
+    return SegmentScan(path=path, time_base=time_base, pts=pts, depth=depth, header=header)
+
+
+def video_packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
+    """A segment's packets in decoding order, without the empty one that ends a demux."""
+    return (packet for packet in container.demux(stream) if packet.size and packet.pts is not None)
+
+
+def check_joinable(scans: Sequence[SegmentScan]) -> None:
+    """EncodeError unless the segments have one decoder header and follow each other in time."""
+    for before, after in pairwise(scans):
+        if before.header != after.header:
+            raise EncodeError(
+                f"{after.path}: its decoder header differs from {before.path.name}'s, they cannot be joined; run again with --restart"
+            )
+        if before.pts and after.pts and after.pts[0] <= before.pts[-1]:
+            raise EncodeError(f"{after.path}: begins before {before.path.name} ends; run again with --restart")
+
+
+def joined_packets(scans: Sequence[SegmentScan], last_duration: int | None = None) -> Iterator[Packet[VideoStream]]:
+    """All packets in decoding order, pts, dts and duration in the scans' time base; the last frame lasts `last_duration` where given.
+
+    Memory: eight bytes a frame. One segment is open at a time, until the iterator goes on to the next.
+    """
+    check_joinable(scans)
+    times = array("q", (time for scan in scans for time in scan.pts))
+    depth = max((scan.depth for scan in scans), default=0)
+    step = times[1] - times[0] if len(times) > 1 else 1
+    number = 0
+    for scan in scans:
+        container, stream = open_segment(scan.path)
+        with container:
+            for packet in video_packets(container, stream):
+                pts = _ticks(packet, scan.time_base)
+                packet.time_base = scan.time_base
+                packet.pts = pts
+                packet.dts = times[number - depth] if number >= depth else times[0] - (depth - number) * step
+                packet.duration = _duration(times, pts, last_duration)
+                number += 1
+                yield packet
+    if number != len(times):
+        raise EncodeError(f"the segments held {len(times)} frames and now give {number}: something else writes to {scans[0].path.parent}")
+
+
+def _duration(times: array[int], pts: int, last: int | None) -> int:
+    after = bisect_right(times, pts)
+    if after < len(times):
+        return times[after] - pts
+    return last or (pts - times[-2] if len(times) > 1 else 0)
+
+
+def _ticks(packet: Packet[VideoStream], time_base: Fraction) -> int:
+    """A packet's pts in another time base: exact for nut and mov, the nearest for Matroska's milliseconds."""
+    assert packet.pts is not None
+    return round(packet.pts * Fraction(packet.time_base.numerator, packet.time_base.denominator) / time_base)

@@ -1,0 +1,281 @@
+"""Make the final file: the joined segments as its video, everything else copied once, packet for packet, from the source."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import av
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+
+from a2n_video.io.joining import joined_packets, scan_segment
+from a2n_video.io.outfile import OutFile
+from a2n_video.io.source import open_source
+from a2n_video.media.colorspec import ColorSpec
+from a2n_video.media.index import TimeMap
+from a2n_video.media.info import Chapter, StreamInfo, VideoInfo
+from a2n_video.media.streams import Container, StreamPlan
+
+MUXERS: Final[dict[Container, str]] = {"mkv": "matroska", "ts": "mpegts", "y4m": "yuv4mpegpipe"}
+# Tags that describe the old file's bytes and would be false in the new one.
+_STALE_TAGS: Final = frozenset(
+    {
+        *("encoder", "major_brand", "minor_version", "compatible_brands", "rotate", "duration"),
+        *("bps", "number_of_frames", "number_of_bytes", "_statistics_tags", "_statistics_writing_app", "_statistics_writing_date_utc"),
+    }
+)
+_BUFFER_BYTES: Final = 1 << 18
+_READ_RETRIES: Final = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemuxJob:
+    """What goes into the final file.
+
+    `time_base` is that of the video's pts in the segments, `time_map` places everything else. Where `cut_start` or `cut_end`, the map's
+    window bounds the copied streams too: packets outside are left out, chapters and subtitles cut to fit. `display_matrix` is that of
+    the result.
+    """
+
+    segments: tuple[Path, ...]
+    info: VideoInfo
+    plan: StreamPlan
+    time_map: TimeMap
+    time_base: Fraction
+    color: ColorSpec
+    cut_start: bool = False
+    cut_end: bool = False
+    frame_rate: Fraction | None = None
+    sar: Fraction = Fraction(1)
+    display_matrix: tuple[int, ...] | None = None
+    options: Mapping[str, str] = field(default_factory=dict)  # the muxer's
+
+    @property
+    def start(self) -> Fraction | None:
+        """Seconds on the result's clock before which nothing comes."""
+        return self.time_map.window[0] if self.cut_start else None
+
+    @property
+    def end(self) -> Fraction | None:
+        """Seconds on the result's clock from which on nothing comes."""
+        return self.time_map.window[1] if self.cut_end else None
+
+    @property
+    def last_duration(self) -> int:
+        """The last frame's duration in `time_base`."""
+        return round((self.time_map.end_pts - self.time_map.last_pts) * self.time_map.time_base / self.time_base)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemuxResult:
+    """What was written: video packets, packets by source stream index, and read errors passed over in the source."""
+
+    video_packets: int
+    copied: Mapping[int, int]
+    read_errors: int
+
+
+class Converted(Protocol):
+    """A stream that is made from a source stream, such as text subtitles in another format: it adds itself, then gives packets by dts."""
+
+    def add_to(self, output: OutputContainer) -> Any: ...
+
+    def packets(self) -> Iterator[Packet[Any]]: ...
+
+
+def remux(job: RemuxJob, file: OutFile, converted: Mapping[int, Converted] | None = None) -> RemuxResult:
+    """Write the final file into `file`, which stays open and unfinished. `converted` gives the streams the plan converts, by source index.
+
+    Packets are merged by dts, so that memory is bounded whatever the length. OutputError where the disk refuses, EncodeError where
+    the muxer does or the segments do not fit together.
+    """
+    converted = converted or {}
+    counts: Counter[int] = Counter()
+    options = {"avoid_negative_ts": "auto", **job.options}
+    with open_source(job.info.path) as source, file.muxing():
+        output = av.open(file, "w", format=MUXERS.get(job.plan.container, job.plan.container), options=options, buffer_size=_BUFFER_BYTES)
+        with output:
+            lanes, copying = _add_streams(job, source, output, converted)
+            for index, packet in heapq.merge(*lanes, key=_microseconds):
+                output.mux(packet)
+                file.check()
+                counts[index] += 1
+    video = counts.pop(job.info.video_index, 0)
+    return RemuxResult(video_packets=video, copied=dict(counts), read_errors=copying.errors)
+
+
+Lane = Iterator["tuple[int, Packet[Any]]"]  # source stream index and packet, by dts
+
+
+def _add_streams(
+    job: RemuxJob, source: InputContainer, output: OutputContainer, converted: Mapping[int, Converted]
+) -> tuple[list[Lane], _Copying]:
+    """The output's streams in the source's order, with what gives their packets."""
+    scans = [scan_segment(path, job.time_base) for path in job.segments]
+    copying = _Copying(job, source)
+    lanes: list[Lane] = []
+    for stream in job.info.streams:
+        fate = job.plan.of_stream(stream.index)
+        if stream.index == job.info.video_index:
+            target = _add_video(job, output)
+            lanes.append(_numbered(stream.index, _on(target, joined_packets(scans, job.last_duration))))
+        elif fate is not None and fate.fate == "copied":
+            copying.targets[stream.index] = _add_copy(stream, source, output)
+        elif stream.index in converted:
+            converted[stream.index].add_to(output)
+            lanes.append(_numbered(stream.index, converted[stream.index].packets()))
+    output.metadata.update(_true_tags(job.info.metadata))
+    output.set_chapters([_av_chapter(chapter) for chapter in shifted_chapters(job)] if _kept(job.plan, "chapters") else [])
+    return [copying.packets(), *lanes], copying
+
+
+def _kept(plan: StreamPlan, kind: str) -> bool:
+    return all(fate.fate != "dropped" for fate in plan.fates if fate.kind == kind)
+
+
+def _add_video(job: RemuxJob, output: OutputContainer) -> Any:
+    """The video stream, made from the first segment's, with the tags that a segment's container may have lost."""
+    with av.open(f"file:{job.segments[0]}") as segment:
+        stream: Any = output.add_stream_from_template(segment.streams.video[0], opaque=True)
+    context = stream.codec_context
+    stream.time_base = job.time_base
+    if job.plan.container == "avi" and job.frame_rate:
+        stream.time_base = 1 / job.frame_rate  # its header holds a rate, not a time base
+    if job.frame_rate:
+        context.framerate = job.frame_rate
+    context.sample_aspect_ratio = job.sar
+    context.colorspace, context.color_primaries, context.color_trc = job.color.matrix, job.color.primaries, job.color.transfer
+    context.color_range = 1 + bool(job.color.full_range)
+    if job.color.chroma_location:
+        context.chroma_sample_location = job.color.chroma_location
+    if context.codec.canonical_name == "hevc" and job.plan.container in ("mp4", "mov"):
+        context.codec_tag = "hvc1"  # the tag that every player takes; FFmpeg's own choice is hev1
+    if job.display_matrix:
+        stream.set_display_matrix(job.display_matrix)
+    _tag(stream, job.info.video)
+    return stream
+
+
+def _add_copy(info: StreamInfo, source: InputContainer, output: OutputContainer) -> Any:
+    stream = output.add_stream_from_template(source.streams[info.index], opaque=True)
+    _tag(stream, info)
+    return stream
+
+
+def _tag(stream: Any, info: StreamInfo) -> None:
+    stream.metadata.clear()
+    stream.metadata.update(_true_tags(info.metadata))
+    stream.disposition = info.disposition
+
+
+def _true_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in tags.items() if key.lower().split("-")[0] not in _STALE_TAGS}
+
+
+def shifted_chapters(job: RemuxJob) -> list[Chapter]:
+    """The source's chapters on the result's clock, cut at its start and end; those wholly outside are left out."""
+    kept = []
+    for chapter in job.info.chapters:
+        start, end = job.time_map.seconds_of(chapter.start), job.time_map.seconds_of(chapter.end)
+        if job.start is not None:
+            start = max(start, job.start)
+        if job.end is not None:
+            end = min(end, job.end)
+        if start < end or (start == end and chapter.start == chapter.end):
+            kept.append(Chapter(id=chapter.id, start=start, end=end, metadata=chapter.metadata))
+    return kept
+
+
+def _av_chapter(chapter: Chapter) -> Any:
+    """In nanoseconds, Matroska's unit, which the units of other containers round from."""
+    base = Fraction(1, 10**9)
+    times = {"start": round(chapter.start / base), "end": round(chapter.end / base)}
+    return {"id": chapter.id, "time_base": base, "metadata": dict(chapter.metadata), **times}
+
+
+class _Copying:
+    """The copied streams' packets, in the source file's order, on the result's clock. `errors` counts what could not be read."""
+
+    def __init__(self, job: RemuxJob, source: InputContainer) -> None:
+        self.job = job
+        self.source = source
+        self.targets: dict[int, Any] = {}
+        self.errors = 0
+        self._last_dts: dict[int, int] = {}
+
+    def packets(self) -> Lane:
+        if not self.targets:
+            return
+        for packet in self._demuxed():
+            index = packet.stream_index
+            if packet.size and index in self.targets and self._placed(packet, self.job.info.streams[index]):
+                packet.stream = self.targets[index]
+                yield index, packet
+
+    def _demuxed(self) -> Iterator[Packet[Any]]:
+        """All packets that can be read; a broken one is passed over, and reading ends where nothing more comes."""
+        wanted = [self.source.streams[index] for index in self.targets if self.job.info.streams[index].kind != "attachment"]
+        while wanted and self.errors < _READ_RETRIES:
+            try:
+                yield from self.source.demux(wanted)
+                return
+            except av.FFmpegError:
+                self.errors += 1
+
+    def _placed(self, packet: Packet[Any], stream: StreamInfo) -> bool:
+        """Move a packet onto the result's clock; False if it lies outside the result."""
+        if stream.is_cover:
+            packet.pts = packet.dts = 0
+            return True
+        shift = round(self.job.time_map.seconds_of(Fraction(0), packet.pos) / stream.time_base)
+        last = self._last_dts.get(stream.index)
+        raw = packet.dts if packet.dts is not None else packet.pts
+        dts = raw + shift if raw is not None else (last or 0) + (packet.duration or 1)
+        packet.pts = packet.pts + shift if packet.pts is not None else dts
+        stretches = stream.kind == "subtitle"
+        if not self._inside(packet, stretches, stream.time_base):
+            return False
+        if stretches:
+            dts = packet.pts
+        if last is not None and dts <= last:
+            dts = last + 1  # muxers refuse steps back, which damaged and joined files have
+        packet.dts = self._last_dts[stream.index] = dts
+        packet.pts = max(packet.pts, dts)
+        return True
+
+    def _inside(self, packet: Packet[Any], stretches: bool, base: Fraction) -> bool:
+        """Whether the packet begins inside the result; a subtitle that reaches in or out is cut to fit instead."""
+        start, end = self.job.start, self.job.end
+        pts, duration = packet.pts or 0, packet.duration or 0
+        if end is not None and pts * base >= end:
+            return False
+        if start is not None and pts * base < start:
+            first = -(-start // base)
+            if not stretches or pts + duration <= first:
+                return False
+            packet.pts = first
+            packet.duration = duration = pts + duration - first
+        if stretches and end is not None and packet.pts is not None and (packet.pts + duration) * base > end:
+            packet.duration = int(end // base) - packet.pts
+        return True
+
+
+def _numbered(index: int, packets: Iterable[Packet[Any]]) -> Lane:
+    return ((index, packet) for packet in packets)
+
+
+def _on(stream: Any, packets: Iterable[Packet[Any]]) -> Iterator[Packet[Any]]:
+    for packet in packets:
+        packet.stream = stream
+        yield packet
+
+
+def _microseconds(entry: tuple[int, Packet[Any]]) -> int:
+    packet = entry[1]
+    return (packet.dts or 0) * packet.time_base.numerator * 1_000_000 // packet.time_base.denominator
