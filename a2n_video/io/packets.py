@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +12,7 @@ from av.container import InputContainer
 
 from a2n_video.io.probe import fraction
 from a2n_video.io.source import open_source
-from a2n_video.media.index import PacketTime, RunTracker, ScanResult, StreamTimes
+from a2n_video.media.index import LEAD_IN, PacketTime, RunTracker, ScanResult, StreamTimes
 from a2n_video.media.info import StreamInfo, VideoInfo
 
 _TS_DISCONT: Final = 0x0200  # AVFMT_TS_DISCONT: the format's clocks may jump
@@ -21,8 +22,11 @@ _ONE_CLOCK: Final = frozenset({"mov"})
 _WITHOUT_PTS: Final = frozenset({"avi"})
 
 
-def scan(path: Path | str, info: VideoInfo) -> ScanResult:
-    """Demux the whole file once. A file that breaks off is scanned as far as it goes, and `error` says why it ended."""
+def scan(path: Path | str, info: VideoInfo, *, fps: Fraction | None = None, lead_in: Fraction = LEAD_IN) -> ScanResult:
+    """Demux the whole file once. A file that breaks off is scanned as far as it goes, and `error` says why it ended.
+
+    `fps` is the rate to believe where the file has no times; `lead_in` how far (seconds) audio may begin before zero in the result.
+    """
     with open_source(path) as container:
         names = set(container.format.name.split(","))
         leaps = bool(container.format.flags & _TS_DISCONT)
@@ -54,6 +58,8 @@ def scan(path: Path | str, info: VideoInfo) -> ScanResult:
         streams=streams,
         pts_trusted=not names & _WITHOUT_PTS,
         any_origin=leaps,
+        fps=fps,
+        lead_in=lead_in,
         error=error,
     )
 

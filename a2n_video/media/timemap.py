@@ -1,0 +1,259 @@
+"""The TimeMap, and the Clock that applies it: how a source's raw pts become settled ones."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import pairwise
+from math import ceil
+from typing import Any
+
+from a2n_video.errors import OptionError
+from a2n_video.media.epochs import BACKWARD_S, Epoch
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeMap:
+    """How a source's raw pts become settled pts; both in ticks of `time_base`.
+
+    `times` estimates the settled pts of all frames within the window, rising: exact in time, but packets are not frames, and a few
+    may never be shown. `shift_pts` moves all streams alike (`shift` seconds). The window `first_pts` <= settled < `end_pts` is the
+    part of the source that a job takes; without --start, --end, --frames it is all, and `end_pts` is the end of the last frame.
+    `pts_trusted` is False where raw pts say nothing (AVI, raw H.264): order and decode time count instead.
+    `seekable` is False where a reader cannot start mid-file and know the time: it must decode from the start.
+    """
+
+    time_base: Fraction
+    step: Fraction  # ticks from one frame to the next, exact, where nothing better is known
+    times: tuple[int, ...]
+    first_pts: int
+    end_pts: int
+    origin_pts: int  # settled pts of the file's very first frame, cut off or not
+    shift_pts: int = 0
+    epochs: tuple[Epoch, ...]
+    keyframes: tuple[int, ...] = ()  # settled
+    first_dts: int | None = None  # None where decode times say nothing either
+    pts_trusted: bool = True
+    seekable: bool = True
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def shift(self) -> Fraction:
+        """Seconds by which every stream is moved."""
+        return self.shift_pts * self.time_base
+
+    @property
+    def frames(self) -> int:
+        """An estimate of the number of frames in the window."""
+        return len(self.times)
+
+    @property
+    def last_pts(self) -> int:
+        """Settled pts of the last frame in the window, an estimate where the last packet is hidden."""
+        return self.times[-1] if self.times else self.first_pts
+
+    @property
+    def window(self) -> tuple[Fraction, Fraction]:
+        """The part that is taken, in settled seconds: [start, end)."""
+        return self.first_pts * self.time_base, self.end_pts * self.time_base
+
+    def clock(self) -> Clock:
+        """A fresh clock for one run over the decoded frames."""
+        return Clock(self)
+
+    def seconds_of(self, time: Fraction, position: int | None = None) -> Fraction:
+        """Settled seconds of another stream's raw time in seconds; `position` is its packet's byte offset, needed where clocks restart."""
+        return time + self._epoch_at(position).offset + self.shift
+
+    def raw_pts(self, settled: int) -> int:
+        """Raw video pts to seek to for a settled one; only where `seekable`."""
+        return settled - self.shift_pts - ticks(self.epochs[0].offset, self.time_base)
+
+    def keyframe_before(self, settled: int) -> int:
+        """The settled pts of the last keyframe at or before a settled pts, `first_pts` where there is none."""
+        place = bisect_right(self.keyframes, settled)
+        return self.keyframes[place - 1] if place else self.first_pts
+
+    def marks(self, every: int) -> tuple[int, ...]:
+        """Settled pts at which segments after the first begin: every `every` frames of the estimate; 0 means no marks."""
+        return self.times[every::every] if every > 0 else ()
+
+    def count(self, start_pts: int | None = None, end_pts: int | None = None) -> int:
+        """An estimate of the frames with `start_pts` <= settled < `end_pts`."""
+        low = 0 if start_pts is None else bisect_left(self.times, start_pts)
+        high = len(self.times) if end_pts is None else bisect_left(self.times, end_pts)
+        return max(0, high - low)
+
+    def range(self, start: Fraction | None, end: Fraction | None) -> tuple[int | None, int | None]:
+        """Seconds from the first frame as settled pts, for a reader; None stays None."""
+        low = None if start is None else self.first_pts + ceil(start / self.time_base)
+        high = None if end is None else self.first_pts + ceil(end / self.time_base)
+        return low, high
+
+    def cut(self, *, start: Fraction | None = None, end: Fraction | None = None, frames: int | None = None) -> TimeMap:
+        """The same for a part: seconds from the first frame, `end` exclusive, at most `frames` frames from `start` on.
+
+        The first frame at or after `start` comes to settled 0 and takes all streams with it. An empty part is an OptionError.
+        """
+        if start is None and end is None and frames is None:
+            return self
+        origin = self.first_pts
+        low, high = self.range(start, end)
+        high = self.end_pts if high is None else high
+        kept = self.times[bisect_left(self.times, origin if low is None else low) : bisect_left(self.times, high)]
+        if frames is not None and len(kept) > frames:
+            high = kept[frames]
+            kept = kept[:frames]
+        if not kept:
+            total = float((self.end_pts - origin) * self.time_base)
+            raise OptionError(f"no frame lies between --start and --end: the video lasts {total:.3f} s")
+        return self._moved(kept, kept[0] if start else 0, min(high, self.end_pts))
+
+    def _moved(self, kept: tuple[int, ...], by: int, end: int) -> TimeMap:
+        return replace(
+            self,
+            times=tuple(time - by for time in kept),
+            first_pts=kept[0] - by,
+            end_pts=end - by,
+            origin_pts=self.origin_pts - by,
+            shift_pts=self.shift_pts - by,
+            keyframes=tuple(time - by for time in self.keyframes),
+        )
+
+    def _epoch_at(self, position: int | None) -> Epoch:
+        if position is None or len(self.epochs) == 1:
+            return self.epochs[0]
+        return self.epochs[max(0, bisect_right([epoch.position for epoch in self.epochs], position) - 1)]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for the journal and for workers; frame times as runs of equal steps."""
+        return {
+            "time_base": str(self.time_base),
+            "step": str(self.step),
+            "times": _steps(self.times),
+            "first_pts": self.first_pts,
+            "end_pts": self.end_pts,
+            "origin_pts": self.origin_pts,
+            "shift_pts": self.shift_pts,
+            "epochs": [[e.first, e.last, str(e.offset), e.position] for e in self.epochs],
+            "keyframes": _steps(self.keyframes),
+            "first_dts": self.first_dts,
+            "pts_trusted": self.pts_trusted,
+            "seekable": self.seekable,
+            "warnings": list(self.warnings),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> TimeMap:
+        """The inverse of `as_json`."""
+        values = dict(data)
+        values["time_base"], values["step"] = Fraction(values["time_base"]), Fraction(values["step"])
+        values["times"], values["keyframes"] = _unsteps(values["times"]), _unsteps(values["keyframes"])
+        values["epochs"] = tuple(Epoch(first=a, last=b, offset=Fraction(o), position=p) for a, b, o, p in values["epochs"])
+        values["warnings"] = tuple(values["warnings"])
+        return cls(**values)
+
+
+class Clock:
+    """Settles the time of each decoded frame of one run, in presentation order; for one thread.
+
+    Counts what it had to do: `frames` seen, `mended` (doubled or backward), `missing` (had no time of their own).
+    """
+
+    def __init__(self, time_map: TimeMap) -> None:
+        self._map = time_map
+        self._nudge = nudge(time_map.time_base)
+        self._back = max(1, int(BACKWARD_S / time_map.time_base))
+        self._epoch = 0
+        self._raw: int | None = None  # of the last frame that had one
+        self._last: int | None = None  # settled
+        self._anchor, self._since = time_map.origin_pts, 0  # frames without a time are counted from here
+        self._dts_lag: int | None = None
+        self.frames = self.mended = self.missing = 0
+
+    def settle(self, raw_pts: int | None, dts: int | None = None) -> int:
+        """The settled pts of the next frame, above all before; `dts` is its decoder's, used where pts are missing.
+
+        A frame that would not rise comes a millisecond (a tick, if that is longer) after the one before it.
+        """
+        if raw_pts is None or not self._map.pts_trusted:
+            settled = self._without_pts(dts)
+        else:
+            settled = self._from_raw(raw_pts)
+            self._anchor, self._since = settled, 0
+        if self._last is not None and settled <= self._last:
+            self.mended += 1
+            settled = self._last + self._nudge
+        self._last = settled
+        self.frames += 1
+        return settled
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What had to be mended so far, in words."""
+        if not self.mended:
+            return ()
+        return (
+            f"{self.mended} of {self.frames} frames had the time of another or an earlier one; each comes right after the one before it",
+        )
+
+    def _from_raw(self, raw: int) -> int:
+        epochs = self._map.epochs
+        if self._raw is not None and self._epoch + 1 < len(epochs) and self._enters(raw, epochs[self._epoch + 1]):
+            self._epoch += 1
+        self._raw = raw
+        return raw + ticks(epochs[self._epoch].offset, self._map.time_base) + self._map.shift_pts
+
+    def _enters(self, raw: int, following: Epoch) -> bool:
+        """Whether a frame belongs to the next epoch: it left this one's clock, and lies on the next one's. Both may show the same times."""
+        if not following.first - self._back <= raw <= following.last + self._back:
+            return False
+        return raw < (self._raw or 0) - self._back or raw > self._map.epochs[self._epoch].last + self._back
+
+    def _without_pts(self, dts: int | None) -> int:
+        self.missing += 1
+        by_dts = not self._map.pts_trusted and dts is not None and self._map.first_dts is not None
+        if by_dts and dts is not None and self._map.first_dts is not None:
+            if self._dts_lag is None:
+                # Whatever the decoder's delay: the first frame out is the first shown.
+                self._dts_lag = dts - self._map.first_dts
+            settled = dts - self._dts_lag + self._map.shift_pts
+            if self._last is None or settled > self._last:
+                self._anchor, self._since = settled, 0
+                return settled
+        if self._last is not None:
+            self._since += 1
+        return self._anchor + round(self._since * self._map.step)
+
+
+def ticks(seconds: Fraction, time_base: Fraction) -> int:
+    """Seconds as the nearest whole number of ticks."""
+    return round(seconds / time_base)
+
+
+def nudge(time_base: Fraction) -> int:
+    """How far behind its neighbour a frame comes that has no place of its own: a millisecond, or a tick where that is longer."""
+    return max(1, ceil(Fraction(1, 1000) / time_base))
+
+
+def _steps(times: Sequence[int]) -> list[list[int]]:
+    """Run-length form: the first time, then [step, how often] pairs."""
+    packed: list[list[int]] = [[times[0], 1]] if times else []
+    for before, after in pairwise(times):
+        if len(packed) > 1 and packed[-1][0] == after - before:
+            packed[-1][1] += 1
+        else:
+            packed.append([after - before, 1])
+    return packed
+
+
+def _unsteps(packed: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    if not packed:
+        return ()
+    times = [packed[0][0]]
+    for step, count in packed[1:]:
+        last = times[-1]
+        times.extend(last + step * i for i in range(1, count + 1))
+    return tuple(times)
