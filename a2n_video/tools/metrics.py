@@ -1,0 +1,60 @@
+"""PSNR and SSIM on luma, as the super-resolution literature measures them."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+PEAK = 255.0
+WINDOW, SIGMA = 11, 1.5  # of SSIM's Gaussian (Wang et al. 2004)
+K1, K2 = 0.01, 0.03
+
+
+def luma(rgb: Tensor) -> Tensor:
+    """Y in 16..235 of RGB in 0..255, (N, 3, H, W) -> (N, 1, H, W): BT.601 with the literature's rounded factors (over 256)."""
+    red, green, blue = rgb.split(1, dim=1)
+    return 16 + (65.738 * red + 129.057 * green + 25.064 * blue) / 256
+
+
+def shave(x: Tensor, border: int) -> Tensor:
+    """Without `border` pixels on each side."""
+    return x[..., border : x.shape[-2] - border, border : x.shape[-1] - border]
+
+
+def psnr(a: Tensor, b: Tensor) -> Tensor:
+    """PSNR in dB of each image of two batches (N, C, H, W) with values in 0..255; equal images give infinity. Shape (N,)."""
+    error = (a.double() - b.double()).square().mean(dim=(1, 2, 3))
+    return 10 * torch.log10(PEAK**2 / error)
+
+
+def ssim(a: Tensor, b: Tensor) -> Tensor:
+    """Mean SSIM of each image of two one-channel batches (N, 1, H, W) in 0..255, without padding. Shape (N,).
+
+    Images smaller than the 11x11 window are a ValueError.
+    """
+    if min(a.shape[-2:]) < WINDOW:
+        raise ValueError(f"SSIM needs {WINDOW}x{WINDOW} pixels or more, these are {a.shape[-1]}x{a.shape[-2]}")
+    x, y = a.double(), b.double()
+    taps = torch.exp(-((torch.arange(WINDOW, dtype=torch.float64, device=x.device) - WINDOW // 2) ** 2) / (2 * SIGMA**2))
+    taps = taps / taps.sum()
+
+    def smooth(z: Tensor) -> Tensor:
+        return F.conv2d(F.conv2d(z, taps.view(1, 1, -1, 1)), taps.view(1, 1, 1, -1))
+
+    mean_x, mean_y = smooth(x), smooth(y)
+    var_x, var_y = smooth(x * x) - mean_x**2, smooth(y * y) - mean_y**2
+    covariance = smooth(x * y) - mean_x * mean_y
+    c1, c2 = (K1 * PEAK) ** 2, (K2 * PEAK) ** 2
+    value = (2 * mean_x * mean_y + c1) * (2 * covariance + c2) / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
+    return value.mean(dim=(1, 2, 3))
+
+
+def psnr_y(a: Tensor, b: Tensor, border: int) -> Tensor:
+    """PSNR on luma of two RGB batches (N, 3, H, W) in 0..255, `border` pixels left out on each side. Shape (N,)."""
+    return psnr(shave(luma(a.double()), border), shave(luma(b.double()), border))
+
+
+def ssim_y(a: Tensor, b: Tensor, border: int) -> Tensor:
+    """SSIM on luma of two RGB batches (N, 3, H, W) in 0..255, `border` pixels left out on each side. Shape (N,)."""
+    return ssim(shave(luma(a.double()), border), shave(luma(b.double()), border))

@@ -1,0 +1,58 @@
+"""`python -m a2n_video.training data | train`."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+from a2n_video.training.data import DataConfig, prepare
+from a2n_video.training.train import TrainConfig, train
+
+
+def add_fields(parser: argparse.ArgumentParser, config: type[Any], leave: set[str]) -> None:
+    """An option for each plain field of a config dataclass, its default as there."""
+    for item in fields(config):
+        if item.name in leave or item.default is MISSING:
+            continue
+        kind = type(item.default)
+        name = "--" + item.name.replace("_", "-")
+        if kind is bool:
+            parser.add_argument(name, action=argparse.BooleanOptionalAction, default=item.default)
+        else:
+            parser.add_argument(name, type=kind, default=item.default, metavar=kind.__name__.upper(), help=f"default {item.default}")
+
+
+def taken(args: argparse.Namespace, config: type[Any]) -> dict[str, Any]:
+    names = {item.name for item in fields(config)}
+    return {name: value for name, value in vars(args).items() if name in names}
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m a2n_video.training", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    data = commands.add_parser("data", help="make pairs of patches from a folder of pictures and videos")
+    data.add_argument("pictures", type=Path)
+    data.add_argument("folder", type=Path)
+    data.add_argument("--workers", type=int)
+    add_fields(data, DataConfig, {"frame"})
+    train = commands.add_parser("train", help="train a network on such pairs; goes on by itself from the run's checkpoint")
+    train.add_argument("pairs", type=Path)
+    train.add_argument("run", type=Path)
+    train.add_argument("--start", type=Path, help="a .safetensors whose fitting tensors are taken first")
+    train.add_argument("--stop-at", type=int, help="end at this step, the schedule unchanged")
+    add_fields(train, TrainConfig, set())
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse(argv)
+    if args.command == "data":
+        prepare(args.pictures, args.folder, DataConfig(**taken(args, DataConfig)), workers=args.workers)
+    else:
+        train(args.pairs, args.run, TrainConfig(**taken(args, TrainConfig)), start=args.start, stop_at=args.stop_at)
+
+
+if __name__ == "__main__":
+    main()

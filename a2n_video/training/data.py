@@ -1,0 +1,209 @@
+"""Pairs of small and large patches in memory-mapped arrays: made once, so that no encoder slows the training loop.
+
+A folder of pairs holds `{train,held}_{low,high,kind}.npy` (uint8; (N, P, P, 3), (N, P*scale, P*scale, 3), (N,)) and
+`pairs.json`, which says how they were made and what each kind is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from a2n_video.errors import InputError
+from a2n_video.training.degrade import CLEAN, Degradation, Image, degrade, render, sample_degradation, sample_motion, x264_medium
+from a2n_video.training.draw import draw_picture
+from a2n_video.training.pictures import Source, list_sources, read_picture
+
+CLEAN_KIND: Final = 0
+COMPRESSED_KIND: Final = 1
+# Held-out pairs are made by these, and their figures are told apart by them.
+HELD_KINDS: Final[tuple[tuple[str, Degradation], ...]] = (
+    ("clean", CLEAN),
+    ("crf23", x264_medium(23)),
+    ("crf28", x264_medium(28)),
+    ("crf33", x264_medium(33)),
+)
+HELD_OUT_EVERY: Final = 10  # every tenth source is never trained on
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """How pairs are made. Counts are of clips: a clean one gives `per_clip` patches of one frame, a compressed one of several."""
+
+    scale: int = 2
+    patch: int = 96  # side of the small patch
+    frame: tuple[int, int] = (144, 192)  # (height, width) of the small frame that is encoded
+    clip_frames: int = 12
+    per_clip: int = 3
+    clean: int = 1400
+    compressed: int = 2600
+    drawn: int = 24  # pictures drawn here, beside those of the folder
+    seed: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One clip to make: where its picture comes from, how it is degraded (None: drawn by the seed), where its patches go."""
+
+    row: int
+    split: str
+    kind: int
+    source: Source
+    recipe: Degradation | None
+
+
+def plan(config: DataConfig, sources: list[Source]) -> list[Job]:
+    """Every clip of the set, the same for the same config and sources."""
+    held = sources[HELD_OUT_EVERY // 2 :: HELD_OUT_EVERY]
+    kept = [source for source in sources if source not in set(held)]
+    if not kept or not held:
+        raise InputError(f"{len(sources)} pictures are too few: at least {HELD_OUT_EVERY} are needed, a tenth is held out")
+    kept += [Source(path=None, frame=index) for index in range(config.drawn)]
+    rng = np.random.default_rng([config.seed, 0])
+    jobs = []
+    for row in range(config.clean + config.compressed):
+        kind = CLEAN_KIND if row < config.clean else COMPRESSED_KIND
+        jobs.append(Job(row=row, split="train", kind=kind, source=kept[rng.integers(len(kept))], recipe=None))
+    pairs = [(source, kind) for source in held for kind in range(len(HELD_KINDS))]
+    jobs += [Job(row=i, split="held", kind=k, source=s, recipe=HELD_KINDS[k][1]) for i, (s, k) in enumerate(pairs)]
+    return jobs
+
+
+def gradient(image: Image) -> float:
+    """Mean absolute step between neighbouring pixels of the luma, the measure patches are chosen by."""
+    grey = image.astype(np.float32).mean(axis=-1)
+    return float(np.abs(np.diff(grey, axis=0)).mean() + np.abs(np.diff(grey, axis=1)).mean())
+
+
+def choose_patch(rng: np.random.Generator, small: Image, side: int, candidates: int = 4) -> tuple[int, int]:
+    """(top, left) of the richest of a few random patches: detail is preferred, soft ones stay in."""
+    height, width = small.shape[:2]
+    places = [(int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))) for _ in range(candidates)]
+    return max(places, key=lambda place: gradient(small[place[0] : place[0] + side, place[1] : place[1] + side]))
+
+
+def make_clip(config: DataConfig, job: Job) -> list[tuple[Image, Image]]:
+    """The pairs of one clip. Everything random comes from (config.seed, split, source or row)."""
+    # A held-out picture moves alike in each of its kinds, so that their figures compare.
+    salt = [1, job.row // len(HELD_KINDS)] if job.split == "held" else [2, job.row]
+    rng = np.random.default_rng([config.seed, *salt])
+    picture = read_picture(job.source) if job.source.path else draw_picture(job.source.frame)
+    if job.split == "train" and job.kind == CLEAN_KIND:
+        return [pair for _ in range(config.per_clip) for pair in patches(config, rng, picture, None, 1, 1)]
+    return patches(config, rng, picture, job.recipe, config.clip_frames, config.per_clip)
+
+
+def patches(
+    config: DataConfig, rng: np.random.Generator, picture: Image, recipe: Degradation | None, count: int, wanted: int
+) -> list[tuple[Image, Image]]:
+    """`wanted` pairs from a moving view of `count` frames; without a recipe one is drawn, a clean one for a single frame."""
+    size = (config.frame[0] * config.scale, config.frame[1] * config.scale)
+    large = render(picture, sample_motion(rng, picture.shape[:2], size, count), size, count)
+    places = [choose_patch(rng, large[0][:: config.scale, :: config.scale], config.patch) for _ in range(wanted)]
+    shown = sorted(rng.integers(count, size=wanted))
+    small = degrade(large, config.scale, recipe or sample_degradation(rng, compressed=count > 1), rng)
+    return [cut(small[k], large[k], place, config) for k, place in zip(shown, places, strict=True)]
+
+
+def cut(small: Image, large: Image, place: tuple[int, int], config: DataConfig) -> tuple[Image, Image]:
+    (top, left), s, p = place, config.scale, config.patch
+    return small[top : top + p, left : left + p], large[top * s : (top + p) * s, left * s : (left + p) * s]
+
+
+def _work(config: DataConfig, folder: Path, job: Job) -> None:
+    low, high, kind = open_arrays(folder, job.split, "r+")
+    for offset, (small, large) in enumerate(make_clip(config, job)):
+        index = job.row * config.per_clip + offset
+        low[index], high[index], kind[index] = small, large, job.kind
+
+
+def open_arrays(folder: Path, split: str, mode: str = "r") -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
+    """The memory-mapped arrays (low, high, kind) of a split. InputError if the folder holds no pairs."""
+    try:
+        low, high, kind = (np.load(folder / f"{split}_{name}.npy", mmap_mode=mode) for name in ("low", "high", "kind"))  # type: ignore[call-overload]
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: no pairs there ({error}); make them with `python -m a2n_video.training data`") from error
+    return low, high, kind
+
+
+def _create(config: DataConfig, folder: Path, split: str, count: int) -> None:
+    p, s = config.patch, config.scale
+    shapes = {"low": (count, p, p, 3), "high": (count, p * s, p * s, 3), "kind": (count,)}
+    for name, shape in shapes.items():
+        np.lib.format.open_memmap(folder / f"{split}_{name}.npy", "w+", np.uint8, shape)
+
+
+def prepare(pictures: Path, folder: Path, config: DataConfig, *, workers: int | None = None) -> None:
+    """Make the pairs of a folder of pictures and videos. The same pictures and config give the same bytes, however many workers.
+
+    `pairs.json` is written last: a folder without it is unfinished.
+    """
+    jobs = plan(config, list_sources(pictures))
+    folder.mkdir(parents=True, exist_ok=True)
+    for split in ("train", "held"):
+        _create(config, folder, split, config.per_clip * sum(job.split == split for job in jobs))
+    work = partial(_work, config, folder)
+    workers = workers or os.cpu_count() or 1
+    with ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for _ in tqdm(pool.map(work, jobs, chunksize=8), total=len(jobs), unit="clip", disable=None):
+            pass
+    kinds = {"train": ["clean", "compressed"], "held": [name for name, _ in HELD_KINDS]}
+    (folder / "pairs.json").write_text(json.dumps({"config": asdict(config), "kinds": kinds}, indent=1) + "\n")
+
+
+def read_meta(folder: Path) -> DataConfig:
+    """The config a folder of pairs was made with. InputError if it is missing or unfinished."""
+    try:
+        values = json.loads((folder / "pairs.json").read_text())["config"]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{folder}: pairs.json is missing or broken; make the pairs with `python -m a2n_video.training data`") from error
+    return DataConfig(**{**values, "frame": tuple(values["frame"])})
+
+
+class PairBatches(Dataset[tuple[Tensor, Tensor]]):
+    """Batches of random crops, flipped and turned, from the training pairs.
+
+    Item `step` is decided by (seed, step) alone, so a resumed run and any number of reading processes see the same batches.
+    It is (low, high), uint8 (N, 3, side, side) and (N, 3, side*scale, side*scale) in channels_last memory.
+    """
+
+    def __init__(self, folder: Path, *, batch: int, side: int, clean_share: float, seed: int) -> None:
+        self.low, self.high, kind = open_arrays(folder, "train")
+        self.scale = self.high.shape[1] // self.low.shape[1]
+        self.batch, self.side, self.clean_share, self.seed = batch, side, clean_share, seed
+        self.rows = [np.flatnonzero(kind == CLEAN_KIND), np.flatnonzero(kind == COMPRESSED_KIND)]
+        wanted = [clean_share > 0, clean_share < 1]
+        if any(want and not len(rows) for want, rows in zip(wanted, self.rows, strict=True)):
+            raise InputError(
+                f"{folder}: clean_share {clean_share} needs pairs that are not there; counts are {[len(r) for r in self.rows]}"
+            )
+        if side > self.low.shape[1]:
+            raise InputError(f"{folder}: patches are {self.low.shape[1]} wide, crops of {side} were asked for")
+
+    def pair(self, rng: np.random.Generator) -> tuple[Image, Image]:
+        kind = CLEAN_KIND if rng.random() < self.clean_share else COMPRESSED_KIND
+        row = self.rows[kind][rng.integers(len(self.rows[kind]))]
+        low, s, side = self.low[row], self.scale, self.side
+        top, left = choose_patch(rng, low, side, candidates=2)
+        small = low[top : top + side, left : left + side]
+        large = self.high[row, top * s : (top + side) * s, left * s : (left + side) * s]
+        turns, flip = int(rng.integers(4)), bool(rng.random() < 0.5)
+        small, large = np.rot90(small, turns), np.rot90(large, turns)
+        return (small[:, ::-1], large[:, ::-1]) if flip else (small, large)
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        rng = np.random.default_rng([self.seed, step])
+        small, large = zip(*(self.pair(rng) for _ in range(self.batch)), strict=True)
+        return torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2), torch.from_numpy(np.stack(large)).permute(0, 3, 1, 2)

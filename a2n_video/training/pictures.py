@@ -1,0 +1,58 @@
+"""Where training pictures come from: a folder of pictures and video files, and pictures drawn here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import cast
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from a2n_video.errors import InputError
+
+Image = NDArray[np.uint8]
+PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+VIDEOS = {".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".ts"}
+# Of a video file: this many frames, this far apart.
+FRAMES_PER_VIDEO = 16
+FRAME_STRIDE = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A picture to be read when wanted: a file, and the frame of it (0 for a picture); or, without a file, one drawn from a seed."""
+
+    path: Path | None
+    frame: int = 0
+
+
+def list_sources(folder: Path) -> list[Source]:
+    """Every picture and video frame of a folder, sorted by name. InputError if there is none."""
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES | VIDEOS)
+    sources = [
+        Source(path=path, frame=index * FRAME_STRIDE)
+        for path in files
+        for index in range(FRAMES_PER_VIDEO if path.suffix.lower() in VIDEOS else 1)
+    ]
+    if not sources:
+        raise InputError(f"{folder}: no picture or video file in it; {sorted(PICTURES | VIDEOS)} are read")
+    return sources
+
+
+def read_picture(source: Source) -> Image:
+    """RGB (H, W, 3) of a source. A frame beyond a video's end is its last one. InputError if nothing can be read."""
+    if source.path is None:
+        raise ValueError("a drawn picture has no file")
+    try:
+        with av.open(str(source.path)) as container:
+            last = None
+            for last in islice(container.decode(video=0), source.frame + 1):
+                pass
+    except av.FFmpegError as error:
+        raise InputError(f"{source.path}: cannot be read as a picture or video: {error}") from error
+    if last is None:
+        raise InputError(f"{source.path}: holds no picture")
+    return cast("Image", last.to_ndarray(format="rgb24"))

@@ -1,0 +1,246 @@
+"""The training loop: one network, L1 loss, Adam, warm-up and cosine, an averaged copy, exact resume."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from a2n_video.errors import WeightsError
+from a2n_video.net.model import A2N, A2NConfig
+from a2n_video.net.weights import load_model, save_model
+from a2n_video.training.data import PairBatches
+from a2n_video.training.held import HeldOut
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A run. `clean_share` of the patches are clean, the others compressed; sides and batches are of small patches."""
+
+    n_features: int = 40
+    n_blocks: int = 16
+    head: str = "paper"
+    steps: int = 40_000
+    batch: int = 8
+    side: int = 48
+    clean_share: float = 0.35
+    learning_rate: float = 5e-4
+    final_learning_rate: float = 2e-6
+    warm_up: int = 200  # steps
+    ema: float = 0.999
+    clip: float = 1.0  # norm of the gradient
+    seed: int = 1
+    amp: bool = True  # bfloat16 autocast
+    eval_every: int = 1000  # steps
+    save_every: float = 600.0  # seconds
+    threads: int = 2
+    workers: int = 0  # processes that read batches
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Linear warm-up, then a cosine down to `final_learning_rate` at the last step."""
+    if step < config.warm_up:
+        return config.learning_rate * (step + 1) / config.warm_up
+    t = (step - config.warm_up) / max(1, config.steps - config.warm_up)
+    return config.final_learning_rate + (config.learning_rate - config.final_learning_rate) * (1 + math.cos(math.pi * min(1.0, t))) / 2
+
+
+class Trainer:
+    """The state of a run and its step. What `state` gives and `load_state` takes is all that decides what follows."""
+
+    def __init__(self, config: TrainConfig, scale: int, device: torch.device) -> None:
+        self.config, self.device = config, device
+        torch.manual_seed(config.seed)
+        head: Any = config.head
+        shape = A2NConfig(scale=scale, n_features=config.n_features, n_blocks=config.n_blocks, head=head)
+        self.model = A2N(shape).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = A2N(shape).to(device, memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
+        self.average.load_state_dict(self.model.state_dict())
+        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, fused=True)
+        self.step = 0
+        self.best = -math.inf
+
+    def warm_start(self, weights: dict[str, Tensor]) -> list[str]:
+        """Take every tensor that fits by name and shape; gives the names of those that stayed new."""
+        own = self.model.state_dict()
+        fitting = {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
+        self.model.load_state_dict({**own, **fitting})
+        self.average.load_state_dict(self.model.state_dict())
+        return sorted(set(own) - set(fitting))
+
+    def train_step(self, low: Tensor, high: Tensor) -> float:
+        """One step on uint8 NCHW patches; the loss, in 8-bit steps."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.config, self.step)
+        x, y = (t.to(self.device, torch.float32, non_blocking=True) / 255 for t in (low, high))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp):
+            out = self.model(x)
+        loss = (out.float() - y).abs().mean()
+        self.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        self.optimiser.step()
+        self.step += 1
+        self.update_average()
+        return 255 * loss.item()
+
+    @torch.no_grad()
+    def update_average(self) -> None:
+        """Exponential moving average of the weights, quicker at first so that the random start is forgotten."""
+        keep = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - keep)
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "config": asdict(self.config),
+            "shape": asdict(self.model.config),
+            "step": self.step,
+            "best": self.best,
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "random": torch.get_rng_state(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken: with equal batches every later step is bit-equal on the same processor."""
+        if state["shape"] != asdict(self.model.config):
+            raise WeightsError(f"the checkpoint is of another network: {state['shape']}, the run wants {asdict(self.model.config)}")
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.best = state["step"], state["best"]
+        torch.set_rng_state(state["random"])
+
+
+class Run:
+    """The folder of a run: `checkpoint.pt` (all of the state), `best.safetensors` (averaged weights), `curve.csv`, `curve.png`."""
+
+    def __init__(self, folder: Path, trainer: Trainer) -> None:
+        self.folder, self.trainer = folder, trainer
+        folder.mkdir(parents=True, exist_ok=True)
+        self.saved_at = time.monotonic()
+
+    def resume(self) -> bool:
+        """Load the checkpoint if there is one."""
+        path = self.folder / "checkpoint.pt"
+        if not path.exists():
+            return False
+        self.trainer.load_state(torch.load(path, weights_only=True, map_location=self.trainer.device))
+        return True
+
+    def save(self) -> None:
+        """Write the checkpoint to a new file and rename it: a kill leaves the old one."""
+        part = self.folder / "checkpoint.part"
+        torch.save(self.trainer.state(), part)
+        part.replace(self.folder / "checkpoint.pt")
+        self.saved_at = time.monotonic()
+
+    def save_if_due(self) -> None:
+        if time.monotonic() - self.saved_at >= self.trainer.config.save_every:
+            self.save()
+
+    def save_best(self, score: float) -> None:
+        """Keep the averaged weights if their held-out score is the highest so far."""
+        if score <= self.trainer.best:
+            return
+        self.trainer.best = score
+        part = self.folder / "best.part"
+        save_model(self.trainer.average, part, {"step": str(self.trainer.step), "held_out": f"{score:.4f}"})
+        part.replace(self.folder / "best.safetensors")
+
+    def log(self, row: dict[str, float]) -> None:
+        path = self.folder / "curve.csv"
+        new = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, list(row))
+            if new:
+                writer.writeheader()
+            writer.writerow({name: f"{value:.6g}" for name, value in row.items()})
+
+
+def progress(steps: int, start: int) -> AbstractContextManager[Any]:
+    return tqdm(total=steps, initial=start, unit="step", disable=None)  # type: ignore[no-any-return]
+
+
+def batches(config: TrainConfig, pairs: Path, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of steps `start`, `start` + 1, ...; each is decided by (seed, step) alone."""
+    data = PairBatches(pairs, batch=config.batch, side=config.side, clean_share=config.clean_share, seed=config.seed)
+    return iter(DataLoader(data, batch_size=None, sampler=range(start, config.steps), num_workers=config.workers))
+
+
+def evaluate(run: Run, held: HeldOut, loss: float) -> None:
+    """Held-out gains over bicubic of the averaged weights; the best are kept, a line goes to the curve."""
+    trainer = run.trainer
+    gains = held.gains(trainer.average, trainer.device, trainer.config.amp)
+    score = held.score(gains, trainer.config.clean_share)
+    run.save_best(score)
+    run.log({"step": trainer.step, "time": time.time(), "loss": loss, "score": score, **gains})
+    tqdm.write(f"step {trainer.step}: loss {loss:.4f}, " + ", ".join(f"{name} {gain:+.3f}" for name, gain in gains.items()))
+
+
+def train(pairs: Path, folder: Path, config: TrainConfig, *, start: Path | None = None, stop_at: int | None = None) -> Trainer:
+    """Train on a folder of pairs; goes on from the checkpoint in `folder` if there is one, else from `start`'s weights, else from nothing.
+
+    `stop_at` ends early, the schedule unchanged. Returns the trainer as it stood at the end.
+    """
+    torch.set_num_threads(config.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    held = HeldOut(pairs)
+    trainer = Trainer(config, held.scale, device)
+    run = Run(folder, trainer)
+    if not run.resume() and start is not None:
+        new = trainer.warm_start(load_start(start))
+        tqdm.write(f"warm start from {start.name}; new: {', '.join(new) or 'nothing'}")
+    (folder / "config.json").write_text(json.dumps(asdict(config), indent=1) + "\n")
+    end = min(config.steps, stop_at or config.steps)
+    smooth = math.nan
+    with progress(config.steps, trainer.step) as bar:
+        for low, high in batches(config, pairs, trainer.step):
+            if trainer.step >= end:
+                break
+            loss = trainer.train_step(low, high)
+            smooth = loss if math.isnan(smooth) else 0.99 * smooth + 0.01 * loss
+            bar.update()
+            if trainer.step % config.eval_every == 0 or trainer.step == end:
+                evaluate(run, held, smooth)
+            run.save_if_due()
+    run.save()
+    plot_curve(folder)
+    return trainer
+
+
+def load_start(path: Path) -> dict[str, Tensor]:
+    """Weights for a warm start, rescaled to values 0..1; a file for another scale gives its trunk."""
+    return load_model(path).state_dict()
+
+
+def plot_curve(folder: Path) -> None:
+    """`curve.png` from `curve.csv`; nothing where matplotlib is not installed."""
+    try:
+        import matplotlib
+    except ImportError:
+        return
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    with (folder / "curve.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    figure, axes = pyplot.subplots()
+    for name in [key for key in rows[0] if key not in {"step", "time", "loss", "score"}]:
+        axes.plot([float(row["step"]) for row in rows], [float(row[name]) for row in rows], label=name)
+    axes.set(xlabel="step", ylabel="held out: dB over bicubic")
+    axes.legend()
+    figure.savefig(folder / "curve.png", dpi=120)
+    pyplot.close(figure)
