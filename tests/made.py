@@ -11,6 +11,7 @@ from typing import Any
 import av
 import numpy as np
 
+from a2n_video.frames import tag_frame
 from a2n_video.io.writer import EncoderSettings
 from a2n_video.media.colorspec import ColorSpec
 
@@ -44,6 +45,7 @@ def frames(
     for number, time in enumerate(pts, first):
         frame = picture(number, *size, pix_fmt)
         frame.pts, frame.time_base = time, time_base
+        tag_frame(frame, BT709)
         yield frame
 
 

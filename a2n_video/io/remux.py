@@ -97,7 +97,8 @@ def remux(job: RemuxJob, file: OutFile, converted: Mapping[int, Converted] | Non
     """
     converted = converted or {}
     counts: Counter[int] = Counter()
-    options = {"avoid_negative_ts": "auto", **job.options}
+    # Nut holds times below zero as they are; for the others the muxer knows what it can say (mp4 an edit list, mkv a common shift).
+    options = {"avoid_negative_ts": "disabled" if job.plan.container == "nut" else "auto", **job.options}
     with open_source(job.info.path) as source, file.muxing():
         output = av.open(file, "w", format=MUXERS.get(job.plan.container, job.plan.container), options=options, buffer_size=_BUFFER_BYTES)
         with output:
@@ -126,7 +127,7 @@ def _add_streams(
             target = _add_video(job, output)
             lanes.append(_numbered(stream.index, _on(target, joined_packets(scans, job.last_duration))))
         elif fate is not None and fate.fate == "copied":
-            copying.targets[stream.index] = _add_copy(stream, source, output)
+            copying.targets[stream.index] = _add_copy(stream, job, source, output)
         elif stream.index in converted:
             converted[stream.index].add_to(output)
             lanes.append(_numbered(stream.index, converted[stream.index].packets()))
@@ -162,10 +163,20 @@ def _add_video(job: RemuxJob, output: OutputContainer) -> Any:
     return stream
 
 
-def _add_copy(info: StreamInfo, source: InputContainer, output: OutputContainer) -> Any:
+def _add_copy(info: StreamInfo, job: RemuxJob, source: InputContainer, output: OutputContainer) -> Any:
+    if info.is_cover and job.plan.container == "mkv":
+        return _add_cover(info, job.info.path, output)
     stream = output.add_stream_from_template(source.streams[info.index], opaque=True)
     _tag(stream, info)
     return stream
+
+
+def _add_cover(info: StreamInfo, path: Path, output: OutputContainer) -> Any:
+    """A cover picture as Matroska keeps it: an attachment named cover.png or cover.jpg (Matroska's own rule for attachments)."""
+    suffix, mime = {"mjpeg": ("jpg", "image/jpeg")}.get(info.codec, (info.codec, f"image/{info.codec}"))
+    with open_source(path) as source:
+        packet = next(packet for packet in source.demux(source.streams[info.index]) if packet.size)
+        return output.add_attachment(info.metadata.get("filename", f"cover.{suffix}"), mime, bytes(packet))
 
 
 def _tag(stream: Any, info: StreamInfo) -> None:
@@ -214,13 +225,13 @@ class _Copying:
             return
         for packet in self._demuxed():
             index = packet.stream_index
-            if packet.size and index in self.targets and self._placed(packet, self.job.info.streams[index]):
+            if packet.size and self._placed(packet, self.job.info.streams[index]):
                 packet.stream = self.targets[index]
                 yield index, packet
 
     def _demuxed(self) -> Iterator[Packet[Any]]:
         """All packets that can be read; a broken one is passed over, and reading ends where nothing more comes."""
-        wanted = [self.source.streams[index] for index in self.targets if self.job.info.streams[index].kind != "attachment"]
+        wanted = [self.source.streams[index] for index, target in self.targets.items() if target.type != "attachment"]
         while wanted and self.errors < _READ_RETRIES:
             try:
                 yield from self.source.demux(wanted)
