@@ -16,18 +16,22 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 
+from a2n_video.engine.backend import TorchBackend
 from a2n_video.engine.channel import Channel, Hub, Stopped
-from a2n_video.engine.pipeline import Pipeline
+from a2n_video.engine.network_step import Layout, exact_step, network_step, time_layouts
+from a2n_video.engine.pipeline import Pipeline, Steps
 from a2n_video.engine.protocol import EngineStats, Geometry, Rows
 from a2n_video.engine.rings import HostOutput, InputSlot, Job
 from a2n_video.errors import A2NVideoError, DeviceError
 from a2n_video.media.planes import Planes
+from a2n_video.net.model import A2N
+from a2n_video.options import ExecutionPlan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +78,7 @@ class AcceleratorEngine:
         if not 1 <= len(frames) <= self.batch_size:
             raise ValueError(f"a batch has 1 to {self.batch_size} frames, not {len(frames)}")
         if self._pipeline is None:
-            raise ValueError("the engine is closed")
+            raise RuntimeError("the engine is closed")
         try:
             return self._post(self._pipeline, frames)
         except Stopped:
@@ -196,6 +200,42 @@ def _described(what: str, error: BaseException) -> BaseException:
     described = DeviceError(f"{what} failed: {error}; start again to go on where the job stopped, or with --device cpu")
     described.__cause__ = error
     return described
+
+
+def open_accelerator_engine(model: A2N, geometry: Geometry, plan: ExecutionPlan, *, guard_syncs: bool = False) -> AcceleratorEngine:
+    """An engine for a loaded model as the plan says; `guard_syncs` is for tests (see `TorchBackend`)."""
+    backend = TorchBackend(torch.device(plan.device))
+
+    def open_pipeline() -> Pipeline:
+        backend.bind()
+        steps = Steps(fast=network_step(model, geometry, plan, backend.device), exact=exact_step(model, geometry, plan, backend.device))
+        pipeline = Pipeline(backend, geometry, steps, plan.batch_size, plan.strip_rows)
+        backend.synchronize()  # weights and tables came by the default stream
+        pipeline.warm_up()
+        if plan.cuda_graph:
+            pipeline.use_graph()
+        backend.guard_syncs = guard_syncs
+        return pipeline
+
+    return AcceleratorEngine(geometry, plan.batch_size, open_pipeline)
+
+
+def fastest_layout(model: A2N, geometry: Geometry, plan: ExecutionPlan) -> Layout:
+    """The layout to put into a plan for an accelerator, timed there; on a thread of its own, whose streams end with it."""
+
+    def timed() -> Layout:
+        backend = TorchBackend(torch.device(plan.device))
+        backend.bind()
+        with torch.inference_mode():
+            return time_layouts(model, geometry, plan, backend, backend.device)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="a2n-layout") as pool:
+        return pool.submit(timed).result()
+
+
+def default_batch_size(width: int, height: int) -> int:
+    """Frames that make about a megapixel together, 1 to 8: enough to fill a card, few enough to wait for."""
+    return max(1, min(8, -(-1_000_000 // (width * height))))
 
 
 class _Ledger:

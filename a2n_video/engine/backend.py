@@ -19,7 +19,7 @@ from a2n_video.errors import DeviceError
 
 StreamName = Literal["upload", "compute", "download"]
 STREAMS: Final[tuple[StreamName, ...]] = get_args(StreamName)
-Work = Callable[..., None]  # called as work(*reads, *writes)
+Work = Callable[..., object]  # called as work(*reads, *writes)
 Tensors = tuple[Tensor, ...]
 
 
@@ -97,12 +97,12 @@ class TorchBackend:
     """CUDA and ROCm ("cuda"), and XPU, by torch's generic calls. `guard_syncs` makes a hidden synchronisation in the
     compute stream an error; torch keeps that setting for the whole process, so it is for tests and start-up checks."""
 
-    def __init__(self, device: torch.device, *, guard_syncs: bool = False) -> None:
+    def __init__(self, device: torch.device) -> None:
         if device.type not in ("cuda", "xpu"):
             raise DeviceError(f"the accelerator engine runs on cuda and xpu devices, not on {device}; use the torch or openvino engine")
         self.device = device
         self.name = str(device)
-        self.guard_syncs = guard_syncs
+        self.guard_syncs = False
         self._streams: dict[StreamName, torch.Stream] = {}
 
     def bind(self) -> None:

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 
 import torch
 from torch import Tensor
 
-from a2n_video.engine.backend import Backend, Event, StreamName, Work, copy_all, torch_dtype
+from a2n_video.engine.backend import Backend, Event, StreamName, copy_all, torch_dtype
+from a2n_video.engine.memory import Recovery
+from a2n_video.engine.network_step import Step, graphed
 from a2n_video.engine.protocol import Geometry, Rows, pack_rows
 from a2n_video.engine.rings import DEVICE_OUTPUTS, HOST_OUTPUTS, INPUTS, DeviceOutput, Edge, HostOutput, InputSlot, Job
-from a2n_video.errors import DeviceError
 from a2n_video.media.planes import Planes
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Route:
-    """A computation `work(rows, out, flags)` for whole frames, and its exact equal in strips for when even one frame does not fit."""
-
-    whole: Work
-    strips: Work | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,55 +25,35 @@ class Steps:
     Without `exact` nobody looks at the flags.
     """
 
-    fast: Route
-    exact: Route | None = None
+    fast: Step
+    exact: Step | None = None
 
 
-class Recovering:
-    """A route that survives running out of memory: halves what it computes at once, then goes to strips, and stays there.
+@dataclass(kw_only=True)
+class DeviceRecovery(Recovery):
+    """memory.py's `Recovery` for a step on the compute stream.
 
-    The rows it is given stand in their slot all the while, so the same batch is computed again and none is lost or doubled.
+    The rows stand in their slot all the while, so the same batch is computed again: no frame is lost or doubled.
     """
 
-    def __init__(self, backend: Backend, route: Route, batch_size: int) -> None:
-        self._backend = backend
-        self._route = route
-        self._work = route.whole
-        self.at_once = batch_size
-        self.recoveries = 0
-
-    @property
-    def in_strips(self) -> bool:
-        return self._work is not self._route.whole
+    backend: Backend
+    step: Step
 
     def __call__(self, rows: Tensor, out: Tensor, flags: Tensor) -> None:
-        while (reason := self._attempt(rows, out, flags)) is not None:
-            self._backend.release_memory()
-            self._step_down(reason)
+        while (reason := self._put_on_stream(rows, out, flags)) is not None:
+            self.backend.release_memory()
+            self._step_down(min(self.batch_size, len(rows)), reason)
 
-    def _attempt(self, rows: Tensor, out: Tensor, flags: Tensor) -> str | None:
+    def _put_on_stream(self, rows: Tensor, out: Tensor, flags: Tensor) -> str | None:
+        """Why memory ran out, or None. Only words leave: the exception holds every tensor of the frames it came through (pytorch#18853)."""
+        work = partial(self.step, strip_rows=self.strip_rows)
         try:
-            for start in range(0, len(rows), self.at_once):
-                part = slice(start, start + self.at_once)
-                self._backend.run("compute", self._work, (rows[part],), (out[part], flags[part]))
+            for start in range(0, len(rows), self.batch_size):
+                part = slice(start, start + self.batch_size)
+                self.backend.run("compute", work, (rows[part],), (out[part], flags[part]))
         except torch.OutOfMemoryError as error:
-            # Only its words leave: the exception holds every tensor of the frames it came through (pytorch#18853).
             return str(error)
         return None
-
-    def _step_down(self, reason: str) -> None:
-        if self.at_once > 1:
-            self.at_once = (self.at_once + 1) // 2
-            what = f"{self.at_once} frame(s) at once"
-        elif self._route.strips is not None and not self.in_strips:
-            self._work = self._route.strips
-            what = "strips of one frame"
-        else:
-            raise DeviceError(
-                f"{self._backend.name}: one frame does not fit the memory that is free ({reason}); free some, or use --device cpu"
-            )
-        self.recoveries += 1
-        log.warning("%s: out of memory; going on with %s", self._backend.name, what)
 
 
 class Pipeline:
@@ -92,12 +63,15 @@ class Pipeline:
     from any one thread. Whoever passes a slot or job on to another thread does so through a channel, never twice.
     """
 
-    def __init__(self, backend: Backend, geometry: Geometry, steps: Steps, batch_size: int) -> None:
+    def __init__(self, backend: Backend, geometry: Geometry, steps: Steps, batch_size: int, strip_rows: int = 0) -> None:
         self.backend = backend
         self.geometry = geometry
         self.batch_size = batch_size
-        self.fast = Recovering(backend, steps.fast, batch_size)
-        self.exact = Recovering(backend, steps.exact, 1) if steps.exact else None
+        height = geometry.source.height
+        self.fast = DeviceRecovery(batch_size=batch_size, strip_rows=strip_rows, height=height, backend=backend, step=steps.fast)
+        self.exact: DeviceRecovery | None = None
+        if steps.exact:
+            self.exact = DeviceRecovery(batch_size=1, strip_rows=strip_rows, height=height, backend=backend, step=steps.exact)
         came, goes = (torch_dtype(fmt.dtype) for fmt in (geometry.source, geometry.target))
         shape_in, shape_out = (batch_size, geometry.source.samples), (batch_size, geometry.target.samples)
         keep = shape_in if self.exact else (0, 0)
@@ -105,10 +79,23 @@ class Pipeline:
         self.outputs = [HostOutput.make(backend, shape_out, goes, backend.on_device(keep, came)) for _ in range(HOST_OUTPUTS)]
         self._device_outputs = cycle([DeviceOutput.make(backend, shape_out, goes) for _ in range(DEVICE_OUTPUTS)])
 
+    def warm_up(self) -> None:
+        """Compute once on black, so that libraries choose and allocate now, and too little memory shows before the first frame."""
+        rows, device = self.inputs[0].device, next(self._device_outputs)
+        self.backend.run("compute", Tensor.zero_, (), (rows,))
+        self.fast(rows, device.rows, device.flags)
+        self.backend.synchronize()
+
+    def use_graph(self) -> None:
+        """Replay the fast step as a graph from now on, where that works and changes nothing; after `warm_up`."""
+        if self.fast.batch_size == self.batch_size and not self.fast.strip_rows:
+            device = next(self._device_outputs)
+            self.fast.step = graphed(self.fast.step, self.backend, (self.inputs[0].device, device.rows, device.flags))
+
     @property
     def recoveries(self) -> int:
         """How often memory ran out and the work went on."""
-        return self.fast.recoveries + (self.exact.recoveries if self.exact else 0)
+        return self.fast.count + (self.exact.count if self.exact else 0)
 
     def fill(self, slot: InputSlot, frames: Sequence[Planes]) -> None:
         """Pack frames into a slot; the last is repeated to fill the batch, since every computation has one shape."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from a2n_video.engine.pipeline import Route, Steps
+from a2n_video.engine.pipeline import Steps
 from a2n_video.engine.protocol import Geometry, Rows
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.planes import PlaneFormat
@@ -36,20 +36,16 @@ def numbers(rows: Rows) -> list[int]:
     return [int(row[0]) for row in rows]
 
 
-def identity(rows: Tensor, out: Tensor, flags: Tensor) -> None:
+def identity(rows: Tensor, out: Tensor, flags: Tensor, *, strip_rows: int = 0) -> None:
     out.copy_(rows)
     flags.copy_(rows[:, 0].to(torch.int32) >= OVERFLOWS)
 
 
-def identity_in_strips(rows: Tensor, out: Tensor, flags: Tensor) -> None:
-    identity(rows, out, flags)
-
-
-def exact_identity(rows: Tensor, out: Tensor, flags: Tensor) -> None:
-    """Tells what it did by adding 1000."""
+def exact_identity(rows: Tensor, out: Tensor, flags: Tensor, *, strip_rows: int = 0) -> None:
+    """Tells that it was asked by adding 1000."""
     out.copy_((rows.to(torch.int32) + 1000).to(torch.uint16))
     flags.zero_()
 
 
-PLAIN = Steps(fast=Route(whole=identity))
-CHECKED = Steps(fast=Route(whole=identity, strips=identity_in_strips), exact=Route(whole=exact_identity))
+PLAIN = Steps(fast=identity)
+CHECKED = Steps(fast=identity, exact=exact_identity)
