@@ -124,6 +124,7 @@ class ExecutionPlan:
     compile: bool = False
     cuda_graph: bool = False
     segment_frames: int = 0  # 0: one segment
+    weights: str | None = None  # the file, where model is "weights"
     weights_sha256: str | None = None
 
     def as_json(self) -> dict[str, Any]:

@@ -101,7 +101,7 @@ class ColorConverter:
     def to_rows(self, rgb: Tensor, alpha: Tensor | None = None) -> Tensor:
         """RGB (N, 3, H, W), any floating dtype -> rows (N, samples) of the format: rounded, held within the depth.
 
-        `alpha` (N, 1, H, W) holds code values (as `alpha` returns them); a format with alpha and none given is opaque.
+        `alpha` is (N, 1, H, W), 1 opaque; a format with alpha and none given is opaque.
         """
         n, _, height, width = rgb.shape
         encode = self._encode.expand(n, -1, -1)
@@ -110,17 +110,17 @@ class ColorConverter:
         for i, shape in enumerate(self.fmt.planes):
             target = rows[:, shape.offset : shape.offset + shape.samples].view(n, shape.height, shape.width)
             if i == codes.shape[1]:
-                self._store(self._opaque(target) if alpha is None else alpha[:, 0] + (0.5 if self._highest else 0), target)
+                self._store(self._alpha_codes(target, alpha), target)
             else:
                 self._store(codes[:, i] if i == 0 else self._shrunk(codes[:, i]), target)
         return rows
 
     def alpha(self, rows: Tensor) -> Tensor | None:
-        """The alpha plane's code values, (N, 1, H, W) float32, or None where the format has none."""
+        """The alpha plane, (N, 1, H, W) float32, 1 opaque (full range always), or None where the format has none."""
         if not self.fmt.alpha:
             return None
         shape = self.fmt.planes[-1]
-        return rows[:, shape.offset : shape.offset + shape.samples].view(-1, 1, shape.height, shape.width).float()
+        return rows[:, shape.offset : shape.offset + shape.samples].view(-1, 1, shape.height, shape.width).float() / (self._highest or 1)
 
     def _enlarged(self, plane: Tensor) -> Tensor:
         across, down = self._up
@@ -137,8 +137,9 @@ class ColorConverter:
     def _store(self, codes: Tensor, target: Tensor) -> None:
         target.copy_(codes if self._highest is None else codes.clamp(0, self._highest))
 
-    def _opaque(self, target: Tensor) -> Tensor:
-        return torch.full(target.shape, 1.0 if self._highest is None else float(self._highest), device=target.device)
+    def _alpha_codes(self, target: Tensor, alpha: Tensor | None) -> Tensor:
+        opaque, rounding = (1.0, 0.0) if self._highest is None else (float(self._highest), 0.5)
+        return torch.full(target.shape, opaque, device=target.device) if alpha is None else alpha[:, 0] * opaque + rounding
 
 
 @lru_cache(maxsize=16)
@@ -158,5 +159,5 @@ def rgb_to_planes(rgb: Tensor, fmt: PlaneFormat, color: ColorSpec, alpha: Tensor
 
 
 def enlarge_alpha(alpha: Tensor, scale: int) -> Tensor:
-    """Alpha code values (N, 1, H, W) enlarged bilinearly: no ringing around a cut-out."""
+    """Alpha (N, 1, H, W) enlarged bilinearly: no ringing around a cut-out."""
     return F.interpolate(alpha, scale_factor=scale, mode="bilinear", align_corners=False) if scale > 1 else alpha

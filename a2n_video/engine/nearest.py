@@ -88,6 +88,18 @@ def repeated(x: npt.NDArray[Any], times: int) -> npt.NDArray[Any]:
     return x.repeat(times, axis=-1).repeat(times, axis=-2)
 
 
+def _alpha(planes: Sequence[Samples], fmt: PlaneFormat, target: PlaneFormat, scale: int) -> Samples | float:
+    """The target's alpha plane: the source's repeated, in the target's depth; opaque where the source has none."""
+    highest = 1.0 if target.floating else float((1 << target.depth) - 1)
+    if not fmt.alpha:
+        return highest
+    alpha: Samples = repeated(planes[-1], scale)
+    if fmt.dtype == target.dtype and fmt.depth == target.depth:
+        return alpha
+    shown = alpha.astype(np.float32) * (highest / (1.0 if fmt.floating else (1 << fmt.depth) - 1))
+    return shown if target.floating else shown + 0.5
+
+
 class NearestEngine:
     """An `Engine` that repeats pixels; it works in the thread that submits and starts none of its own."""
 
@@ -100,14 +112,17 @@ class NearestEngine:
 
     def submit(self, frames: Sequence[Planes]) -> Future[Rows]:
         """See `Engine.submit`; the future is done when this returns."""
+        if not 1 <= len(frames) <= self.batch_size:
+            raise ValueError(f"{len(frames)} frames came, a batch is 1 to {self.batch_size}")
         if self._closed:
             raise RuntimeError("the engine is closed")
+        packed = pack_rows(self.geometry.source, frames)
         future: Future[Rows] = Future()
         started = time.perf_counter()
         try:
             if self._error is not None:
                 raise self._error
-            rows = self._rows(frames)
+            rows = self._rows(packed)
         except Exception as error:  # noqa: BLE001  the future hands it on whole
             self._error = error
             future.set_exception(error)
@@ -127,15 +142,12 @@ class NearestEngine:
     def close(self) -> None:
         self._closed = True
 
-    def _rows(self, frames: Sequence[Planes]) -> Rows:
+    def _rows(self, packed: Rows) -> Rows:
         fmt, target, color = self.geometry.source, self.geometry.target, self.geometry.color
-        if not 1 <= len(frames) <= self.batch_size:
-            raise ValueError(f"{len(frames)} frames came, a batch is 1 to {self.batch_size}")
-        packed = pack_rows(fmt, frames)
-        rows = np.empty((len(frames), target.samples), target.dtype)
+        rows = np.empty((len(packed), target.samples), target.dtype)
         for source, row in zip(packed, rows, strict=True):
             planes = fmt.unpack(source)
             rgb_to_planes(planes_to_rgb(planes, fmt, color), target, color, row, self.geometry.scale)
-            if fmt.alpha:
-                target.unpack(row)[-1][...] = repeated(planes[-1], self.geometry.scale)
+            if target.alpha:
+                target.unpack(row)[-1][...] = _alpha(planes, fmt, target, self.geometry.scale)
         return rows

@@ -64,7 +64,7 @@ def enlarging(factor: int, siting: float) -> BlockFilter:
 def shrinking(factor: int, siting: float) -> BlockFilter:
     """Luma positions to chroma: the other way of `enlarging`, low-passed."""
     place = siting * (factor - 1)
-    return _block(np.arange(BLOCK) * float(factor) + place, float(factor), BLOCK * factor)
+    return _block((np.arange(BLOCK) * factor + place).astype(np.float64), float(factor), BLOCK * factor)
 
 
 @dataclass(frozen=True)

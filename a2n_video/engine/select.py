@@ -1,0 +1,193 @@
+"""Settle which engine runs a job, and open it. Nothing heavy is imported before it is needed: `nearest` works without torch."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Final
+
+from a2n_video.engine.protocol import Engine, Geometry
+from a2n_video.errors import DeviceError, MissingDependencyError, OptionError, WeightsError
+from a2n_video.net.catalog import NEAREST, find_model, resolve_model, weights_sha256
+from a2n_video.options import ExecutionPlan, ModelOptions
+
+ACCELERATORS: Final = ("cuda", "xpu")
+# Pixels of source that a batch should have before it grows: enough work to hide the cost of starting it.
+_CPU_BATCH_PIXELS: Final = 1 << 16
+_ACCELERATOR_BATCH_PIXELS: Final = 1 << 20
+_MAX_BATCH: Final = 8
+# OpenVINO runs the whole graph on the whole frame, and Linux kills what grows too large: beyond this, torch in strips.
+OPENVINO_MAX_PIXELS: Final = 2048 * 1152
+# Source pixels of a strip on the CPU: its maps stay in the cache.
+_CPU_STRIP_PIXELS: Final = 640 * 40
+_DTYPES: Final = {
+    "torch": ("float32", "bfloat16"),
+    "openvino": ("float32", "bfloat16"),
+    "accelerator": ("float32", "float16", "bfloat16"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """Somewhere a network can run."""
+
+    name: str  # as --device takes it
+    description: str
+
+    def __str__(self) -> str:
+        return f"{self.name:8} {self.description}"
+
+
+def available_devices() -> list[Device]:
+    """The accelerators torch sees, then the CPU."""
+    import torch
+
+    found = []
+    for kind in ACCELERATORS:
+        module = getattr(torch, kind)
+        if module.is_available():
+            found += [Device(name=f"{kind}:{i}", description=module.get_device_name(i)) for i in range(module.device_count())]
+    extra = ", OpenVINO" if has_openvino() else ""
+    return [*found, Device(name="cpu", description=f"{_cores()} cores, {_cpu_dtype()}{extra}")]
+
+
+def has_openvino() -> bool:
+    """Whether the extra `openvino` is installed."""
+    return find_spec("openvino") is not None
+
+
+def resolve_plan(options: ModelOptions, geometry: Geometry) -> ExecutionPlan:
+    """Settle engine, device, dtype, batch, strips and threads for one geometry.
+
+    UnknownModelError, WeightsError, DeviceError (no such device), OptionError (what does not go together),
+    MissingDependencyError (OpenVINO asked for and not installed). Neither torch nor weights are loaded for `nearest`.
+    """
+    _check_numbers(options)
+    if options.weights is None and NEAREST in (options.model, options.engine):
+        return _nearest_plan(options)
+    model, digest = _resolve_weights(options)
+    device = _resolve_device(options.device)
+    engine = _resolve_engine(options, device, geometry)
+    pixels = geometry.source.width * geometry.source.height
+    per_batch = _ACCELERATOR_BATCH_PIXELS if engine == "accelerator" else _CPU_BATCH_PIXELS
+    return ExecutionPlan(
+        model=model,
+        weights=options.weights,
+        weights_sha256=digest,
+        engine=engine,
+        device=device,
+        dtype=_resolve_dtype(options, engine),
+        layout="nchw" if engine == "openvino" else "nhwc",
+        batch_size=options.batch_size or max(1, min(_MAX_BATCH, -(-per_batch // pixels))),
+        strip_rows=_CPU_STRIP_PIXELS // geometry.source.width + 1 if engine == "torch" else 0,
+        threads=options.threads or _cores(),
+        compile=options.compile == "on",
+        cuda_graph=options.cuda_graph,
+    )
+
+
+def open_engine(plan: ExecutionPlan, geometry: Geometry) -> Engine:
+    """The engine a plan names, ready for batches; the caller closes it.
+
+    WeightsError if the weights are not those of the plan; DeviceError if the device cannot be had.
+    """
+    if plan.engine == NEAREST:
+        from a2n_video.engine.nearest import NearestEngine
+
+        return NearestEngine(geometry, plan.batch_size)
+    from a2n_video.net.weights import load_model
+
+    source = plan.weights or str(find_model(plan.model, geometry.scale).path)
+    if plan.weights_sha256 not in (None, weights_sha256(source)):
+        raise WeightsError(
+            f"{source}: not the weights this job was planned with (SHA-256 differs); put the old file back, or restart the job"
+        )
+    model = load_model(source, geometry.scale)
+    if plan.engine == "openvino":
+        from a2n_video.engine.openvino import open_openvino_engine
+
+        return open_openvino_engine(model, geometry, plan)
+    if plan.engine == "accelerator":
+        from a2n_video.engine.accelerator import open_accelerator_engine
+
+        return open_accelerator_engine(model, geometry, plan)
+    from a2n_video.engine.cpu import open_cpu_engine
+
+    return open_cpu_engine(model, geometry, plan)
+
+
+def _check_numbers(options: ModelOptions) -> None:
+    for name in ("batch_size", "threads"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise OptionError(f"--{name.replace('_', '-')} {value}: at least 1")
+
+
+def _nearest_plan(options: ModelOptions) -> ExecutionPlan:
+    if options.engine not in ("auto", NEAREST):
+        raise OptionError(f"--engine {options.engine}: model {NEAREST!r} has an engine of its own; leave --engine away")
+    return ExecutionPlan(model=NEAREST, engine=NEAREST, batch_size=options.batch_size or 1)
+
+
+def _resolve_weights(options: ModelOptions) -> tuple[str, str]:
+    """The model's name and the digest of its file."""
+    if options.weights is not None:
+        return "weights", weights_sha256(options.weights)
+    name = resolve_model(options.model, options.scale)
+    path = find_model(name, options.scale).path
+    if path is None:
+        raise OptionError(f"--model {name} has no network that another engine could run")
+    return name, weights_sha256(path)
+
+
+def _resolve_device(name: str | None) -> str:
+    """A device that exists; None is the first accelerator, else the CPU."""
+    if name == "cpu":
+        return name
+    import torch
+
+    usable = {kind: getattr(torch, kind).device_count() for kind in ACCELERATORS if getattr(torch, kind).is_available()}
+    if name is None:
+        return next(iter(usable), "cpu")
+    kind, _, index = name.partition(":")
+    if kind not in (*ACCELERATORS, "cpu") or (index and not index.isdecimal()):
+        raise DeviceError(f"--device {name}: no such kind of device; there are: {', '.join((*ACCELERATORS, 'cpu'))}")
+    if kind == "cpu":
+        return kind
+    if int(index or 0) >= usable.get(kind, 0):
+        raise DeviceError(f"--device {name}: torch sees {usable.get(kind, 0)} of that kind; see --list-devices, or use --device cpu")
+    return name
+
+
+def _resolve_engine(options: ModelOptions, device: str, geometry: Geometry) -> str:
+    engine = options.engine
+    if engine == "openvino" and not has_openvino():
+        raise MissingDependencyError("--engine openvino: OpenVINO is not installed; pip install 'a2n-video[openvino]'")
+    if (engine == "accelerator") != (device != "cpu") and engine != "auto":
+        raise OptionError(f"--engine {engine} does not run on device {device}; leave one of them away")
+    if engine not in ("auto", "openvino"):
+        return engine
+    if device != "cpu":
+        return "accelerator"
+    small = geometry.source.width * geometry.source.height <= OPENVINO_MAX_PIXELS
+    return "openvino" if small and (engine == "openvino" or has_openvino()) else "torch"
+
+
+def _resolve_dtype(options: ModelOptions, engine: str) -> str:
+    if options.dtype == "auto":
+        return "float16" if engine == "accelerator" else _cpu_dtype()
+    if options.dtype not in _DTYPES[engine]:
+        raise OptionError(f"--dtype {options.dtype}: engine {engine} computes in {', '.join(_DTYPES[engine])}")
+    return options.dtype
+
+
+def _cpu_dtype() -> str:
+    from a2n_video.engine.cpu import has_bfloat16
+
+    return "bfloat16" if has_bfloat16() else "float32"
+
+
+def _cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
