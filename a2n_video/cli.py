@@ -73,7 +73,8 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         prog=PROG,
         description="Upscale a video with the A2N network; sound, subtitles, chapters, time and colour stay as they are.",
-        epilog="Exit codes: 0 complete, 2 usage, 3 input, 4 source damaged (result kept), 5 output, 6 weights or device, 7 verification, 130 stopped.",
+        epilog="Exit codes: 0 complete, 2 usage, 3 input, 4 source damaged (result kept), 5 output, 6 weights or device, "
+        "7 verification, 8 some of a batch failed, 130 and 143 stopped.",
         argument_default=argparse.SUPPRESS,
     )
     result.add_argument(

@@ -96,7 +96,7 @@ class TensorAdapter:
         floating = frame.dtype in (torch.float32, torch.float16, torch.bfloat16)
         if frame.ndim != 3 or frame.shape[0] != 3 or not (floating or frame.dtype == torch.uint8):
             raise ValueError(
-                f"a tensor of shape {tuple(frame.shape)} and type {frame.dtype} came; taken are (3, height, width) of uint8 or float in 0..1"
+                f"a tensor of shape {tuple(frame.shape)} and type {frame.dtype} came; taken are (3, h, w) of uint8 or float in 0..1"
             )
         _, height, width = frame.shape
         return PlaneFormat(width=width, height=height, family="rgb", depth=32 if floating else 8, floating=floating), _FULL_RGB

@@ -148,7 +148,10 @@ def _chapter(chapter: Any) -> Chapter:
 
 
 def hdr_metadata(side_data: Mapping[Type, bytes], coded: Mapping[str, bytes]) -> HdrMetadata | None:
-    """Static HDR10 metadata from AVMasteringDisplayMetadata and AVContentLightMetadata (FFmpeg's struct layouts), None where neither is there."""
+    """Static HDR10 metadata, None where there is none.
+
+    The bytes are FFmpeg's structs AVMasteringDisplayMetadata (eleven rationals, two flags) and AVContentLightMetadata.
+    """
     mastering = side_data.get(Type.MASTERING_DISPLAY_METADATA) or coded.get("mastering_display_metadata")
     light = side_data.get(Type.CONTENT_LIGHT_LEVEL) or coded.get("content_light_level")
     if not mastering and not light:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +13,11 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from a2n_video.errors import DecodeError
 from a2n_video.frames import native_frame
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import open_decoder, probe
 from a2n_video.io.source import open_source, video_stream
-from a2n_video.media.index import Clock, TimeMap
+from a2n_video.media.index import TimeMap
 from a2n_video.media.info import VideoInfo
 
 _PREROLL_S = 10
@@ -37,11 +37,11 @@ class Damage:
 
 
 class VideoReader:
-    """An iterable over one file's video: av.VideoFrame in native planes, every pts in `time_map.time_base` units and strictly rising.
+    """An iterable over one file's video: av.VideoFrame in native planes, pts settled (`time_map.time_base` units, strictly rising).
 
-    `start_pts` and `end_pts` (exclusive) are on the settled clock; `frames` stops after so many. It opens the file in the thread
-    that iterates, which must be one and the same from first frame to last; close (or leave the `with`) after that thread has ended.
-    Broken packets are counted in `damage`.
+    Gives the frames of the map's window, from `start_pts` (settled) on where given: a resumed job or a worker starts there. At most
+    `frames` come. The file is opened in the thread that iterates, which must be the same from first frame to last; close (or leave
+    the `with`) once that thread has ended. Broken packets are counted in `damage`.
     """
 
     def __init__(
@@ -51,7 +51,6 @@ class VideoReader:
         info: VideoInfo | None = None,
         time_map: TimeMap | None = None,
         start_pts: int | None = None,
-        end_pts: int | None = None,
         frames: int | None = None,
         threads: int = 0,
     ) -> None:
@@ -59,7 +58,8 @@ class VideoReader:
         self.info = info or probe(source)
         self.time_map = time_map or scan(self.source, self.info).time_map
         self.damage = Damage()
-        self._start_pts, self._end_pts, self._frames = start_pts, end_pts, frames
+        self._first_pts = max(start_pts if start_pts is not None else self.time_map.first_pts, self.time_map.first_pts)
+        self._frames = frames
         self._threads = threads
         self._container: InputContainer | None = None
 
@@ -75,34 +75,29 @@ class VideoReader:
             self._container = None
 
     def __iter__(self) -> Iterator[av.VideoFrame]:
-        for count, frame in enumerate(self._from_start_pts()):
-            if (self._frames is not None and count >= self._frames) or (self._end_pts is not None and frame.pts >= self._end_pts):  # type: ignore[operator]
-                return
-            yield frame
+        frames = itertools.takewhile(lambda frame: frame.pts < self.time_map.end_pts, self._from_first_pts())
+        return itertools.islice(frames, self._frames)
 
-    def _from_start_pts(self) -> Iterator[av.VideoFrame]:
-        start = self._start_pts
-        if start is None:
-            yield from self._settled(self._open())
-            return
-        # A seek can land late (TS, AVI) or decode wrongly at first: the frame before `start` must be seen, or all is decoded.
-        seen_before = False
-        for frame in self._settled(self._open(start)):
-            seen_before = seen_before or frame.pts < start  # type: ignore[operator]
-            if frame.pts >= start:  # type: ignore[operator]
-                if not seen_before and start > self.time_map.first_pts:
-                    break
-                yield frame
-        if not seen_before:
+    def _from_first_pts(self) -> Iterator[av.VideoFrame]:
+        """Frames from the first wanted one on: by a seek where that is shorter, and safe."""
+        first = self._first_pts
+        if self.time_map.seekable and first * self.time_map.time_base > 2 * _PREROLL_S:
+            frames = self._settled(self._open(first))
+            # A seek can land late (TS, AVI): unless a frame before the first wanted one came, decode from the start.
+            head = next(frames, None)
+            if head is not None and head.pts < first:
+                yield from (frame for frame in itertools.chain([head], frames) if frame.pts >= first)
+                return
             self.close()
-            yield from (frame for frame in self._settled(self._open()) if frame.pts >= start)  # type: ignore[operator]
+        yield from (frame for frame in self._settled(self._open()) if frame.pts >= first)
 
     def _open(self, seek_to: int | None = None) -> Iterator[av.VideoFrame]:
         self._container = open_source(self.source)
         stream = video_stream(self._container, self.source)
         if seek_to is not None:
-            offset = seek_to - self.time_map.shift_pts - int(_PREROLL_S / self.time_map.time_base)
-            self._container.seek(offset, stream=stream, backward=True)
+            preroll = int(_PREROLL_S / self.time_map.time_base)
+            keyframe = self.time_map.keyframe_before(seek_to - preroll)
+            self._container.seek(self.time_map.raw_pts(keyframe), stream=stream, backward=True)
         return self._decoded(self._container, stream)
 
     def _decoded(self, container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
@@ -117,11 +112,9 @@ class VideoReader:
             self.damage.add("reading packets", error)
 
     def _settled(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-        clock: Clock = self.time_map.clock()
+        clock = self.time_map.clock()
         for raw in frames:
             frame = native_frame(raw)
             frame.pts = clock.settle(raw.pts, raw.dts)
             frame.time_base = self.time_map.time_base
             yield frame
-        if clock.frames == 0 and self.damage.errors:
-            raise DecodeError(f"{self.source}: no frame could be decoded ({self.damage.first})")

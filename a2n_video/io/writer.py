@@ -44,7 +44,7 @@ class EncoderSettings:
 
 
 def check_encoder(settings: EncoderSettings) -> None:
-    """Open the encoder once, on nothing: an unknown codec, a misspelt option or a size it refuses is an OptionError before the first frame."""
+    """Open the encoder once, on nothing: an unknown codec, a misspelt option, a refused size is an OptionError before the first frame."""
     if "w" not in _codec_modes(settings.codec):
         raise OptionError(
             f"no encoder named {settings.codec!r} in this FFmpeg; common ones are libx264 libx265 libsvtav1 libvpx-vp9 ffv1 prores_ks"
@@ -61,7 +61,7 @@ def check_encoder(settings: EncoderSettings) -> None:
             raise
         reason = getattr(error, "strerror", None) or str(error)
         raise OptionError(
-            f"{settings.codec} cannot be opened for {settings.width}x{settings.height} {settings.pix_fmt} with {settings.options} ({reason})"
+            f"{settings.codec} refuses {settings.width}x{settings.height} {settings.pix_fmt} with {settings.options} ({reason})"
         ) from error
     finally:
         # Nothing was muxed: closing writes nothing, and may say so.
@@ -94,6 +94,7 @@ class VideoWriter:
     def __init__(self, file: BinaryIO, settings: EncoderSettings) -> None:
         self.settings = settings
         self.frames = 0
+        self._closed = False
         self._format = plane_format(settings.pix_fmt, settings.width, settings.height)
         self._file = file
         # Absolute pts: a muxer would shift a stream whose first dts is below zero, as an encoder with B-frames makes it.
@@ -119,7 +120,10 @@ class VideoWriter:
         self.frames += 1
 
     def close(self) -> None:
-        """Drain the encoder and finish the file; the file object stays open and is the caller's."""
+        """Drain the encoder and finish the file; the file object stays open and is the caller's. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
         try:
             self._container.mux(self._stream.encode(None))
             self._container.close()
@@ -128,6 +132,7 @@ class VideoWriter:
 
     def abort(self) -> None:
         """Let go of encoder and muxer; what the file object holds is worthless."""
+        self._closed = True
         with contextlib.suppress(av.FFmpegError, OSError, ValueError):
             self._container.close()
 

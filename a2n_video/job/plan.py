@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 from a2n_video.engine.protocol import Geometry
 from a2n_video.engine.select import resolve_plan
 from a2n_video.errors import OptionError, OutputError, OutputExistsError
+from a2n_video.io.joining import segment_container
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import probe
 from a2n_video.io.writer import EncoderSettings, check_container, check_encoder, pix_fmts_of
@@ -24,7 +26,7 @@ from a2n_video.options import ExecutionPlan, JobOptions
 class JobPlan:
     """One job, settled: nothing in it is chosen again later, by a resumed run or by a worker.
 
-    `start_pts` and `end_pts` (exclusive) are on the settled clock, None where the source's own start and end stand.
+    `time_map` is cut to what --start, --end and --frames ask for.
     """
 
     source: Path
@@ -36,15 +38,11 @@ class JobPlan:
     geometry: Geometry
     execution: ExecutionPlan
     encoder: EncoderSettings
-    start_pts: int | None = None
-    end_pts: int | None = None
 
     @property
     def frames(self) -> int:
-        """How many frames are expected: an estimate, unless --frames says."""
-        wanted = self.options.time.frames
-        inside = self.time_map.count(self.start_pts, self.end_pts)
-        return inside if wanted is None else min(wanted, inside)
+        """How many frames are expected: an estimate, since packets are not frames."""
+        return self.time_map.frames
 
 
 def prepare(source: Path, dest: Path, options: JobOptions) -> JobPlan:
@@ -54,20 +52,17 @@ def prepare(source: Path, dest: Path, options: JobOptions) -> JobPlan:
     info = probe(source, options.execution.max_pixels)
     check_paths(source, dest, overwrite=options.execution.overwrite)
     time_map = scan(source, info, fps=options.fidelity.fps).time_map
-    encoder, geometry = _picture(info, container, options)
-    start_pts, end_pts = time_map.range(options.time.start, options.time.end)
+    encoder, geometry = _picture(info, time_map.time_base, container, options)
     return JobPlan(
         source=source,
         dest=dest,
         options=options,
         info=info,
-        time_map=time_map,
+        time_map=time_map.cut(start=options.time.start, end=options.time.end, frames=options.time.frames),
         streams=plan_streams(info, container, options.fidelity),
         geometry=geometry,
         execution=resolve_plan(options.model, geometry),
         encoder=encoder,
-        start_pts=start_pts,
-        end_pts=end_pts,
     )
 
 
@@ -75,7 +70,7 @@ def check_paths(source: Path, dest: Path, *, overwrite: bool) -> None:
     """Refuse an output that is the input (by any name), that exists without `overwrite`, or that cannot be written."""
     if dest.is_dir():
         raise OutputError(f"{dest}: this is a folder; give the output a file name")
-    if dest.exists() and source.exists() and os.path.samefile(source, dest):
+    if dest.exists() and source.exists() and source.samefile(dest):
         raise OutputError(f"{dest}: output and input are the same file; choose another name")
     if dest.exists() and not overwrite:
         raise OutputExistsError(f"{dest}: exists already; add --overwrite to replace it")
@@ -105,7 +100,7 @@ def pix_fmts_of_checked(codec: str) -> tuple[str, ...]:
         ) from error
 
 
-def _picture(info: VideoInfo, container: Container, options: JobOptions) -> tuple[EncoderSettings, Geometry]:
+def _picture(info: VideoInfo, time_base: Fraction, container: Container, options: JobOptions) -> tuple[EncoderSettings, Geometry]:
     codec = options.encode.codec or default_codec(container, info.planes)
     check_container(codec, container)
     pix_fmt = encoded_pix_fmt(codec, info.planes, pix_fmts_of_checked(codec), options.encode.pix_fmt)
@@ -117,12 +112,12 @@ def _picture(info: VideoInfo, container: Container, options: JobOptions) -> tupl
         layout=None if layout == info.planes else layout,
     )
     settings = EncoderSettings(
-        container="nut",
+        container=segment_container(codec, alpha=geometry.target.alpha),
         codec=codec,
         width=geometry.target.width,
         height=geometry.target.height,
         pix_fmt=pix_fmt,
-        time_base=info.time_base,
+        time_base=time_base,
         frame_rate=info.frame_rate,
         color=geometry.color,
         sar=info.sar,

@@ -5,15 +5,13 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
-from typing import Final, TypeVar
-
-T = TypeVar("T")
+from typing import Final
 
 _END: Final = object()
 _POLL_S: Final = 0.1
 
 
-def prefetch(source: Iterator[T], depth: int, name: str = "prefetch") -> Iterator[T]:
+def prefetch[T](source: Iterator[T], depth: int, name: str = "prefetch") -> Iterator[T]:
     """The items of `source`, in order, made in one other thread at most `depth` ahead of the caller.
 
     An error in `source` is raised here, in its place. Closing this generator (or an error in the caller) stops the thread after the
