@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import PurePath
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from a2n_video.errors import OptionError
+from a2n_video.media.containers import (
+    DISPOSITIONS,
+    HOLDS,
+    MP4_ONLY_TAGS,
+    MP4_TAGS,
+    SAME_LANGUAGE,
+    TEXT_SUBTITLES,
+    Container,
+    Holding,
+    is_stale,
+    mov_language,
+)
+from a2n_video.media.info import StreamInfo, VideoInfo
+from a2n_video.options import Fidelity
 
-Container = Literal["mkv", "mp4", "mov", "webm", "ts", "avi", "nut", "y4m"]
+__all__ = ["Container", "Fate", "StreamFate", "StreamPlan", "container_of", "format_plan", "plan_streams"]
+
 Fate = Literal["upscaled", "copied", "converted", "dropped"]
 
 CONTAINER_OF_SUFFIX: Final[dict[str, Container]] = {
@@ -22,6 +38,20 @@ CONTAINER_OF_SUFFIX: Final[dict[str, Container]] = {
     ".avi": "avi",
     ".nut": "nut",
     ".y4m": "y4m",
+}
+# FFmpeg's encoder for a codec that audio can be made into.
+AUDIO_ENCODERS: Final[Mapping[str, str]] = {
+    "aac": "aac",
+    "ac3": "ac3",
+    "eac3": "eac3",
+    "mp3": "libmp3lame",
+    "opus": "libopus",
+    "vorbis": "libvorbis",
+    "flac": "flac",
+    "alac": "alac",
+    "mp2": "mp2",
+    "pcm_s16le": "pcm_s16le",
+    "pcm_s24le": "pcm_s24le",
 }
 
 
@@ -39,10 +69,11 @@ class StreamFate:
 
 @dataclass(frozen=True, kw_only=True)
 class StreamPlan:
-    """The fates of all, for one container."""
+    """The fates of all, for one container. `muxer_options` are what the muxer must be told so that the fates come true."""
 
     container: Container
     fates: tuple[StreamFate, ...]
+    muxer_options: tuple[tuple[str, str], ...] = ()
 
     def of_stream(self, index: int) -> StreamFate | None:
         """The fate of a source stream, None for one the plan does not name."""
@@ -52,6 +83,26 @@ class StreamPlan:
     def losses(self) -> tuple[StreamFate, ...]:
         return tuple(fate for fate in self.fates if fate.fate == "dropped")
 
+    def plus(self, *fates: StreamFate) -> StreamPlan:
+        """The same with more fates, such as what the encoder cannot hold."""
+        return replace(self, fates=self.fates + fates)
+
+    def refuse_losses(self) -> None:
+        """For --keep-all: an OptionError that names everything that would be lost, if anything is."""
+        if self.losses:
+            lost = "; ".join(f"{fate.what} ({fate.reason})" for fate in self.losses)
+            raise OptionError(f"--keep-all: {self.container} would lose {lost}. Another container may hold it: mkv holds most")
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for --json and the journal."""
+        return {"container": self.container, "fates": [asdict(fate) for fate in self.fates], "muxer_options": dict(self.muxer_options)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> StreamPlan:
+        """The inverse of `as_json`."""
+        fates = tuple(StreamFate(**fate) for fate in data["fates"])
+        return cls(container=data["container"], fates=fates, muxer_options=tuple(data["muxer_options"].items()))
+
 
 def container_of(dest: PurePath) -> Container:
     """The container an output name asks for, by its suffix in any case; an unknown one is an OptionError."""
@@ -60,3 +111,202 @@ def container_of(dest: PurePath) -> Container:
         known = " ".join(sorted(CONTAINER_OF_SUFFIX))
         raise OptionError(f"{dest.name}: no container is known for {dest.suffix or 'a name without extension'!r}; use one of {known}")
     return container
+
+
+def plan_streams(info: VideoInfo, container: Container, options: Fidelity) -> StreamPlan:
+    """The fate of everything in the source, in a container.
+
+    Whatever the container holds is copied; text subtitles become its own kind of text; the rest is dropped and says why. Audio that
+    it does not hold is made into `options.reencode_audio` where that is given. With `options.keep_all` any loss is an OptionError, as
+    is a codec for audio that the container does not hold either.
+    """
+    holding = HOLDS[container]
+    if options.reencode_audio is not None:
+        _check_audio_codec(options.reencode_audio, container, holding)
+    streams = [_stream_fate(info, stream, container, options.reencode_audio) for stream in info.streams]
+    details = [*_chapters(info, container), *_tags(info, container), *_side_data(info, container)]
+    plan = StreamPlan(container=container, fates=(*streams, *details), muxer_options=_muxer_options(info, container))
+    if options.keep_all:
+        plan.refuse_losses()
+    return plan
+
+
+def _check_audio_codec(codec: str, container: Container, holding: Holding) -> None:
+    if codec not in AUDIO_ENCODERS:
+        raise OptionError(f"--reencode-audio {codec}: known are {' '.join(sorted(AUDIO_ENCODERS))}")
+    if codec not in holding.audio:
+        usable = " ".join(sorted(holding.audio & AUDIO_ENCODERS.keys()))
+        raise OptionError(f"--reencode-audio {codec}: {container} does not hold {codec}; it holds {usable or 'no audio'}")
+
+
+def describe(info: VideoInfo, stream: StreamInfo) -> str:
+    """A stream in words: kind, number among its kind, codec, language, title."""
+    same = [s.index for s in info.streams if s.kind == stream.kind]
+    language, title = tag_of(stream.metadata, "language"), tag_of(stream.metadata, "title")
+    known = [stream.codec, language if language not in ("und", None) else None, f"'{title}'" if title else None]
+    details = ", ".join(part for part in known if part)
+    name = "cover" if stream.is_cover else stream.kind
+    number = "" if stream.is_cover else f" {same.index(stream.index) + 1}"
+    if stream.kind == "attachment":
+        return f"attachment {tag_of(stream.metadata, 'filename') or stream.index}"
+    return f"{name}{number} ({details})"
+
+
+def tag_of(tags: Mapping[str, str], name: str) -> str | None:
+    """A tag's value whatever its case: Matroska writes names in capitals."""
+    return next((value for key, value in tags.items() if key.lower() == name), None)
+
+
+def _stream_fate(info: VideoInfo, stream: StreamInfo, container: Container, reencode: str | None) -> StreamFate:
+    base = StreamFate(what=describe(info, stream), kind="cover" if stream.is_cover else stream.kind, fate="dropped", index=stream.index)
+    if stream.index == info.video_index:
+        return replace(base, fate="upscaled")
+    holding = HOLDS[container]
+    if stream.is_cover:
+        kept = stream.codec in holding.covers
+        return replace(base, fate="copied") if kept else replace(base, reason=f"{container} holds no cover pictures")
+    return {
+        "video": lambda: _copied_if(base, stream.codec in holding.video, f"{container} does not hold {stream.codec}"),
+        "audio": lambda: _audio(base, stream, container, reencode),
+        "subtitle": lambda: _subtitle(base, stream, container),
+        "attachment": lambda: _copied_if(base, holding.attachments, f"{container} holds no attachments"),
+        "data": lambda: _data(base, info, stream, container),
+    }[stream.kind]()
+
+
+def _copied_if(base: StreamFate, held: bool, reason: str) -> StreamFate:
+    return replace(base, fate="copied") if held else replace(base, reason=reason)
+
+
+def _audio(base: StreamFate, stream: StreamInfo, container: Container, reencode: str | None) -> StreamFate:
+    if stream.codec in HOLDS[container].audio:
+        return replace(base, fate="copied")
+    reason = f"{container} does not hold {stream.codec}"
+    if reencode is not None:
+        return replace(base, fate="converted", to=reencode, reason=reason)
+    if container == "y4m":
+        return replace(base, reason=reason)
+    return replace(base, reason=f"{reason}; --reencode-audio CODEC converts it")
+
+
+def _subtitle(base: StreamFate, stream: StreamInfo, container: Container) -> StreamFate:
+    holding = HOLDS[container]
+    if stream.codec in holding.subtitles:
+        return replace(base, fate="copied")
+    if stream.codec in TEXT_SUBTITLES and holding.text is not None:
+        styles = ", styles are simplified" if stream.codec == "ass" else ""
+        return replace(base, fate="converted", to=holding.text, reason=f"{container} does not hold {stream.codec}{styles}")
+    pictures = "" if stream.codec in TEXT_SUBTITLES else " (pictures, which cannot become text)"
+    return replace(base, reason=f"{container} does not hold {stream.codec}{pictures}")
+
+
+def _data(base: StreamFate, info: VideoInfo, stream: StreamInfo, container: Container) -> StreamFate:
+    holding = HOLDS[container]
+    if tag_of(stream.metadata, "timecode") is not None:
+        kept = replace(base, what="timecode track", fate="converted", to="timecode tag")
+        return kept if holding.timecode else replace(base, what="timecode track", reason=f"{container} holds no timecode")
+    if stream.codec == "bin_data" and info.chapters and "mov" in info.container.split(","):
+        kept = replace(base, what="chapter track", fate="converted", to="chapters")
+        return kept if holding.chapters else replace(base, what="chapter track", reason=f"{container} holds no chapters")
+    return _copied_if(base, stream.codec in holding.data, f"{container} cannot be given {stream.codec} data")
+
+
+def _chapters(info: VideoInfo, container: Container) -> Iterator[StreamFate]:
+    if info.chapters:
+        base = StreamFate(what=f"chapters ({len(info.chapters)})", kind="chapters", fate="dropped")
+        yield _copied_if(base, HOLDS[container].chapters, f"{container} holds no chapters")
+
+
+def _tags(info: VideoInfo, container: Container) -> Iterator[StreamFate]:
+    """Tags the container has no place for: the file's, then each kept stream's, dispositions and language included."""
+    holding = HOLDS[container]
+    lost = lost_tags(info.metadata, holding.tags)
+    if lost:
+        yield StreamFate(what=f"tags {', '.join(lost)}", kind="tags", fate="dropped", reason=f"{container} has no place for them")
+    for stream in info.streams:
+        if stream.kind not in ("video", "audio", "subtitle") or stream.is_cover or container == "y4m":
+            continue
+        if _stream_fate(info, stream, container, None).fate == "dropped" and stream.kind != "audio":
+            continue
+        yield from _stream_tags(info, stream, container)
+
+
+def _stream_tags(info: VideoInfo, stream: StreamInfo, container: Container) -> Iterator[StreamFate]:
+    holding = HOLDS[container]
+    what = describe(info, stream)
+    lost = [*lost_tags(stream.metadata, holding.stream_tags), *_lost_language(stream, container)]
+    if lost:
+        yield StreamFate(what=f"tags {', '.join(lost)} of {what}", kind="tags", fate="dropped", reason=f"{container} has no place for them")
+    flags = [name for name, flag in DISPOSITIONS.items() if stream.disposition & flag and name != "default"]
+    unheld = [name for name in flags if name not in holding.dispositions]
+    if unheld:
+        reason = f"{container} has no such mark"
+        yield StreamFate(what=f"mark {', '.join(unheld)} of {what}", kind="disposition", fate="dropped", reason=reason)
+
+
+# Tags that say nothing, or that the muxer makes for itself.
+_EMPTY_VALUES: Final[Mapping[str, frozenset[str]]] = {
+    "language": frozenset({"und", ""}),
+    "handler_name": frozenset({"VideoHandler", "SoundHandler", "SubtitleHandler", "DataHandler", "TimeCodeHandler", ""}),
+}
+
+
+def lost_tags(tags: Mapping[str, str], held: Iterable[str] | None) -> list[str]:
+    """Names of the tags that a container with places for `held` (None: for all) loses. What describes the old file is no loss."""
+    if held is None:
+        return []
+    kept = set(held)
+    return [
+        name
+        for name, value in tags.items()
+        if not is_stale(name) and name.lower() not in kept and value not in _EMPTY_VALUES.get(name.lower(), frozenset())
+    ]
+
+
+def _lost_language(stream: StreamInfo, container: Container) -> list[str]:
+    language = tag_of(stream.metadata, "language")
+    if container == "mov" and language and mov_language(language) is None:
+        return [f"language {language}"]
+    return []
+
+
+def _side_data(info: VideoInfo, container: Container) -> Iterator[StreamFate]:
+    holding = HOLDS[container]
+    if info.display_matrix is not None and not holding.rotation:
+        what = f"rotation by {info.rotation:g} degrees"
+        yield StreamFate(what=what, kind="rotation", fate="dropped", reason=f"{container} holds none, and pixels are not turned")
+    if info.alpha and not holding.alpha:
+        yield StreamFate(what="alpha", kind="alpha", fate="dropped", reason=f"{container} holds no video with alpha")
+    for name in info.dynamic_hdr:
+        reason = "it describes each source frame, and cannot be made for the new ones"
+        yield StreamFate(what=f"{name} metadata", kind="hdr", fate="dropped", reason=reason)
+
+
+def _muxer_options(info: VideoInfo, container: Container) -> tuple[tuple[str, str], ...]:
+    """Named keys for tags that MP4 and QuickTime have no atom for; their common atoms are read by more players, so only then."""
+    if container not in ("mp4", "mov"):
+        return ()
+    names = {name.lower() for name in info.metadata if not is_stale(name)}
+    atoms = MP4_TAGS | {"location-eng"} | (MP4_ONLY_TAGS if container == "mp4" else frozenset())
+    return (("movflags", "+use_metadata_tags"),) if names - atoms else ()
+
+
+def same_language(a: str | None, b: str | None) -> bool:
+    """Whether two ISO 639-2 codes name one language; none is `und`."""
+    first, second = a or "und", b or "und"
+    return first == second or SAME_LANGUAGE.get(first) == second
+
+
+_WORDS: Final[Mapping[Fate, str]] = {"upscaled": "upscaled", "copied": "kept", "converted": "converted", "dropped": "DROPPED"}
+
+
+def format_plan(plan: StreamPlan) -> str:
+    """The plan as a table for people: what, its fate, and to what or why."""
+    rows = [(fate.what, _WORDS[fate.fate], _remark(fate)) for fate in plan.fates]
+    width = max((len(what) for what, _, _ in rows), default=0)
+    return "\n".join(f"{what:<{width}}  {fate:<9}  {remark}".rstrip() for what, fate, remark in rows)
+
+
+def _remark(fate: StreamFate) -> str:
+    to = f"to {fate.to}" if fate.to else ""
+    return ": ".join(part for part in (to, fate.reason) if part)

@@ -1,0 +1,202 @@
+"""What each container holds, as FFmpeg's muxers write it and read it back. Tables only; tests hold them against the muxers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+Container = Literal["mkv", "mp4", "mov", "webm", "ts", "avi", "nut", "y4m"]
+
+# AV_DISPOSITION_* by name.
+DISPOSITIONS: Final[dict[str, int]] = {
+    "default": 0x1,
+    "dub": 0x2,
+    "original": 0x4,
+    "comment": 0x8,
+    "lyrics": 0x10,
+    "karaoke": 0x20,
+    "forced": 0x40,
+    "hearing_impaired": 0x80,
+    "visual_impaired": 0x100,
+    "clean_effects": 0x200,
+    "captions": 0x10000,
+    "descriptions": 0x20000,
+    "metadata": 0x40000,
+}
+
+_PCM = frozenset({"pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_f64le", "pcm_u8"})
+_PCM_BE = frozenset({"pcm_s16be", "pcm_s24be", "pcm_s32be"})
+_COMMON_AUDIO = frozenset({"aac", "mp3", "ac3", "eac3", "dts"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holding:
+    """What one container holds: FFmpeg's codec names, and what else.
+
+    `text` is the codec that text subtitles become where they cannot be copied. `tags`: names of global tags it has, None for any;
+    `stream_tags` likewise for streams. `lead_in`: packets may lie before zero, for decoders to warm up on. `covers`: attached pictures.
+    """
+
+    video: frozenset[str] = frozenset()
+    audio: frozenset[str] = frozenset()
+    subtitles: frozenset[str] = frozenset()
+    text: str | None = None
+    chapters: bool = False
+    attachments: bool = False
+    covers: frozenset[str] = frozenset()
+    tags: frozenset[str] | None = frozenset()
+    stream_tags: frozenset[str] | None = frozenset()
+    dispositions: frozenset[str] = frozenset()
+    timecode: bool = False
+    rotation: bool = False
+    alpha: bool = False
+    lead_in: bool = False
+    data: frozenset[str] = field(default=frozenset())
+
+
+TEXT_SUBTITLES: Final = frozenset({"subrip", "ass", "webvtt", "mov_text", "text"})
+
+_MKV_DISPOSITIONS = frozenset({"default", "dub", "original", "comment", "forced", "hearing_impaired", "visual_impaired", "descriptions"})
+_MP4_DISPOSITIONS = frozenset({"default", "dub", "comment", "forced", "hearing_impaired", "visual_impaired", "captions", "descriptions"})
+
+HOLDS: Final[dict[Container, Holding]] = {
+    "mkv": Holding(
+        video=frozenset(
+            {
+                *("h264", "hevc", "av1", "vp8", "vp9", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg", "ffv1", "prores", "theora"),
+                *("vvc", "msmpeg4v3", "vc1", "dirac", "huffyuv"),
+            }
+        ),
+        audio=_COMMON_AUDIO | _PCM | {"opus", "vorbis", "flac", "mp2", "alac", "truehd", "wavpack", "tta", "pcm_s16be", "pcm_s24be"},
+        subtitles=frozenset({"subrip", "ass", "webvtt", "hdmv_pgs_subtitle", "dvd_subtitle", "dvb_subtitle"}),
+        text="subrip",
+        chapters=True,
+        attachments=True,
+        covers=frozenset({"mjpeg", "png"}),
+        tags=None,
+        stream_tags=None,
+        dispositions=_MKV_DISPOSITIONS,
+        timecode=True,
+        rotation=True,
+        alpha=True,
+        lead_in=True,
+    ),
+    "mp4": Holding(
+        video=frozenset({"h264", "hevc", "av1", "vp9", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg"}),
+        audio=_COMMON_AUDIO | _PCM - {"pcm_u8"} | _PCM_BE | {"opus", "vorbis", "flac", "mp2", "alac"},
+        subtitles=frozenset({"mov_text"}),
+        text="mov_text",
+        chapters=True,
+        covers=frozenset({"mjpeg", "png"}),
+        tags=None,
+        stream_tags=frozenset({"language", "title", "name", "handler_name", "creation_time", "timecode"}),
+        dispositions=_MP4_DISPOSITIONS,
+        timecode=True,
+        rotation=True,
+        lead_in=True,
+    ),
+    "mov": Holding(
+        video=frozenset({"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg", "prores"}),
+        audio=_COMMON_AUDIO | _PCM | _PCM_BE | {"mp2", "alac", "pcm_mulaw", "pcm_alaw", "amr_nb"},
+        subtitles=frozenset({"mov_text"}),
+        text="mov_text",
+        chapters=True,
+        tags=None,
+        stream_tags=frozenset({"language", "title", "name", "handler_name", "creation_time", "timecode"}),
+        dispositions=frozenset({"default"}),
+        timecode=True,
+        rotation=True,
+        alpha=True,
+        lead_in=True,
+    ),
+    "webm": Holding(
+        video=frozenset({"vp8", "vp9", "av1"}),
+        audio=frozenset({"opus", "vorbis"}),
+        subtitles=frozenset({"webvtt"}),
+        text="webvtt",
+        chapters=True,
+        tags=None,
+        stream_tags=None,
+        dispositions=frozenset({"default", "forced"}),
+        timecode=True,
+        rotation=True,
+        alpha=True,
+        lead_in=True,
+    ),
+    "ts": Holding(
+        video=frozenset({"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"}),
+        audio=_COMMON_AUDIO | {"opus", "mp2", "truehd"},
+        subtitles=frozenset({"dvb_subtitle", "hdmv_pgs_subtitle"}),
+        stream_tags=frozenset({"language"}),
+        dispositions=frozenset({"hearing_impaired", "visual_impaired", "clean_effects"}),
+    ),
+    "avi": Holding(
+        video=frozenset({"h264", "mpeg4", "mjpeg", "ffv1", "mpeg2video"}),
+        audio=_PCM | {"aac", "mp3", "mp2", "ac3", "pcm_mulaw", "pcm_alaw", "adpcm_ima_wav", "adpcm_ms"},
+        tags=frozenset({"artist", "comment", "copyright", "date", "genre", "title", "timecode"}),
+        stream_tags=frozenset({"title"}),
+        timecode=True,
+        alpha=True,
+    ),
+    "nut": Holding(
+        video=frozenset({"h264", "hevc", "av1", "vp8", "vp9", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg", "ffv1", "theora"}),
+        audio=_COMMON_AUDIO | _PCM | {"opus", "vorbis", "flac", "mp2", "pcm_s16be", "pcm_mulaw", "wavpack", "wmav2", "adpcm_ima_wav"},
+        subtitles=frozenset({"ass", "dvd_subtitle", "dvb_subtitle"}),
+        text="ass",
+        chapters=True,
+        tags=None,
+        stream_tags=None,
+        dispositions=frozenset({"default", "dub", "original", "comment", "lyrics", "karaoke"}),
+        timecode=True,
+        alpha=True,
+    ),
+    "y4m": Holding(),
+}
+
+# QuickTime's numbered languages, as FFmpeg writes them; others become "undetermined" in mov.
+MOV_LANGUAGES: Final = frozenset(
+    {
+        *("eng", "fra", "ger", "ita", "dut", "sve", "spa", "dan", "por", "nor", "heb", "jpn", "ara", "fin", "gre", "ice", "mlt", "tur"),
+        *("chi", "urd", "hin", "tha", "kor", "lit", "pol", "hun", "est", "lav", "rus", "iri", "alb", "ron", "ces", "slk", "slv", "yid"),
+        *("mac", "bul", "ukr", "bel", "uzb", "kaz", "aze", "arm", "geo", "mol", "kir", "tgk", "tuk", "mon", "pus", "kur", "kas", "snd"),
+        *("tib", "nep", "san", "mar", "ben", "asm", "guj", "ori", "mal", "kan", "tam", "tel", "bur", "khm", "lao", "vie", "ind", "tgl"),
+        *("may", "amh", "tir", "orm", "som", "swa", "run", "mlg", "epo"),
+    }
+)
+# ISO 639-2 has two codes for some languages; these pairs mean the same.
+SAME_LANGUAGE: Final[dict[str, str]] = {
+    a: b
+    for pair in (
+        *(("alb", "sqi"), ("arm", "hye"), ("baq", "eus"), ("bur", "mya"), ("chi", "zho"), ("cze", "ces"), ("dut", "nld"), ("fre", "fra")),
+        *(("geo", "kat"), ("ger", "deu"), ("gre", "ell"), ("ice", "isl"), ("mac", "mkd"), ("may", "msa"), ("per", "fas"), ("rum", "ron")),
+        *(("slo", "slk"), ("tib", "bod"), ("wel", "cym")),
+    )
+    for a, b in (pair, pair[::-1])
+}
+
+
+def mov_language(language: str) -> str | None:
+    """The code that QuickTime has for a language, None where it has none. `und` stays."""
+    for code in (language, SAME_LANGUAGE.get(language, language)):
+        if code in MOV_LANGUAGES or code == "und":
+            return code
+    return None
+
+
+# Tags that describe the old file's bytes and would be false in the new one.
+STALE_TAGS: Final = frozenset(
+    {
+        *("encoder", "major_brand", "minor_version", "compatible_brands", "rotate", "duration", "software", "vendor_id", "encoded_by"),
+        *("bps", "number_of_frames", "number_of_bytes", "_statistics_tags", "_statistics_writing_app", "_statistics_writing_date_utc"),
+    }
+)
+# Global tags that MP4 and QuickTime have atoms for; with any other, all are written as named keys (mdta) instead.
+MP4_TAGS: Final = frozenset({"title", "artist", "comment", "date", "genre", "copyright", "creation_time", "timecode", "location"})
+MP4_ONLY_TAGS: Final = frozenset(
+    {"description", "album", "album_artist", "composer", "lyrics", "synopsis", "show", "network", "grouping", "track", "disc"}
+)
+
+
+def is_stale(tag: str) -> bool:
+    """Whether a tag says something of the old file that cannot be true of the new one; language suffixes (`BPS-eng`) aside."""
+    return tag.lower().split("-")[0] in STALE_TAGS
