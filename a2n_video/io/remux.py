@@ -20,16 +20,9 @@ from a2n_video.io.source import open_source
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.index import TimeMap
 from a2n_video.media.info import Chapter, StreamInfo, VideoInfo
-from a2n_video.media.streams import Container, StreamPlan
+from a2n_video.media.streams import Container, StreamPlan, kept_tags
 
 MUXERS: Final[dict[Container, str]] = {"mkv": "matroska", "ts": "mpegts", "y4m": "yuv4mpegpipe"}
-# Tags that describe the old file's bytes and would be false in the new one.
-_STALE_TAGS: Final = frozenset(
-    {
-        *("encoder", "major_brand", "minor_version", "compatible_brands", "rotate", "duration"),
-        *("bps", "number_of_frames", "number_of_bytes", "_statistics_tags", "_statistics_writing_app", "_statistics_writing_date_utc"),
-    }
-)
 _BUFFER_BYTES: Final = 1 << 18
 _READ_RETRIES: Final = 100
 
@@ -98,7 +91,7 @@ def remux(job: RemuxJob, file: OutFile, converted: Mapping[int, Converted] | Non
     converted = converted or {}
     counts: Counter[int] = Counter()
     # Nut holds times below zero as they are; for the others the muxer knows what it can say (mp4 an edit list, mkv a common shift).
-    options = {"avoid_negative_ts": "disabled" if job.plan.container == "nut" else "auto", **job.options}
+    options = {"avoid_negative_ts": "disabled" if job.plan.container == "nut" else "auto", **dict(job.plan.muxer_options), **job.options}
     with open_source(job.info.path) as source, file.muxing():
         output = av.open(file, "w", format=MUXERS.get(job.plan.container, job.plan.container), options=options, buffer_size=_BUFFER_BYTES)
         with output:
@@ -129,9 +122,9 @@ def _add_streams(
         elif fate is not None and fate.fate == "copied":
             copying.targets[stream.index] = _add_copy(stream, job, source, output)
         elif stream.index in converted:
-            converted[stream.index].add_to(output)
+            _tag(converted[stream.index].add_to(output), stream, job.plan.container)
             lanes.append(_numbered(stream.index, converted[stream.index].packets()))
-    output.metadata.update(_true_tags(job.info.metadata))
+    output.metadata.update(kept_tags(job.info.metadata, job.plan.container, of_stream=False))
     output.set_chapters([_av_chapter(chapter) for chapter in shifted_chapters(job)] if _kept(job.plan, "chapters") else [])
     return [copying.packets(), *lanes], copying
 
@@ -159,7 +152,7 @@ def _add_video(job: RemuxJob, output: OutputContainer) -> Any:
         context.codec_tag = "hvc1"  # the tag that every player takes; FFmpeg's own choice is hev1
     if job.display_matrix:
         stream.set_display_matrix(job.display_matrix)
-    _tag(stream, job.info.video)
+    _tag(stream, job.info.video, job.plan.container)
     return stream
 
 
@@ -167,7 +160,7 @@ def _add_copy(info: StreamInfo, job: RemuxJob, source: InputContainer, output: O
     if info.is_cover and job.plan.container == "mkv":
         return _add_cover(info, job.info.path, output)
     stream = output.add_stream_from_template(source.streams[info.index], opaque=True)
-    _tag(stream, info)
+    _tag(stream, info, job.plan.container)
     return stream
 
 
@@ -179,14 +172,10 @@ def _add_cover(info: StreamInfo, path: Path, output: OutputContainer) -> Any:
         return output.add_attachment(info.metadata.get("filename", f"cover.{suffix}"), mime, bytes(packet))
 
 
-def _tag(stream: Any, info: StreamInfo) -> None:
+def _tag(stream: Any, info: StreamInfo, container: Container) -> None:
     stream.metadata.clear()
-    stream.metadata.update(_true_tags(info.metadata))
+    stream.metadata.update(kept_tags(info.metadata, container, of_stream=True))
     stream.disposition = info.disposition
-
-
-def _true_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    return {key: value for key, value in tags.items() if key.lower().split("-")[0] not in _STALE_TAGS}
 
 
 def shifted_chapters(job: RemuxJob) -> list[Chapter]:

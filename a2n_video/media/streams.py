@@ -263,6 +263,32 @@ def lost_tags(tags: Mapping[str, str], held: Iterable[str] | None) -> list[str]:
     ]
 
 
+def kept_tags(tags: Mapping[str, str], container: Container, *, of_stream: bool) -> dict[str, str]:
+    """The tags to write into a container so that all it holds are kept; what describes the old file is left out.
+
+    MP4 calls a track's title `name` when read and `title` when written; QuickTime has one code for each of its languages; a value that
+    FFmpeg read twice (`a;a`) is one.
+    """
+    holding = HOLDS[container]
+    held = holding.stream_tags if of_stream else holding.tags
+    kept = {}
+    for name, value in tags.items():
+        half = value[: len(value) // 2]
+        if is_stale(name) or value in _EMPTY_VALUES.get(name.lower(), frozenset()) or (held is not None and name.lower() not in held):
+            continue
+        if of_stream and name == "name" and tag_of(tags, "title") is None:
+            name = "title"
+        if of_stream and container == "mov" and name.lower() == "language":
+            value = mov_language(value) or "und"
+        kept[name] = half if half and value == f"{half};{half}" else value
+    return kept
+
+
+def kept_disposition(disposition: int, container: Container) -> int:
+    """The marks of a stream that a container holds."""
+    return disposition & sum(DISPOSITIONS[name] for name in HOLDS[container].dispositions)
+
+
 def _lost_language(stream: StreamInfo, container: Container) -> list[str]:
     language = tag_of(stream.metadata, "language")
     if container == "mov" and language and mov_language(language) is None:

@@ -1,0 +1,154 @@
+"""Text subtitles made into what a container holds: decoded to cues, moved onto the result's clock, cut, and encoded again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+from av.container import OutputContainer
+from av.packet import Packet
+from av.subtitles.subtitle import AssSubtitle, SubtitleSet
+
+from a2n_video.io.source import open_source
+from a2n_video.media.timemap import TimeMap
+
+_MS: Final = Fraction(1, 1000)
+# MP4 stores each cue's end as the beginning of the next sample: cues that overlap must become ones that do not.
+_ONE_AT_A_TIME: Final = frozenset({"mov_text"})
+_ASS_FIELDS: Final = 8  # commas before the text of a decoded ASS line: ReadOrder, Layer, Style, Name, three margins, Effect
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cue:
+    """One subtitle: seconds on the result's clock, and FFmpeg's ASS line without its times."""
+
+    start: Fraction
+    end: Fraction
+    line: str
+
+    @property
+    def text(self) -> str:
+        """The text field, override tags and all."""
+        return self.line.split(",", _ASS_FIELDS)[-1]
+
+    @property
+    def words(self) -> str:
+        """The text alone, without override tags, for comparing."""
+        plain, depth = [], 0
+        for character in self.text.replace("\\N", "\n").replace("\\n", "\n").replace("\\h", " "):
+            depth += (character == "{") - (depth > 0 and character == "}")
+            if depth == 0 and character != "}":
+                plain.append(character)
+        return "".join(plain).strip()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cues:
+    """All cues of a stream in order of time, with the ASS header that their styles are in."""
+
+    cues: tuple[Cue, ...]
+    header: bytes | None
+
+
+def read_cues(path: Path, index: int, time_map: TimeMap | None = None) -> Cues:
+    """Decode a text subtitle stream whole. Times are on the result's clock with a `time_map`, else as they are in the file."""
+    with open_source(path) as container:
+        stream: Any = container.streams[index]
+        base = Fraction(stream.time_base.numerator, stream.time_base.denominator)
+        packets = (packet for packet in container.demux(stream) if packet.size and packet.pts is not None)
+        cues = [cue for packet in packets for cue in _decoded(stream, packet, base, time_map)]
+        return Cues(cues=tuple(sorted(cues, key=lambda cue: (cue.start, cue.end))), header=stream.codec_context.subtitle_header)
+
+
+def _decoded(stream: Any, packet: Packet[Any], base: Fraction, time_map: TimeMap | None) -> Iterator[Cue]:
+    subtitle = stream.codec_context.decode2(packet)
+    if subtitle is None:
+        return
+    start = (packet.pts or 0) * base
+    start = start if time_map is None else time_map.seconds_of(start, packet.pos)
+    length = packet.duration * base if packet.duration else (subtitle.end_display_time - subtitle.start_display_time) * _MS
+    for rect in subtitle:
+        if isinstance(rect, AssSubtitle) and rect.ass:
+            yield Cue(start=start, end=start + length, line=rect.ass.decode("utf-8", "replace"))
+
+
+def cut_cues(cues: Sequence[Cue], start: Fraction | None, end: Fraction | None) -> tuple[Cue, ...]:
+    """The cues inside [start, end); those that reach in or out are cut to fit."""
+    kept = [
+        replace(cue, start=cue.start if start is None else max(cue.start, start), end=cue.end if end is None else min(cue.end, end))
+        for cue in cues
+    ]
+    return tuple(cue for cue in kept if cue.start < cue.end)
+
+
+def one_at_a_time(cues: Sequence[Cue]) -> tuple[Cue, ...]:
+    """The same picture over time without overlaps: where several show at once, one cue holds the lines of all."""
+    edges = sorted({edge for cue in cues for edge in (cue.start, cue.end)})
+    ordered = sorted(cues, key=lambda cue: cue.start)
+    result: list[Cue] = []
+    place, showing = 0, list[Cue]()
+    for start, end in pairwise(edges):
+        while place < len(ordered) and ordered[place].start <= start:
+            showing.append(ordered[place])
+            place += 1
+        showing = [cue for cue in showing if cue.end > start]
+        if showing:
+            line = "\\N".join([showing[0].line, *(cue.text for cue in showing[1:])])
+            if result and result[-1].end == start and result[-1].line == line:
+                result[-1] = replace(result[-1], end=end)
+            else:
+                result.append(Cue(start=start, end=end, line=line))
+    return tuple(result)
+
+
+@dataclass
+class ConvertedSubtitles:
+    """A text subtitle stream of the source in another codec, for one output; used by the thread that muxes.
+
+    `start` and `end` bound it on the result's clock. The stream's tags and dispositions are the source's.
+    """
+
+    path: Path
+    index: int
+    codec: str
+    time_map: TimeMap
+    start: Fraction | None = None
+    end: Fraction | None = None
+    _cues: tuple[Cue, ...] = field(default=(), init=False)
+    _stream: Any = field(default=None, init=False)
+
+    def add_to(self, output: OutputContainer) -> Any:
+        """Add the stream to an output whose header is not yet written, and return it."""
+        source = read_cues(self.path, self.index, self.time_map)
+        self._cues = cut_cues(source.cues, self.start, self.end)
+        if self.codec in _ONE_AT_A_TIME:
+            self._cues = one_at_a_time(self._cues)
+        self._stream = output.add_stream(self.codec, time_base=_MS)
+        self._stream.codec_context.subtitle_header = source.header or _HEADER
+        return self._stream
+
+    def packets(self) -> Iterator[Packet[Any]]:
+        """The cues encoded, by time."""
+        for cue in self._cues:
+            start = round(cue.start / _MS)
+            length = max(1, round(cue.end / _MS) - start)
+            packet = self._stream.codec_context.encode_subtitle(SubtitleSet.create(cue.line.encode(), 0, length, start))
+            packet.pts = packet.dts = start
+            packet.duration = length
+            packet.time_base = _MS
+            packet.stream = self._stream
+            yield packet
+
+
+# What FFmpeg's text encoders take as styles where a decoder gives none.
+_HEADER: Final = (
+    b"[Script Info]\r\nScriptType: v4.00+\r\nPlayResX: 384\r\nPlayResY: 288\r\n\r\n[V4+ Styles]\r\n"
+    b"Format: Name, Fontname, Fontsize, PrimaryColour, SecondaryColour, OutlineColour, BackColour, Bold, Italic, Underline, StrikeOut, "
+    b"ScaleX, ScaleY, Spacing, Angle, BorderStyle, Outline, Shadow, Alignment, MarginL, MarginR, MarginV, Encoding\r\n"
+    b"Style: Default,Arial,16,&Hffffff,&Hffffff,&H0,&H0,0,0,0,0,100,100,0,0,1,1,0,2,10,10,10,0\r\n\r\n[Events]\r\n"
+    b"Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text\r\n\r\n"
+)
