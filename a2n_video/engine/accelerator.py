@@ -22,7 +22,7 @@ from functools import partial
 
 import torch
 
-from a2n_video.engine.backend import TorchBackend
+from a2n_video.engine.backend import Backend, TorchBackend
 from a2n_video.engine.channel import Channel, Hub, Stopped
 from a2n_video.engine.network_step import Layout, exact_step, network_step, time_layouts
 from a2n_video.engine.pipeline import Pipeline, Steps
@@ -206,18 +206,25 @@ def open_accelerator_engine(model: A2N, geometry: Geometry, plan: ExecutionPlan,
     """An engine for a loaded model as the plan says; `guard_syncs` is for tests (see `TorchBackend`)."""
     backend = TorchBackend(torch.device(plan.device))
 
-    def open_pipeline() -> Pipeline:
-        backend.bind()
-        steps = Steps(fast=network_step(model, geometry, plan, backend.device), exact=exact_step(model, geometry, plan, backend.device))
-        pipeline = Pipeline(backend, geometry, steps, plan.batch_size, plan.strip_rows)
-        backend.synchronize()  # weights and tables came by the default stream
-        pipeline.warm_up()
-        if plan.cuda_graph:
-            pipeline.use_graph()
+    def open_guarded() -> Pipeline:
+        pipeline = open_pipeline(backend, model, geometry, plan)
         backend.guard_syncs = guard_syncs
         return pipeline
 
-    return AcceleratorEngine(geometry, plan.batch_size, open_pipeline)
+    return AcceleratorEngine(geometry, plan.batch_size, open_guarded)
+
+
+def open_pipeline(backend: Backend, model: A2N, geometry: Geometry, plan: ExecutionPlan) -> Pipeline:
+    """A warm pipeline for a loaded model as the plan says, for the calling thread to launch on."""
+    backend.bind()
+    fast = network_step(model, geometry, plan, backend.device)
+    exact = exact_step(model, geometry, plan, backend.device)
+    pipeline = Pipeline(backend, geometry, Steps(fast=fast, exact=exact), plan.batch_size, plan.strip_rows)
+    backend.synchronize()  # weights and tables came by the default stream
+    pipeline.warm_up()
+    if plan.cuda_graph:
+        pipeline.use_graph()
+    return pipeline
 
 
 def fastest_layout(model: A2N, geometry: Geometry, plan: ExecutionPlan) -> Layout:
@@ -227,7 +234,7 @@ def fastest_layout(model: A2N, geometry: Geometry, plan: ExecutionPlan) -> Layou
         backend = TorchBackend(torch.device(plan.device))
         backend.bind()
         with torch.inference_mode():
-            return time_layouts(model, geometry, plan, backend, backend.device)
+            return time_layouts(model, geometry, plan, backend)
 
     with ThreadPoolExecutor(1, thread_name_prefix="a2n-layout") as pool:
         return pool.submit(timed).result()

@@ -43,6 +43,7 @@ class Backend(Protocol):
     """
 
     name: str
+    device: torch.device
 
     def bind(self) -> None:
         """Make this device the calling thread's, before anything else is asked."""
@@ -143,6 +144,7 @@ class HostBackend:
     """The same protocol without a device: work runs where it is put. For trying a pipeline, and as the serial reference of tests."""
 
     name = "host"
+    device = torch.device("cpu")
 
     def bind(self) -> None: ...
 

@@ -145,14 +145,14 @@ def _agree(one: Step, other: Step, backend: Backend, like: Tensors) -> bool:
     return torch.equal(results[0], results[2]) and torch.equal(results[1], results[3])
 
 
-def time_layouts(model: A2N, geometry: Geometry, plan: ExecutionPlan, backend: Backend, device: torch.device) -> Layout:
+def time_layouts(model: A2N, geometry: Geometry, plan: ExecutionPlan, backend: Backend) -> Layout:
     """The memory layout in which a batch of the plan takes less time on a device; "nhwc" where memory does not even reach for this."""
     seconds: dict[Layout, float] = {}
     shapes = ((geometry.source.samples, geometry.source), (geometry.target.samples, geometry.target))
     rows, out = (backend.on_device((plan.batch_size, n), torch_dtype(fmt.dtype)) for n, fmt in shapes)
     flags = backend.on_device((plan.batch_size,), torch.uint8)
     for layout in LAYOUTS:
-        step = network_step(model, geometry, replace(plan, layout=layout, compile=False), device)
+        step = network_step(model, geometry, replace(plan, layout=layout, compile=False), backend.device)
         try:
             seconds[layout] = _timed(step, backend, (rows, out, flags))
         except torch.OutOfMemoryError:

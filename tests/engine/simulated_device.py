@@ -62,6 +62,7 @@ class SimulatedDevice:
     `inject[(stage, n)]` is raised at the n-th (from 0) upload, compute, download, pack or copy of this device."""
 
     name = "simulated"
+    device = torch.device("cpu")
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)

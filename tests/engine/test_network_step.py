@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from a2n_video.engine import network_step as module
-from a2n_video.engine.accelerator import AcceleratorEngine
+from a2n_video.engine.accelerator import AcceleratorEngine, open_pipeline
 from a2n_video.engine.backend import HostBackend, Tensors
 from a2n_video.engine.cpu import TorchCompute
 from a2n_video.engine.network_step import GraphedStep, Step, exact_step, graphed, network_step, time_layouts
-from a2n_video.engine.pipeline import Pipeline, Steps
 from a2n_video.engine.protocol import Geometry, Rows
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.planes import PlaneFormat
@@ -86,13 +85,7 @@ def test_what_float16_cannot_hold_is_flagged_and_redone_in_float32() -> None:
     expected, flags = computed(network_step(hot, GEOMETRY, PLAN, CPU), packed(2))
     assert flags == [0, 0]
 
-    def pipeline() -> Pipeline:
-        steps = Steps(fast=network_step(hot, GEOMETRY, plan, CPU), exact=exact_step(hot, GEOMETRY, plan, CPU))
-        made = Pipeline(SimulatedDevice(0), GEOMETRY, steps, plan.batch_size)
-        made.warm_up()
-        return made
-
-    engine = AcceleratorEngine(GEOMETRY, plan.batch_size, pipeline)
+    engine = AcceleratorEngine(GEOMETRY, plan.batch_size, lambda: open_pipeline(SimulatedDevice(0), hot, GEOMETRY, plan))
     got = engine.submit(frames(2)).result(60)
     assert engine.stats().redone_fp32 == 2
     engine.close()
@@ -107,7 +100,7 @@ def test_a_model_is_left_as_it_was() -> None:
 
 
 def test_one_of_the_layouts_is_chosen() -> None:
-    assert time_layouts(model(), GEOMETRY, PLAN, HostBackend(), CPU) in ("nchw", "nhwc")
+    assert time_layouts(model(), GEOMETRY, PLAN, HostBackend()) in ("nchw", "nhwc")
 
 
 class FakeGraph:
