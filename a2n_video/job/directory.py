@@ -1,0 +1,87 @@
+"""Where a job keeps its segments, journal and lock until its result is in place: `<output>.a2n/` beside the output."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from a2n_video.errors import JobConflictError, OutputError
+from a2n_video.io.outfile import output_error, sync_directory
+
+try:
+    import fcntl
+except ImportError:  # Windows has no flock; two runs on one output are not told apart there
+    fcntl = None  # type: ignore[assignment]
+
+_NAME_BYTES: Final = 255
+JOURNAL: Final = "journal.jsonl"
+LOCK: Final = "lock"
+
+
+class JobDirectory:
+    """The folder of one job, locked for this process while open. The lock dies with its process, however that ends.
+
+    `result` is where the final file is made: on the target's file system, so that a rename puts it in place.
+    """
+
+    def __init__(self, dest: Path) -> None:
+        self.dest = dest
+        self.path = job_path(dest)
+        self.journal = self.path / JOURNAL
+        self.result = self.path / f"result{dest.suffix}"
+        self._lock = -1
+
+    def __enter__(self) -> Self:
+        """Make the folder if need be and take the lock; JobConflictError if another process has it."""
+        try:
+            while not self._locked():
+                os.close(self._lock)
+        except OutputError:
+            raise
+        except OSError as error:
+            raise output_error(error, self.path, "the job's folder cannot be made") from error
+        return self
+
+    def _locked(self) -> bool:
+        """Take the lock; False if the folder went away meanwhile, as it does when another run finishes."""
+        self.path.mkdir(exist_ok=True)
+        self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            if fcntl is not None:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise JobConflictError(f"{self.dest}: another run is working on this output; wait for it or choose another name") from None
+        try:
+            return os.path.samestat(os.fstat(self._lock), (self.path / LOCK).stat())
+        except FileNotFoundError:
+            return False
+
+    def clear(self) -> None:
+        """Remove all but the lock: the job begins anew."""
+        for entry in self.path.iterdir():
+            if entry.name != LOCK:
+                entry.unlink()
+        sync_directory(self.path)
+
+    def remove(self) -> None:
+        """Remove the folder, lock and all: the job is over."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def job_path(dest: Path) -> Path:
+    """The folder for an output; for a name that would grow too long, shortened with a hash that keeps it apart from others."""
+    name = os.fsencode(dest.name) + b".a2n"
+    if len(name) > _NAME_BYTES:
+        digest = hashlib.sha256(name).hexdigest()[:16]
+        name = os.fsencode(os.fsdecode(name[:200])) + f"~{digest}.a2n".encode()
+    return dest.with_name(os.fsdecode(name))
