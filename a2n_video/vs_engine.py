@@ -9,23 +9,22 @@ from __future__ import annotations
 import atexit
 import ctypes
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Final, NamedTuple, get_args
+from typing import Any, Final, NamedTuple, cast, get_args
 from weakref import WeakSet
 
 import numpy as np
-import numpy.typing as npt
 
 from a2n_video.engine.protocol import Engine, Geometry, Rows
 from a2n_video.engine.select import open_engine, resolve_plan
 from a2n_video.errors import OptionError
 from a2n_video.media.colorspec import UNSPECIFIED, ColorSpec
-from a2n_video.media.planes import Family, PlaneFormat, Planes, PlaneShape, Samples
+from a2n_video.media.planes import Family, PlaneFormat, Planes, Samples
 from a2n_video.options import Dtype, ExecutionPlan, ModelOptions
 
 # A2NFrame in vs_plugin/a2n.h: five colour tags, three plane addresses, three strides in bytes, all int64.
@@ -36,8 +35,6 @@ UNSET: Final = -1
 _FAMILIES: Final[dict[int, Family]] = {1: "gray", 2: "rgb", 3: "yuv"}
 # A clip can change its tags on the way (spliced sources); more engines than these are not kept.
 _ENGINES_KEPT: Final = 2
-
-Table = npt.NDArray[np.int64]
 
 
 class ClipFormat(NamedTuple):
@@ -83,26 +80,81 @@ class Request(NamedTuple):
             weights=self.weights,
             scale=self.scale,
             device=self.device,
-            dtype=dtype,
+            dtype=cast(Dtype, dtype),
             batch_size=self.batch_size or None,
         )
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Frames of one group that went to one engine together, and where each result is to be written."""
+class _Shown(NamedTuple):
+    """What a combination of colour tags means: the tags that the result gets, and the engine's colour and a key for it."""
+
+    answer: list[ctypes.c_int64 | int]
+    color: ColorSpec
+    key: tuple[int, ...]
+
+
+@dataclass
+class _Slot:
+    """An engine and the last batch it was given."""
 
     engine: Engine
-    future: Future[Rows]
-    targets: Sequence[Planes]
+    last: Future[Rows] | None = None
+
+    def close(self) -> None:
+        """End the engine once its batches are done: somebody still waits for them."""
+        if self.last is not None:
+            wait([self.last])
+        self.engine.close()
 
 
-@dataclass(frozen=True)
-class Ticket:
-    """A group on its way."""
+class _Part(NamedTuple):
+    """Frames of one group that go to one engine together, and where each result is to be written."""
 
-    parts: Sequence[_Part]
-    submit_ns: int
+    slot: _Slot
+    frames: list[Planes]
+    targets: list[Planes]
+
+
+class Ticket(NamedTuple):
+    """A group on its way: its parts, their futures, and the nanoseconds that packing took."""
+
+    parts: list[_Part]
+    futures: deque[Future[Rows]]
+    packing_ns: int
+
+
+class _Memory:
+    """Views of frames in VapourSynth's memory, for one plane format; valid as long as the native side holds the frame."""
+
+    def __init__(self, fmt: PlaneFormat) -> None:
+        self._dtype = fmt.dtype
+        self._shapes = [(plane.height, plane.width) for plane in fmt.planes]
+        self._spans = [slice(plane.offset, plane.offset + plane.samples) for plane in fmt.planes]
+        self._strides: list[int] = []
+        self._recipes: list[tuple[tuple[int, int], type[ctypes.Array[ctypes.c_char]], tuple[int, int]]] = []
+
+    def planes(self, where: Sequence[int]) -> Planes:
+        """Planes from their addresses and strides (A2NFrame's last six fields)."""
+        if where[MAX_PLANES:] != self._strides:
+            self._learn(where[MAX_PLANES:])
+        return [
+            np.ndarray(shape, self._dtype, memory.from_address(address), 0, strides)
+            for address, (shape, memory, strides) in zip(where, self._recipes, strict=False)
+        ]
+
+    def write(self, row: Samples, planes: Planes) -> None:
+        """Copy one flat frame to its planes."""
+        for span, shape, plane in zip(self._spans, self._shapes, planes, strict=True):
+            plane[...] = row[span].reshape(shape)
+
+    def _learn(self, strides: Sequence[int]) -> None:
+        # Strides hardly ever change, and ctypes takes 20 us to make an array type that nobody has kept.
+        item = self._dtype.itemsize
+        self._strides = list(strides)
+        self._recipes = [
+            ((height, width), ctypes.c_char * (stride * (height - 1) + width * item), (stride, item))
+            for (height, width), stride in zip(self._shapes, strides, strict=False)
+        ]
 
 
 class Filter:
@@ -117,77 +169,86 @@ class Filter:
         color = engine_color(fmt, ColorSpec().settled(fmt))
         self._plan: ExecutionPlan = resolve_plan(options, self._geometry(color))
         self.batch_size = self._plan.batch_size
-        self._engines: OrderedDict[ColorSpec, Engine] = OrderedDict()
-        self._shapes = fmt.planes, self._geometry(color).target.planes
-        self._engine(color)  # now, so that missing weights are told when the script is read
+        self._slots: OrderedDict[tuple[int, ...], _Slot] = OrderedDict()
+        self._shown: dict[tuple[int, ...], _Shown] = {}
+        self._source, self._target = _Memory(fmt), _Memory(self._geometry(color).target)
+        self._slot(self._meaning((UNSET,) * COLOR_TAGS))  # now, so that missing weights are told when the script is read
 
     def submit(self, sources: int, targets: int, count: int) -> Ticket:
-        """Start `count` frames (1 to batch_size) described at `sources` towards the planes described at `targets`, addresses of A2NFrame arrays.
+        """Start `count` frames, 1 to batch_size, described at `sources` towards the planes described at `targets`.
 
-        The source planes are read before this returns. The colour tags of `targets` are filled in: what the frames turned out to be,
-        nothing left open.
+        Both are addresses of A2NFrame arrays. The source planes are read before this returns. The colour tags of `targets` are
+        filled in: what the frames turned out to be, nothing left open.
         """
-        asked, answered = _table(sources, count), _table(targets, count)
-        groups: dict[ColorSpec, list[int]] = {}
-        for i, row in enumerate(asked[:, :COLOR_TAGS].tolist()):
-            color = color_of(row).settled(self.fmt)
-            answered[i, :COLOR_TAGS] = tags_of(color, self.fmt)
-            groups.setdefault(engine_color(self.fmt, color), []).append(i)
-        came, goes = asked[:, COLOR_TAGS:].tolist(), answered[:, COLOR_TAGS:].tolist()
-        parts, spent = [], 0
-        for color, members in groups.items():
-            engine = self._engine(color)
-            frames = [_planes(came[i], self._shapes[0], self.fmt.dtype) for i in members]
-            results = [_planes(goes[i], self._shapes[1], self.fmt.dtype) for i in members]
-            start = time.perf_counter_ns()
-            future = engine.submit(frames)
-            engine.flush()
-            spent += time.perf_counter_ns() - start
-            parts.append(_Part(engine, future, results))
-        return Ticket(parts, spent)
+        asked, answered = _fields(sources, count), _fields(targets, count)
+        parts: dict[tuple[int, ...], _Part] = {}
+        for at in range(0, count * FRAME_FIELDS, FRAME_FIELDS):
+            planes, end = at + COLOR_TAGS, at + FRAME_FIELDS
+            shown = self._meaning(tuple(asked[at:planes]))
+            answered[at:planes] = shown.answer
+            part = parts.get(shown.key)
+            if part is None:
+                part = parts[shown.key] = _Part(self._slot(shown), [], [])
+            part.frames.append(self._source.planes(asked[planes:end]))
+            part.targets.append(self._target.planes(answered[planes:end]))
+        return self._send(list(parts.values()))
 
     def finish(self, ticket: Ticket) -> int:
-        """Wait for a group and write its results to its target planes; the nanoseconds that went to the engine.
+        """Wait for a group and write its results to its target planes; the nanoseconds that went to packing, the engine and unpacking.
 
         What the engine raised is raised here; that engine is closed, and the next group gets a new one.
         """
-        spent = ticket.submit_ns
+        start = time.perf_counter_ns()
         for part in ticket.parts:
-            start = time.perf_counter_ns()
             try:
-                rows = part.future.result()
+                rows = ticket.futures.popleft().result()
             except BaseException:
-                self._discard(part.engine)
+                self._discard(part.slot)
                 raise
-            spent += time.perf_counter_ns() - start
-            self._write(rows, part.targets)
-        return spent
+            for row, planes in zip(rows, part.targets, strict=True):
+                self._target.write(row, planes)
+            del row, rows  # the engine's memory goes back here, not when somebody lets go of the ticket
+        return ticket.packing_ns + time.perf_counter_ns() - start
 
     def close(self) -> None:
         """End the engines and their threads; idempotent."""
-        while self._engines:
-            self._engines.popitem()[1].close()
+        while self._slots:
+            self._slots.popitem()[1].close()
+
+    def _send(self, parts: list[_Part]) -> Ticket:
+        futures: deque[Future[Rows]] = deque()
+        start = time.perf_counter_ns()
+        for slot, frames, _ in parts:
+            slot.last = slot.engine.submit(frames)
+            slot.engine.flush()
+            futures.append(slot.last)
+        return Ticket(parts, futures, time.perf_counter_ns() - start)
+
+    def _meaning(self, tags: tuple[int, ...]) -> _Shown:
+        shown = self._shown.get(tags)
+        if shown is None:
+            color = color_of(tags).settled(self.fmt)
+            used = engine_color(self.fmt, color)
+            key = (used.matrix, used.full_range is True, used.chroma_location)
+            shown = self._shown[tags] = _Shown([*tags_of(color, self.fmt)], used, key)
+        return shown
 
     def _geometry(self, color: ColorSpec) -> Geometry:
         return Geometry(source=self.fmt, color=color, scale=self.scale)
 
-    def _engine(self, color: ColorSpec) -> Engine:
-        if color not in self._engines:
-            if len(self._engines) == _ENGINES_KEPT:
-                self._engines.popitem(last=False)[1].close()
-            self._engines[color] = open_engine(self._plan, self._geometry(color))
-        self._engines.move_to_end(color)
-        return self._engines[color]
+    def _slot(self, shown: _Shown) -> _Slot:
+        slot = self._slots.get(shown.key)
+        if slot is None:
+            if len(self._slots) == _ENGINES_KEPT:
+                self._slots.popitem(last=False)[1].close()
+            slot = self._slots[shown.key] = _Slot(open_engine(self._plan, self._geometry(shown.color)))
+        self._slots.move_to_end(shown.key)
+        return slot
 
-    def _discard(self, engine: Engine) -> None:
-        for color in [color for color, kept in self._engines.items() if kept is engine]:
-            del self._engines[color]
-        engine.close()
-
-    def _write(self, rows: Rows, targets: Sequence[Planes]) -> None:
-        for row, planes in zip(rows, targets, strict=True):
-            for shape, plane in zip(self._shapes[1], planes, strict=True):
-                plane[...] = row[shape.offset : shape.offset + shape.samples].reshape(plane.shape)
+    def _discard(self, slot: _Slot) -> None:
+        for key in [key for key, kept in self._slots.items() if kept is slot]:
+            del self._slots[key]
+        slot.close()
 
 
 def open_filter(clip: Sequence[int], request: Sequence[Any], gate: int) -> Filter:
@@ -231,20 +292,16 @@ def engine_color(fmt: PlaneFormat, color: ColorSpec) -> ColorSpec:
     return replace(color, matrix=matrix, primaries=UNSPECIFIED, transfer=UNSPECIFIED, chroma_location=chroma)
 
 
-def _table(address: int, count: int) -> Table:
-    memory = (ctypes.c_int64 * (FRAME_FIELDS * count)).from_address(address)
-    return np.ndarray((count, FRAME_FIELDS), np.int64, memory)
+_Fields = ctypes.Array[ctypes.c_int64]
 
 
-def _planes(where: Sequence[int], shapes: Sequence[PlaneShape], dtype: np.dtype[Any]) -> tuple[Samples, ...]:
-    """Views of a frame's planes; valid as long as the native side holds the frame."""
-    return tuple(_plane(where[i], where[MAX_PLANES + i], shape, dtype) for i, shape in enumerate(shapes))
+@cache
+def _fields_type(count: int) -> type[_Fields]:
+    return ctypes.c_int64 * (FRAME_FIELDS * count)
 
 
-def _plane(address: int, stride: int, shape: PlaneShape, dtype: np.dtype[Any]) -> Samples:
-    size = stride * (shape.height - 1) + shape.width * dtype.itemsize
-    memory = (ctypes.c_char * size).from_address(address)
-    return np.ndarray((shape.height, shape.width), dtype, memory, strides=(stride, dtype.itemsize))
+def _fields(address: int, count: int) -> _Fields:
+    return _fields_type(count).from_address(address)
 
 
 _open_filters: WeakSet[Filter] = WeakSet()

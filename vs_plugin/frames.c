@@ -88,12 +88,16 @@ int frames_equal(const A2NFilter *d, const VSFrame *a, const VSFrame *b) {
     return 1;
 }
 
-/* Write the colour that the engine worked with; what is unknown or does not apply is left alone. */
+/* Write the colour that the engine worked with; what is so already, and what does not apply, is left alone. */
 void frame_tag(const A2NFilter *d, VSFrame *frame, const int64_t color[A2N_COLOR_TAGS]) {
+    int64_t present[A2N_COLOR_TAGS];
+    read_color(d->vsapi, frame, present);
+    if (memcmp(present, color, sizeof present) == 0)
+        return;
     VSMap *props = d->vsapi->getFramePropertiesRW(frame);
     int renamed = d->vsapi->getAPIVersion() >= API_WITH_RANGE;
     for (int i = 0; i < A2N_COLOR_TAGS; i++) {
-        if (color[i] == A2N_UNSET)
+        if (color[i] == A2N_UNSET || color[i] == present[i])
             continue;
         if (i == TAG_RANGE && !renamed)
             d->vsapi->mapSetInt(props, OLD_RANGE, !color[i], maReplace);

@@ -8,7 +8,7 @@
 #define A2N_VERSION "0"
 #endif
 
-enum { MAX_BATCH = 64, MAX_STREAMS = 8 };
+enum { MIN_SCALE = 2, MAX_SCALE = 4, MAX_BATCH = 64, MAX_STREAMS = 8 };
 
 static const char *text_argument(const VSMap *in, const char *key, const VSAPI *vsapi) {
     int missing = 0;
@@ -49,6 +49,8 @@ static void check(const A2NRequest *r, const VSVideoInfo *vi, const VSAPI *vsapi
     } else if (!is_upscalable(&vi->format)) {
         vsapi->getVideoFormatName(&vi->format, name);
         snprintf(error, A2N_ERROR_SIZE, "%s is not taken; Gray, RGB and YUV 4:2:0, 4:2:2 and 4:4:4 are, with 8 to 16 bits or as half or single float", name);
+    } else if (r->scale < MIN_SCALE || r->scale > MAX_SCALE) {
+        snprintf(error, A2N_ERROR_SIZE, "scale is %d; it must be 2, 3 or 4", r->scale);
     } else if (r->batch_size < 0 || r->batch_size > MAX_BATCH) {
         snprintf(error, A2N_ERROR_SIZE, "batch_size is %d; it must be 1 to %d, or left out to have it chosen", r->batch_size, MAX_BATCH);
     } else if (r->num_streams < 1 || r->num_streams > MAX_STREAMS) {

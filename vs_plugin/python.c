@@ -206,7 +206,7 @@ PyObject *python_submit(PyObject *filter, const A2NFrame *in, A2NFrame *out, int
 
 /* Wait for a group's results; the nanoseconds that the engine itself took, or -1 and why. With the GIL. */
 int64_t python_finish(PyObject *filter, PyObject *ticket, char error[A2N_ERROR_SIZE]) {
-    PyObject *answer = py.CallMethod(filter, "finish", "O", ticket);
+    PyObject *answer = py.CallMethod(filter, "finish", "(O)", ticket);
     if (!answer) {
         take_exception(error);
         return -1;
