@@ -26,15 +26,16 @@ from a2n_video.media.planes import PlaneFormat
 _PACKETS_TO_FIRST_FRAME = 2000
 
 
-def probe(path: Path | str, max_pixels: int = 8192 * 4320) -> VideoInfo:
+def probe(path: Path | str, max_pixels: int = 8192 * 4320, *, video_number: int | None = None) -> VideoInfo:
     """Read what a file holds: its streams, and its video's format from the first frame that decodes.
 
+    `video_number` picks one of several videos, counted without covers; else FFmpeg's best is taken.
     Raises InputError where it cannot be read, DecodeError where there is no video, IncompleteSourceError where no frame of it
     can be decoded, UnsupportedFormatError for a picture larger than `max_pixels` or in a format without planes.
     """
     path = Path(path)
     with open_source(path) as container:
-        stream = video_stream(container, path)
+        stream = video_stream(container, path, video_number)
         _check_pixels(stream, path, max_pixels)
         streams = tuple(_stream_info(s) for s in container.streams)
         chapters = tuple(_chapter(c) for c in container.chapters())

@@ -59,10 +59,12 @@ def _check_readable(path: Path) -> None:
         raise DecodeError(f"{path}: the file is empty")
 
 
-def video_stream(container: InputContainer, path: Path | str) -> VideoStream:
-    """The video to upscale: FFmpeg's best one that is not a cover picture. DecodeError where there is none."""
+def video_stream(container: InputContainer, path: Path | str, number: int | None = None) -> VideoStream:
+    """The video to upscale: FFmpeg's best one that is not a cover picture, or the one of that number among those. DecodeError for none."""
     best = container.streams.best("video")
     real = [s for s in container.streams.video if not int(s.disposition) & _ATTACHED_PICTURE]
     if not real:
         raise DecodeError(f"{path}: there is no video in this file")
+    if number is not None:
+        return real[min(number, len(real) - 1)]
     return best if best in real else real[0]  # type: ignore[return-value]

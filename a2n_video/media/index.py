@@ -65,6 +65,11 @@ class ScanResult:
     lead_in: Fraction = LEAD_IN
     error: str | None = None  # reading stopped early: the file is damaged or cut short
 
+    @property
+    def empty(self) -> frozenset[int]:
+        """Video, audio and subtitle streams without a packet."""
+        return frozenset(i for i, s in self.streams.items() if not s.packets and s.kind in ("video", "audio", "subtitle"))
+
     @cached_property
     def time_map(self) -> TimeMap:
         """The TimeMap of the whole source."""

@@ -81,7 +81,8 @@ class StreamPlan:
 
     @property
     def losses(self) -> tuple[StreamFate, ...]:
-        return tuple(fate for fate in self.fates if fate.fate == "dropped")
+        """What is dropped and had something in it."""
+        return tuple(fate for fate in self.fates if fate.fate == "dropped" and fate.kind != "empty")
 
     def plus(self, *fates: StreamFate) -> StreamPlan:
         """The same with more fates, such as what the encoder cannot hold."""
@@ -113,22 +114,28 @@ def container_of(dest: PurePath) -> Container:
     return container
 
 
-def plan_streams(info: VideoInfo, container: Container, options: Fidelity) -> StreamPlan:
+def plan_streams(info: VideoInfo, container: Container, options: Fidelity, empty: frozenset[int] = frozenset()) -> StreamPlan:
     """The fate of everything in the source, in a container.
 
     Whatever the container holds is copied; text subtitles become its own kind of text; the rest is dropped and says why. Audio that
     it does not hold is made into `options.reencode_audio` where that is given. With `options.keep_all` any loss is an OptionError, as
-    is a codec for audio that the container does not hold either.
+    is a codec for audio that the container does not hold either. `empty` are the streams without a packet (`ScanResult.empty`).
     """
     holding = HOLDS[container]
     if options.reencode_audio is not None:
         _check_audio_codec(options.reencode_audio, container, holding)
     streams = [_stream_fate(info, stream, container, options.reencode_audio) for stream in info.streams]
+    if container in _NO_EMPTY_TRACKS:
+        streams = [replace(f, fate="dropped", kind="empty", reason="it has no packets") if f.index in empty else f for f in streams]
     details = [*_chapters(info, container), *_tags(info, container), *_side_data(info, container)]
     plan = StreamPlan(container=container, fates=(*streams, *details), muxer_options=_muxer_options(info, container))
     if options.keep_all:
         plan.refuse_losses()
     return plan
+
+
+# These muxers leave out a track without samples.
+_NO_EMPTY_TRACKS: Final = frozenset({"mp4", "mov"})
 
 
 def _check_audio_codec(codec: str, container: Container, holding: Holding) -> None:
@@ -247,6 +254,7 @@ def _stream_tags(info: VideoInfo, stream: StreamInfo, container: Container) -> I
 # Tags that say nothing, or that the muxer makes for itself.
 _EMPTY_VALUES: Final[Mapping[str, frozenset[str]]] = {
     "language": frozenset({"und", ""}),
+    "creation_time": frozenset({"1970-01-01T00:00:00.000000Z"}),
     "handler_name": frozenset({"VideoHandler", "SoundHandler", "SubtitleHandler", "DataHandler", "TimeCodeHandler", ""}),
 }
 

@@ -1,0 +1,150 @@
+"""Read a file's streams packet by packet for comparing: what each packet carries, and when, whatever container it lies in."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from hashlib import blake2b, sha256
+from pathlib import Path
+from typing import Any, Final
+
+import av
+from av.packet import Packet
+
+from a2n_video.io.probe import fraction
+from a2n_video.io.source import open_source
+
+_US: Final = Fraction(1, 1_000_000)
+_READ_RETRIES: Final = 100
+
+# seconds and byte offset of a packet, its duration, its stream's index -> seconds on the clock to compare on, None to leave it out
+Place = Callable[[Fraction, int | None, Fraction, int], Fraction | None]
+
+
+@dataclass
+class StreamPackets:
+    """What one stream's packets carry, in file order: times and durations in microseconds, and a digest of each payload.
+
+    Payloads are compared as their codec sees them: without ADTS headers, start codes and parameter sets, which containers add and take
+    away. Raw audio, which containers cut into packets as they like, is one digest and one packet.
+    """
+
+    times: array[int] = field(default_factory=lambda: array("q"))
+    ends: array[int] = field(default_factory=lambda: array("q"))
+    digests: array[int] = field(default_factory=lambda: array("Q"))
+    untimed: int = 0
+
+    @property
+    def first(self) -> Fraction | None:
+        return min(self.times) * _US if self.times else None
+
+    @property
+    def last_end(self) -> Fraction | None:
+        return max(self.ends) * _US if self.ends else None
+
+
+def read_packets(path: Path, codecs: Mapping[int, str], place: Place | None = None) -> dict[int, StreamPackets]:
+    """Read the streams of `codecs` (index to codec name). `place` moves each packet onto another clock, or leaves it out.
+
+    What cannot be read is passed over, as when copying.
+    """
+    result = {index: StreamPackets() for index in codecs}
+    whole = {index: blake2b(digest_size=8) for index, codec in codecs.items() if codec.startswith("pcm_")}
+    with open_source(path) as container:
+        bases = {index: fraction(container.streams[index].time_base) or Fraction(1, 1000) for index in codecs}
+        for packet in _demuxed(container, [container.streams[index] for index in codecs]):
+            index = packet.stream_index
+            payload = essence(codecs[index], memoryview(packet))
+            time = _time(packet, bases[index], place)
+            if payload is None or time is None:
+                continue
+            _enter(result[index], time, packet.duration * bases[index] if packet.duration else Fraction(0))
+            if index in whole:
+                whole[index].update(payload)
+            else:
+                result[index].digests.append(int.from_bytes(blake2b(payload, digest_size=8).digest()))
+    for index, digest in whole.items():
+        _as_one(result[index], int.from_bytes(digest.digest()))
+    return result
+
+
+def _demuxed(container: Any, streams: list[Any]) -> Iterable[Packet[Any]]:
+    for _ in range(_READ_RETRIES if streams else 0):
+        try:
+            yield from (packet for packet in container.demux(streams) if packet.size)
+            return
+        except av.FFmpegError:
+            continue
+
+
+def _time(packet: Packet[Any], base: Fraction, place: Place | None) -> Fraction | None:
+    pts = packet.pts if packet.pts is not None else packet.dts
+    seconds = Fraction(0) if pts is None else pts * base
+    if place is None:
+        return seconds
+    return place(seconds, packet.pos, packet.duration * base if packet.duration else Fraction(0), packet.stream_index)
+
+
+def _enter(stream: StreamPackets, time: Fraction, duration: Fraction) -> None:
+    stream.times.append(round(time / _US))
+    stream.ends.append(round((time + duration) / _US))
+
+
+def _as_one(stream: StreamPackets, digest: int) -> None:
+    """Keep of raw audio when it begins and ends, and the digest of all."""
+    if stream.times:
+        stream.times, stream.ends = array("q", [min(stream.times)]), array("q", [max(stream.ends)])
+    stream.digests = array("Q", [digest])
+
+
+def essence(codec: str, data: memoryview) -> bytes | None:
+    """A payload as the codec sees it, None for one that only fills a gap."""
+    if codec == "aac":
+        return bytes(data[_adts_header(data) :])
+    if codec in _NAL_TYPE:
+        return _nal_essence(codec, bytes(data))
+    if codec == "mov_text" and bytes(data) == b"\0\0":
+        return None
+    return bytes(data)
+
+
+def _adts_header(data: memoryview) -> int:
+    """Bytes of an ADTS header before the AAC frame, 0 where there is none: the sync word, and its length field names the packet's size."""
+    if len(data) < 7 or data[0] != 0xFF or data[1] & 0xF6 != 0xF0:
+        return 0
+    length = (data[3] & 3) << 11 | data[4] << 3 | data[5] >> 5
+    return (7 if data[1] & 1 else 9) if length == len(data) else 0
+
+
+# Where a NAL unit's type lies in its first byte, and the types that containers move to their headers: delimiters and parameter sets.
+_NAL_TYPE: Final[dict[str, tuple[Callable[[int], int], frozenset[int]]]] = {
+    "h264": (lambda byte: byte & 0x1F, frozenset({7, 8, 9})),
+    "hevc": (lambda byte: byte >> 1 & 0x3F, frozenset({32, 33, 34, 35})),
+}
+
+
+def _nal_essence(codec: str, data: bytes) -> bytes:
+    type_of, headers = _NAL_TYPE[codec]
+    units = _length_prefixed(data)
+    if units is None:
+        units = [unit.rstrip(b"\0") for unit in data.replace(b"\0\0\0\1", b"\0\0\1").split(b"\0\0\1")]
+    return b"\0\0\1".join(unit.rstrip(b"\0") for unit in units if unit and type_of(unit[0]) not in headers)
+
+
+def _length_prefixed(data: bytes) -> list[bytes] | None:
+    """NAL units that each follow their length in four bytes, None where the lengths do not add up."""
+    units, place = [], 0
+    while place + 4 <= len(data):
+        length = int.from_bytes(data[place : place + 4])
+        units.append(data[place + 4 : place + 4 + length])
+        place += 4 + length
+    return units if place == len(data) else None
+
+
+def read_attachments(path: Path) -> dict[str, str]:
+    """File names of attachments, covers aside, with the sha256 of each."""
+    with open_source(path) as container:
+        streams: list[Any] = [stream for stream in container.streams if stream.type == "attachment"]
+        return {stream.metadata.get("filename", str(stream.index)): sha256(stream.data).hexdigest() for stream in streams}

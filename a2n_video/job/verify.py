@@ -1,0 +1,401 @@
+"""Hold the finished result against its source: nothing is taken on trust from the code that wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+
+from a2n_video.errors import InputError, VerificationError
+from a2n_video.io.inspect import StreamPackets, read_attachments, read_packets
+from a2n_video.io.packets import scan
+from a2n_video.io.probe import probe
+from a2n_video.io.subtitles import Cue, cut_cues, one_at_a_time, read_cues
+from a2n_video.job.plan import JobPlan
+from a2n_video.media.colorspec import ColorSpec
+from a2n_video.media.containers import DISPOSITIONS
+from a2n_video.media.index import LEAD_IN, TimeMap
+from a2n_video.media.info import StreamInfo, VideoInfo
+from a2n_video.media.streams import StreamFate, StreamPlan, describe, kept_disposition, kept_tags, same_language, tag_of
+
+_MS: Final = Fraction(1, 1000)
+_US: Final = Fraction(1, 1_000_000)
+_SHOWN: Final = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What the result must be: what the run read, planned and encoded. Everything else is read anew from the source and the result.
+
+    `times` are the settled pts of all encoded frames in units of `time_map.time_base`, which is cut to the job's window; `cut_start`
+    and `cut_end` say where that window bounds the copied streams. `color`, `sar` and `display_matrix` are those of the result; None
+    for `pix_fmt` leaves the format open.
+    """
+
+    info: VideoInfo
+    plan: StreamPlan
+    time_map: TimeMap
+    times: Sequence[int]
+    width: int
+    height: int
+    color: ColorSpec
+    pix_fmt: str | None = None
+    sar: Fraction = Fraction(1)
+    display_matrix: tuple[int, ...] | None = None
+    cut_start: bool = False
+    cut_end: bool = False
+
+    @property
+    def start(self) -> Fraction | None:
+        return self.time_map.window[0] if self.cut_start else None
+
+    @property
+    def end(self) -> Fraction | None:
+        return self.time_map.window[1] if self.cut_end else None
+
+
+def expect(plan: JobPlan, times: Sequence[int]) -> Expected:
+    """What a job's result must be: `times` are the settled pts of all frames it encoded, in order."""
+    target, wanted = plan.geometry.target, plan.options.time
+    return Expected(
+        info=plan.info,
+        plan=plan.streams,
+        time_map=plan.time_map,
+        times=times,
+        width=target.width,
+        height=target.height,
+        color=plan.encoder.color,
+        pix_fmt=plan.encoder.pix_fmt,
+        sar=plan.encoder.sar,
+        display_matrix=plan.info.display_matrix,
+        cut_start=wanted.start is not None,
+        cut_end=wanted.end is not None or wanted.frames is not None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyReport:
+    """What was compared, and every difference found, in words; none means that the result is right."""
+
+    frames: int
+    counts: Mapping[str, int]
+    differences: tuple[str, ...] = ()
+
+    @property
+    def line(self) -> str:
+        """Such as `verified: 2157 frames, 2 audio, 3 subtitles, 12 chapters, 4 attachments identical`."""
+        rest = [f"{number} {_plural(kind, number)}" for kind, number in self.counts.items() if number]
+        return f"verified: {', '.join([f'{self.frames} {_plural("frame", self.frames)}', *rest])}{' identical' if rest else ''}"
+
+
+def verify(expected: Expected, result: Path) -> VerifyReport:
+    """Compare a finished result with its source. VerificationError names the first differences; the result is left where it is."""
+    report = compare(expected, result)
+    if report.differences:
+        more = len(report.differences) - _SHOWN
+        shown = "; ".join(report.differences[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+        raise VerificationError(f"{result}: the result does not match {expected.info.path}: {shown}. It was left there for a look")
+    return report
+
+
+def compare(expected: Expected, result: Path) -> VerifyReport:
+    """The same as a report, differences and all. Only what is no video at all is an error."""
+    try:
+        found = _Found.read(result, _video_number(expected))
+    except InputError as error:
+        raise VerificationError(f"{result}: the result cannot be read back: {error}") from error
+    check = _Check(expected, found)
+    differences = tuple(difference for part in (check.video, check.picture, check.streams, check.details) for difference in part())
+    return VerifyReport(frames=len(found.times), counts=check.counts, differences=differences)
+
+
+def _video_number(expected: Expected) -> int:
+    """The upscaled video's place among the result's videos, covers aside."""
+    before = expected.info.streams[: expected.info.video_index]
+    kept = (expected.plan.of_stream(stream.index) for stream in before if _kind(stream) == "video")
+    return sum(fate is not None and fate.fate == "copied" for fate in kept)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    info: VideoInfo
+    time_map: TimeMap
+    attachments: Mapping[str, str]
+
+    @property
+    def times(self) -> tuple[int, ...]:
+        return self.time_map.times
+
+    @classmethod
+    def read(cls, path: Path, video_number: int) -> _Found:
+        info = probe(path, video_number=video_number)
+        return cls(info=info, time_map=scan(path, info).time_map, attachments=read_attachments(path))
+
+
+@dataclass
+class _Check:
+    expected: Expected
+    found: _Found
+    counts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def _tick(self) -> Fraction:
+        """How far apart two equal times may be read: 1 ms, or a tick of the result's coarsest clock."""
+        return max(_MS, self.found.time_map.time_base)
+
+    @property
+    def _origin(self) -> tuple[Fraction, Fraction]:
+        """Seconds of the first frame: as expected, and on the result's raw clock. Muxers may move all streams alike."""
+        want, got = self.expected, self.found
+        first = want.times[0] if want.times else 0
+        return first * want.time_map.time_base, got.time_map.first_pts * got.time_map.time_base - got.time_map.shift
+
+    def video(self) -> Iterator[str]:
+        """Number and time of the frames."""
+        want, got = self.expected.times, self.found.times
+        if len(want) != len(got):
+            yield f"{len(want)} frames were encoded, {len(got)} are in the result"
+        if not want or not got:
+            return
+        base, found_base = self.expected.time_map.time_base, self.found.time_map.time_base
+        for number, (a, b) in enumerate(zip(want, got, strict=False)):
+            wanted, is_at = (a - want[0]) * base, (b - got[0]) * found_base
+            if abs(wanted - is_at) > self._tick:
+                yield f"frame {number} comes {_ms(is_at - wanted)} from where it belongs ({float(wanted):.4f} s after the first)"
+                return
+
+    def picture(self) -> Iterator[str]:
+        """Size, format, colour tags, shape, rotation."""
+        want, got = self.expected, self.found.info
+        pairs: list[tuple[str, object, object]] = [
+            ("size", f"{want.width}x{want.height}", f"{got.width}x{got.height}"),
+            ("pixel format", want.pix_fmt or got.pix_fmt, got.pix_fmt.replace("yuvj", "yuv")),
+            ("sample aspect ratio", want.sar, got.sar),
+            ("matrix", want.color.matrix, got.color.matrix),
+            ("primaries", want.color.primaries, got.color.primaries),
+            ("transfer", want.color.transfer, got.color.transfer),
+            ("range", bool(want.color.full_range), bool(got.color.full_range)),
+        ]
+        if not any(fate.kind == "rotation" for fate in want.plan.losses):
+            pairs.append(("display matrix", _turn(want.display_matrix), _turn(got.display_matrix)))
+        for what, wanted, is_so in pairs:
+            if wanted != is_so:
+                yield f"{what} is {is_so}, not {wanted}"
+
+    def streams(self) -> Iterator[str]:
+        """Every other stream as planned: copied ones packet for packet."""
+        pairs, missing = self._pairs()
+        yield from missing
+        copied = [(source, target) for fate, source, target in pairs if fate.fate == "copied"]
+        place = _Placing(self.expected)
+        wanted = read_packets(self.expected.info.path, {s.index: s.codec for s, _ in copied}, place)
+        got = read_packets(self.found.info.path, {t.index: s.codec for s, t in copied})
+        for source, target in copied:
+            yield from self._same_packets(source, wanted[source.index], got[target.index])
+        for fate, source, target in pairs:
+            if fate.fate == "converted":
+                yield from self._converted(fate, source, target)
+            yield from self._same_tags(source, target)
+            name = "cover" if source.is_cover else source.kind
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def _pairs(self) -> tuple[list[tuple[StreamFate, StreamInfo, StreamInfo]], list[str]]:
+        """Kept source streams beside the result's, by their order among their kind."""
+        pairs, missing = [], []
+        spare = {kind: [s for s in self.found.info.streams if _kind(s) == kind] for kind in ("video", "audio", "subtitle", "cover", "data")}
+        spare["video"] = [s for s in spare["video"] if s.index != self.found.info.video_index]
+        for fate in self.expected.plan.fates:
+            if fate.index is None or fate.fate not in ("copied", "converted") or fate.kind not in spare:
+                continue
+            source = self.expected.info.streams[fate.index]
+            if fate.kind == "data" and fate.fate == "converted":
+                continue  # its chapters and timecode are compared as such
+            if spare[fate.kind]:
+                pairs.append((fate, source, spare[fate.kind].pop(0)))
+            else:
+                missing.append(f"{fate.what} is missing")
+        extra = [s for kind in ("video", "audio", "subtitle", "cover") for s in spare[kind]]
+        missing += [f"the result has one {_kind(s)} stream too many ({s.codec})" for s in extra]
+        return pairs, missing
+
+    def _same_packets(self, source: StreamInfo, want: StreamPackets, got: StreamPackets) -> Iterator[str]:
+        what = describe(self.expected.info, source)
+        if want.digests != got.digests:
+            if len(want.digests) != len(got.digests):
+                yield f"{what}: {len(want.digests)} packets, {len(got.digests)} in the result"
+            else:
+                first = next(i for i, (a, b) in enumerate(zip(want.digests, got.digests, strict=True)) if a != b)
+                yield f"{what}: packet {first} has other contents"
+            return
+        if not source.is_cover:
+            yield from self._same_times(what, source, want, got)
+
+    def _same_times(self, what: str, source: StreamInfo, want: StreamPackets, got: StreamPackets) -> Iterator[str]:
+        start, found_start = self._origin
+        allowed = max(self._tick, source.time_base) + _MS / 10
+        for number, (a, b) in enumerate(zip(want.times, got.times, strict=True)):
+            late = (b * _US - found_start) - (a * _US - start)
+            if abs(late) > allowed:
+                yield f"{what}: packet {number} comes {_ms(late)} late against the picture"
+                return
+
+    def _converted(self, fate: StreamFate, source: StreamInfo, target: StreamInfo) -> Iterator[str]:
+        if target.codec != fate.to:
+            yield f"{fate.what} became {target.codec}, not {fate.to}"
+        elif fate.kind == "subtitle":
+            yield from self._same_cues(fate, source, target)
+        elif fate.kind == "audio":
+            yield from self._same_extent(fate, source, target)
+
+    def _same_cues(self, fate: StreamFate, source: StreamInfo, target: StreamInfo) -> Iterator[str]:
+        want = cut_cues(
+            read_cues(self.expected.info.path, source.index, self.expected.time_map).cues, self.expected.start, self.expected.end
+        )
+        want = one_at_a_time(want) if fate.to == "mov_text" else want
+        got = read_cues(self.found.info.path, target.index).cues
+        if len(want) != len(got):
+            yield f"{fate.what}: {len(want)} cues, {len(got)} in the result"
+            return
+        start, found_start = self._origin
+        for number, (a, b) in enumerate(zip(want, got, strict=True)):
+            late = max((b.start - found_start - (a.start - start), b.end - found_start - (a.end - start)), key=abs)
+            if abs(late) > 2 * self._tick:
+                yield f"{fate.what}: cue {number} is {_ms(late)} late against the picture"
+                return
+            if _words(a) != _words(b):
+                yield f"{fate.what}: cue {number} reads {_words(b)!r}, not {_words(a)!r}"
+                return
+
+    def _same_extent(self, fate: StreamFate, source: StreamInfo, target: StreamInfo) -> Iterator[str]:
+        """Audio made anew begins and ends with the old, but for the lead-in and padding of codecs."""
+        want = read_packets(self.expected.info.path, {source.index: "pcm_any"}, _Placing(self.expected))[source.index]
+        got = read_packets(self.found.info.path, {target.index: "pcm_any"})[target.index]
+        start, found_start = self._origin
+        for word, a, b in (("begins", want.first, got.first), ("ends", want.last_end, got.last_end)):
+            if (a is None) != (b is None):
+                yield f"{fate.what}: the result has {'no' if b is None else 'unexpected'} sound"
+                return
+            if a is not None and b is not None and abs(late := b - found_start - (a - start)) > LEAD_IN:
+                yield f"{fate.what}: {word} {_ms(late)} late"
+
+    def _same_tags(self, source: StreamInfo, target: StreamInfo) -> Iterator[str]:
+        container = self.expected.plan.container
+        what = describe(self.expected.info, source)
+        if source.is_cover:
+            return
+        kept = kept_tags(source.metadata, container, of_stream=True)
+        if not same_language(tag_of(kept, "language"), tag_of(target.metadata, "language")):
+            yield f"{what}: language is {tag_of(target.metadata, 'language')}, not {tag_of(kept, 'language')}"
+        title, found_title = tag_of(kept, "title"), tag_of(target.metadata, "title") or tag_of(target.metadata, "name")
+        if (title or "") != (found_title or ""):
+            yield f"{what}: title is {found_title!r}, not {title!r}"
+        marks = kept_disposition(source.disposition, container)
+        if marks & ~target.disposition:
+            yield f"{what}: lost the mark {_marks(marks & ~target.disposition)}"
+        added = target.disposition & ~source.disposition & ~_IMPLIED.get(marks & (0x80 | 0x100), 0) & ~DISPOSITIONS["default"]
+        if added & _KNOWN_MARKS:
+            yield f"{what}: was given the mark {_marks(added)}"
+
+    def details(self) -> Iterator[str]:
+        """Chapters, attachments, the file's tags, and the picture's own."""
+        want, got = self.expected.info, self.found.info
+        yield from self._same_tags(want.video, got.video)
+        dropped = {fate.kind for fate in self.expected.plan.losses if fate.index is None}
+        if want.chapters and "chapters" not in dropped:
+            yield from self._same_chapters()
+        kept = {f.index for f in self.expected.plan.fates if f.kind == "attachment" and f.fate == "copied"}
+        if kept:
+            source = read_attachments(want.path)
+            self.counts["attachment"] = len(source)
+            yield from (f"attachment {name} is missing or differs" for name in source if self.found.attachments.get(name) != source[name])
+        for name, value in kept_tags(want.metadata, self.expected.plan.container, of_stream=False).items():
+            if not _tag_equal(name, value, self.found.info):
+                yield f"tag {name} is {tag_of(got.metadata, name.lower())!r}, not {value!r}"
+
+    def _same_chapters(self) -> Iterator[str]:
+        low, high = self.expected.start, self.expected.end
+        start, found_start = self._origin
+        want = []
+        for chapter in self.expected.info.chapters:
+            begin, end = (self.expected.time_map.seconds_of(time) for time in (chapter.start, chapter.end))
+            begin, end = begin if low is None else max(begin, low), end if high is None else min(end, high)
+            if begin < end or chapter.start == chapter.end:
+                want.append((begin, end, tag_of(chapter.metadata, "title")))
+        got = [(c.start, c.end, tag_of(c.metadata, "title")) for c in self.found.info.chapters]
+        self.counts["chapter"] = len(want)
+        if len(want) != len(got):
+            yield f"{len(want)} chapters, {len(got)} in the result"
+            return
+        for number, (a, b) in enumerate(zip(want, got, strict=True), 1):
+            if a[2] != b[2]:
+                yield f"chapter {number} is called {b[2]!r}, not {a[2]!r}"
+            if abs((b[0] - found_start) - (a[0] - start)) > self._tick + _MS:
+                yield f"chapter {number} begins {_ms((b[0] - found_start) - (a[0] - start))} late"
+
+
+@dataclass
+class _Placing:
+    """Where a source packet belongs on the result's clock, and whether it belongs to the result at all."""
+
+    expected: Expected
+
+    def __call__(self, time: Fraction, position: int | None, duration: Fraction, index: int) -> Fraction | None:
+        stream = self.expected.info.streams[index]
+        if stream.is_cover:
+            return time
+        settled = self.expected.time_map.seconds_of(time, position)
+        start, end = self.expected.start, self.expected.end
+        if end is not None and settled >= end:
+            return None
+        if start is not None and settled < start:
+            reaches = stream.kind == "subtitle" and settled + duration > start
+            return start if reaches else None
+        return settled
+
+
+_KNOWN_MARKS: Final = sum(DISPOSITIONS.values())
+# MP4 says captions with hearing_impaired, and descriptions with visual_impaired.
+_IMPLIED: Final[dict[int, int]] = {0x80: 0x10000, 0x100: 0x20000, 0x180: 0x30000}
+
+
+def _kind(stream: StreamInfo) -> str:
+    return "cover" if stream.is_cover else stream.kind
+
+
+def _marks(flags: int) -> str:
+    return ", ".join(name for name, flag in DISPOSITIONS.items() if flags & flag)
+
+
+def _turn(matrix: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """The part of a display matrix that turns and mirrors; the identity is none, its translation is the player's affair."""
+    turn = tuple(matrix[i] for i in (0, 1, 3, 4)) if matrix else None
+    return None if turn == (65536, 0, 0, 65536) else turn
+
+
+def _words(cue: Cue) -> str:
+    return " ".join(cue.words.split())
+
+
+def _ms(seconds: Fraction) -> str:
+    return f"{float(seconds) * 1000:+.2f} ms"
+
+
+def _plural(kind: str, number: int) -> str:
+    return kind if kind in ("audio", "video", "data") or number == 1 else f"{kind}s"
+
+
+def _tag_equal(name: str, value: str, found: VideoInfo) -> bool:
+    """Whether a tag came through. MP4 moves the timecode to a track, and writes locations with four decimals."""
+    values = [tag_of(found.metadata, name.lower()), *(tag_of(s.metadata, name.lower()) for s in found.streams)]
+    if name.lower().startswith("location"):
+        return any(other is not None and other[:4] == value[:4] for other in values)
+    if name.lower() == "creation_time":
+        return any(other is not None and _digits(other) == _digits(value) for other in values)
+    return value in values
+
+
+def _digits(time: str) -> str:
+    """A date and time to the second, however it is written."""
+    return "".join(character for character in time if character.isdigit())[:14]
