@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from a2n_video import __version__
 from a2n_video.errors import A2NVideoError, OptionError, exit_code
+from a2n_video.job.stops import Stops, exit_code_of_stop
 from a2n_video.options import JobOptions
 
 PROG: Final = "a2n-video"
@@ -65,6 +66,16 @@ OPTIONS: Final[tuple[tuple[str, tuple[str, ...], dict[str, Any]], ...]] = (
     ("time", ("--end",), {"type": seconds, "metavar": "TIME", "help": "up to here"}),
     ("time", ("--frames",), {"type": int, "metavar": "N", "help": "stop after N frames; sound is cut at the same time"}),
     ("job", ("--overwrite",), {"action": "store_true", "help": "replace an output that exists"}),
+    ("job", ("--restart",), {"action": "store_true", "help": "begin anew instead of going on with a stopped job"}),
+    ("job", ("--no-resume",), {"dest": "resume", "action": "store_false", "help": "begin anew, and keep nothing if this run is stopped"}),
+    (
+        "job",
+        ("--segment-frames",),
+        {"type": int, "metavar": "N", "help": "frames a stop can cost (default: two minutes of work)"},
+    ),
+    ("job", ("--max-errors",), {"type": int, "metavar": "N", "help": "give up after more than N decode errors (default: never)"}),
+    ("job", ("--fail-on-damage",), {"action": "store_true", "help": "give up at the first sign of a damaged source"}),
+    ("job", ("--max-pixels",), {"type": int, "metavar": "N", "help": "refuse sources with larger pictures (default 8192*4320)"}),
 )
 
 
@@ -107,17 +118,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; every expected error is one line on stderr."""
     os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 talks to stderr by itself
     arguments = parser().parse_args(argv)
-    try:
-        return _dispatch(arguments)
-    except (A2NVideoError, KeyboardInterrupt) as error:
-        if arguments.verbose and not isinstance(error, KeyboardInterrupt):
-            raise
-        message = "stopped" if isinstance(error, KeyboardInterrupt) else " ".join(str(error).split())
-        print(f"{PROG}: {message}", file=sys.stderr)
-        return exit_code(error)
+    with Stops() as stops:
+        try:
+            return _dispatch(arguments, stops)
+        except KeyboardInterrupt as error:
+            print(f"{PROG}: stopped; the same command goes on from here", file=sys.stderr)
+            return exit_code_of_stop(error)
+        except A2NVideoError as error:
+            if arguments.verbose:
+                raise
+            print(f"{PROG}: {' '.join(str(error).split())}", file=sys.stderr)
+            return exit_code(error)
 
 
-def _dispatch(arguments: argparse.Namespace) -> int:
+def _dispatch(arguments: argparse.Namespace, stops: Stops) -> int:
     if arguments.list_models:
         return _list_models()
     if arguments.list_devices:
@@ -125,10 +139,10 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     if len(arguments.files) != 2:
         raise OptionError(f"an input and an output are needed ({len(arguments.files)} came); see {PROG} --help")
     source, dest = arguments.files
-    return _one(source, dest, arguments)
+    return _one(source, dest, arguments, stops)
 
 
-def _one(source: Path, dest: Path, arguments: argparse.Namespace) -> int:
+def _one(source: Path, dest: Path, arguments: argparse.Namespace, stops: Stops) -> int:
     from a2n_video.job.plan import prepare
     from a2n_video.job.report import describe
     from a2n_video.job.run import run
@@ -140,7 +154,7 @@ def _one(source: Path, dest: Path, arguments: argparse.Namespace) -> int:
     if not arguments.quiet:
         print(describe(plan), file=sys.stderr)
     with _Bar(plan.frames, show=not arguments.quiet and sys.stderr.isatty()) as bar:
-        result = run(plan, on_progress=bar.update)
+        result = run(plan, on_progress=bar.update, check=stops.check)
     if not arguments.quiet:
         print(result.summary, file=sys.stderr)
     return result.exit_code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from a2n_video.frames import native_frame
+from a2n_video.frames import color_of_frame, native_frame, tag_frame
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import open_decoder, probe
 from a2n_video.io.source import open_source, video_stream
@@ -25,15 +26,26 @@ _PREROLL_S = 10
 
 @dataclass
 class Damage:
-    """What went wrong while decoding, counted by the reader's thread; read it once the reader has ended."""
+    """What went wrong while decoding: for each error the settled pts it lies at and what it was; `repeated` frames stood in for lost ones.
 
-    errors: int = 0
-    first: str | None = None  # where and what the first error was
-    notes: list[str] = field(default_factory=list)
+    The reader's thread writes, any thread may read.
+    """
 
-    def add(self, where: str, error: Exception) -> None:
-        self.errors += 1
+    at: list[int] = field(default_factory=list)
+    first: str | None = None
+    repeated: int = 0
+
+    @property
+    def errors(self) -> int:
+        return len(self.at)
+
+    def add(self, pts: int, where: str, error: object) -> None:
+        self.at.append(pts)
         self.first = self.first or f"{where}: {error}"
+
+    def between(self, start_pts: int | None, end_pts: int | None) -> int:
+        """How many errors lie in [start, end); None means open."""
+        return sum((start_pts is None or pts >= start_pts) and (end_pts is None or pts < end_pts) for pts in list(self.at))
 
 
 class VideoReader:
@@ -62,6 +74,7 @@ class VideoReader:
         self._frames = frames
         self._threads = threads
         self._container: InputContainer | None = None
+        self._at = self._first_pts  # where on the settled clock decoding is: the last frame's pts
 
     def __enter__(self) -> Self:
         return self
@@ -107,14 +120,41 @@ class VideoReader:
                 try:
                     yield from decoder.decode(packet if packet.size else None)
                 except av.FFmpegError as error:
-                    self.damage.add(f"packet at pts {packet.pts}", error)
+                    self.damage.add(self._at, f"packet at pts {packet.pts}", error.strerror)
         except av.FFmpegError as error:
-            self.damage.add("reading packets", error)
+            self.damage.add(self._at, "reading packets", error.strerror)
 
     def _settled(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+        """Frames on the settled clock; once there was an error, the last good frame stands in at every time that has lost its own."""
         clock = self.time_map.clock()
+        last: av.VideoFrame | None = None
         for raw in frames:
             frame = native_frame(raw)
-            frame.pts = clock.settle(raw.pts, raw.dts)
+            frame.pts = self._at = clock.settle(raw.pts, raw.dts)
             frame.time_base = self.time_map.time_base
+            if raw.is_corrupt:
+                self.damage.add(self._at, f"frame at pts {raw.pts}", "decoded with errors")
+            if last is not None:
+                yield from self._stand_ins(last, frame.pts)
             yield frame
+            last = frame
+        if last is not None:
+            yield from self._stand_ins(last, self.time_map.end_pts)
+
+    def _stand_ins(self, last: av.VideoFrame, end_pts: int) -> Iterator[av.VideoFrame]:
+        if not self.damage.errors or last.pts is None:
+            return
+        times = self.time_map.times
+        for pts in times[bisect_right(times, last.pts) : bisect_left(times, end_pts)]:
+            self.damage.repeated += 1
+            yield repeated_frame(last, pts)
+
+
+def repeated_frame(frame: av.VideoFrame, pts: int) -> av.VideoFrame:
+    """A copy of a native frame at another time."""
+    copy = av.VideoFrame(frame.width, frame.height, frame.format.name)
+    for target, source in zip(copy.planes, frame.planes, strict=True):
+        target.update(bytes(source))
+    tag_frame(copy, color_of_frame(frame))
+    copy.pts, copy.time_base = pts, frame.time_base
+    return copy

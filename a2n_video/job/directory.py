@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from a2n_video.errors import JobConflictError, OutputError
-from a2n_video.io.outfile import output_error, sync_directory
+from a2n_video.io.outfile import output_error, sha256_of, sync_directory
+from a2n_video.job.journal import whole_lines
 
 try:
     import fcntl
@@ -61,12 +62,23 @@ class JobDirectory:
         except FileNotFoundError:
             return False
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is worth coming back for: no journal, or one without a line."""
+        return not self.journal.exists() or not self.journal.stat().st_size
+
     def clear(self) -> None:
         """Remove all but the lock: the job begins anew."""
         for entry in self.path.iterdir():
             if entry.name != LOCK:
                 entry.unlink()
         sync_directory(self.path)
+
+    def clear_segments(self) -> None:
+        """Remove all but lock and journal: what no journal vouches for."""
+        for entry in self.path.iterdir():
+            if entry.name not in (LOCK, JOURNAL):
+                entry.unlink()
 
     def remove(self) -> None:
         """Remove the folder, lock and all: the job is over."""
@@ -85,3 +97,13 @@ def job_path(dest: Path) -> Path:
         digest = hashlib.sha256(name).hexdigest()[:16]
         name = os.fsencode(os.fsdecode(name[:200])) + f"~{digest}.a2n".encode()
     return dest.with_name(os.fsdecode(name))
+
+
+def result_stands(dest: Path) -> bool:
+    """Whether an existing output is what its own job folder says it put there: a run was stopped before it removed the folder."""
+    try:
+        entries = [entry for _, entry in whole_lines((job_path(dest) / JOURNAL).read_bytes())]
+        results = [entry["values"] for entry in entries if entry["kind"] == "result"]
+        return bool(results) and results[-1]["size"] == dest.stat().st_size and results[-1]["sha256"] == sha256_of(dest)
+    except OSError:
+        return False

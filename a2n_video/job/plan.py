@@ -13,13 +13,15 @@ from a2n_video.errors import OptionError, OutputError, OutputExistsError
 from a2n_video.io.joining import segment_container
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import probe
+from a2n_video.io.whole import cut_short
 from a2n_video.io.writer import EncoderSettings, check_container, check_encoder, pix_fmts_of
+from a2n_video.job.directory import result_stands
 from a2n_video.media.encoders import default_codec, encoded_pix_fmt, encoder_options
 from a2n_video.media.index import TimeMap
 from a2n_video.media.info import VideoInfo
 from a2n_video.media.pixfmt import plane_format
 from a2n_video.media.streams import Container, StreamPlan, container_of, plan_streams
-from a2n_video.options import ExecutionPlan, JobOptions
+from a2n_video.options import Execution, ExecutionPlan, JobOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,7 @@ class JobPlan:
     geometry: Geometry
     execution: ExecutionPlan
     encoder: EncoderSettings
+    cut_short: str | None = None  # how the source ends before its time, where it does
 
     @property
     def frames(self) -> int:
@@ -50,8 +53,9 @@ def prepare(source: Path, dest: Path, options: JobOptions) -> JobPlan:
     container = container_of(dest)
     _check_options(options)
     info = probe(source, options.execution.max_pixels)
-    check_paths(source, dest, overwrite=options.execution.overwrite)
-    time_map = scan(source, info, fps=options.fidelity.fps).time_map
+    check_paths(source, dest, overwrite=options.execution.overwrite or _only_to_tidy_up(dest, options.execution))
+    scanned = scan(source, info, fps=options.fidelity.fps)
+    time_map = scanned.time_map
     encoder, geometry = _picture(info, time_map.time_base, container, options)
     return JobPlan(
         source=source,
@@ -63,6 +67,7 @@ def prepare(source: Path, dest: Path, options: JobOptions) -> JobPlan:
         geometry=geometry,
         execution=resolve_plan(options.model, geometry),
         encoder=encoder,
+        cut_short=cut_short(source) or scanned.error,
     )
 
 
@@ -79,6 +84,11 @@ def check_paths(source: Path, dest: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{dest}: there is no folder {folder}; make it first")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"{dest}: no permission to write in {folder}")
+
+
+def _only_to_tidy_up(dest: Path, execution: Execution) -> bool:
+    """Whether the output is this very job's, put in place by a run that was stopped before it had tidied up."""
+    return execution.resume and not execution.restart and result_stands(dest)
 
 
 def _check_options(options: JobOptions) -> None:

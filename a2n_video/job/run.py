@@ -2,51 +2,77 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Callable
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from a2n_video.errors import IncompleteSourceError, JobConflictError
+from a2n_video.io.convert import converted_streams
 from a2n_video.io.outfile import OutFile, publish
-from a2n_video.io.reader import Damage, VideoReader
 from a2n_video.io.remux import RemuxJob, remux
-from a2n_video.io.writer import VideoWriter
+from a2n_video.job.directory import JobDirectory, result_stands
+from a2n_video.job.encode import Progress, SegmentMaker
+from a2n_video.job.journal import Journal, ResultRecord, SegmentRecord
 from a2n_video.job.plan import JobPlan, prepare
-from a2n_video.job.prefetch import prefetch
-from a2n_video.options import JobOptions
-from a2n_video.upscaler import Upscaler
+from a2n_video.job.resume import resumed
+from a2n_video.job.segments import segment_files
+from a2n_video.options import Execution, JobOptions
 
-Progress = Callable[[int], None]  # frames encoded so far
 
-_DEPTH = 4
+@dataclass(frozen=True, kw_only=True)
+class DamageReport:
+    """What was wrong with the source: decode errors, frames that stood in for lost ones in this run, the first error, a file cut short."""
+
+    errors: int = 0
+    repeated: int = 0
+    first: str | None = None
+    cut_short: str | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.errors or self.cut_short)
+
+    @property
+    def lines(self) -> list[str]:
+        """For people."""
+        found = []
+        if self.errors:
+            where = f", the first at {self.first}" if self.first else ""
+            found.append(f"damaged source: {self.errors} decode errors{where}; {self.repeated} frames repeated in place of lost ones")
+        if self.cut_short:
+            found.append(f"incomplete source: {self.cut_short}")
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
 class UpscaleResult:
-    """What a finished job made. `verified` is the verification's one line; `damage` tells of a source that was not whole."""
+    """What a finished job made. `verified` is the verification's one line; `damage` tells of a source that was not whole.
+
+    `resumed_frames` were encoded by earlier runs of the same job.
+    """
 
     path: Path
     frames: int
     seconds: float
     verified: str
-    damage: Damage
+    damage: DamageReport = field(default_factory=DamageReport)
+    resumed_frames: int = 0
     warnings: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
-        return 4 if self.damage.errors else 0
+        return 4 if self.damage else 0
 
     @property
     def summary(self) -> str:
         """Two or three lines for people."""
-        rate = self.frames / self.seconds if self.seconds else 0.0
-        lines = [*(f"note: {warning}" for warning in self.warnings)]
-        if self.damage.errors:
-            lines.append(f"damaged source: {self.damage.errors} errors, first at {self.damage.first}")
-        return "\n".join([*lines, self.verified, f"{self.path}: {self.frames} frames in {self.seconds:.1f} s ({rate:.2f} fps)"])
+        made = self.frames - self.resumed_frames
+        rate = made / self.seconds if self.seconds else 0.0
+        earlier = f", {self.resumed_frames} of them by earlier runs" if self.resumed_frames else ""
+        lines = [*(f"note: {warning}" for warning in self.warnings), *self.damage.lines, self.verified]
+        return "\n".join([*lines, f"{self.path}: {self.frames} frames{earlier} in {self.seconds:.1f} s ({rate:.2f} fps)"])
 
 
 def upscale_video(
@@ -55,63 +81,82 @@ def upscale_video(
     """Upscale a file. `changes` are fields of JobOptions by name, such as scale=2, crf=18, overwrite=True.
 
     Blocks until the result is verified and stands at `dest`; `on_progress(frames)` is called from this thread. Every error of
-    errors.py can come; `dest` is then as it was before.
+    errors.py can come; `dest` is then as it was before, and the same call goes on where this one stopped.
     """
     settled = (options or JobOptions()).with_changes(**changes)
     return run(prepare(Path(source), Path(dest), settled), on_progress)
 
 
-def run(plan: JobPlan, on_progress: Progress | None = None) -> UpscaleResult:
-    """Carry out a settled job."""
+def run(plan: JobPlan, on_progress: Progress | None = None, check: Callable[[], None] = lambda: None) -> UpscaleResult:
+    """Carry out a settled job, or what is left of it. `check` is called once a frame and may raise to stop."""
     started = time.monotonic()
-    work = plan.dest.with_name(f"{plan.dest.name}.a2n")
-    work.mkdir(exist_ok=True)
-    try:
-        segments, damage, pts = _encode(plan, work, on_progress)
-        temporary = work / f"joined{plan.dest.suffix}"
-        join(plan, segments, temporary)
-        verified = f"verified: {len(pts)} frames"
-        publish(temporary, plan.dest, overwrite=plan.options.execution.overwrite)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with _job_directory(plan) as folder, Journal.open(folder.journal) as journal:
+        plan, standing = resumed(plan, folder, journal)
+        _check_whole(plan)
+        maker = SegmentMaker(plan, folder, journal, check)
+        maker.make(standing, on_progress)
+        damage = _damage(plan, maker, journal)
+        verified = _finish(plan, folder, journal)
+        frames = sum(record.frames for record in journal.segments.values())
+        folder.remove()
     return UpscaleResult(
         path=plan.dest,
-        frames=len(pts),
+        frames=frames,
         seconds=time.monotonic() - started,
         verified=verified,
         damage=damage,
+        resumed_frames=sum(record.frames for record in standing.values()),
         warnings=plan.time_map.warnings,
     )
 
 
-def _encode(plan: JobPlan, work: Path, on_progress: Progress | None) -> tuple[list[Path], Damage, list[int]]:
-    """The pipeline: one thread decodes, one packs for the engine and unpacks, this one encodes."""
-    path = work / "00000.seg"
-    pts: list[int] = []
-    with (
-        Upscaler.from_options(plan.options.model, plan.execution, plan.geometry.layout) as upscaler,
-        VideoReader(plan.source, info=plan.info, time_map=plan.time_map) as reader,
-        OutFile(path, "segment") as file,
-        VideoWriter(file, plan.encoder) as writer,
-    ):
-        decoded = prefetch(iter(reader), _DEPTH, "decode")
-        upscaled = prefetch(upscaler.upscale_frames(decoded), _DEPTH, "upscale")
-        with closing(upscaled):
-            for frame in upscaled:
-                writer.write(frame)
-                pts.append(frame.pts)
-                if on_progress is not None:
-                    on_progress(len(pts))
-        writer.close()
-        file.finish()
-    return [path], reader.damage, pts
+@contextmanager
+def _job_directory(plan: JobPlan) -> Iterator[JobDirectory]:
+    """The job's folder, locked; emptied first for --restart and --no-resume, and with --no-resume gone again whatever happens."""
+    execution: Execution = plan.options.execution
+    with JobDirectory(plan.dest) as folder:
+        if execution.restart or not execution.resume:
+            folder.clear()
+        try:
+            yield folder
+        except JobConflictError:
+            raise
+        except BaseException:
+            if not execution.resume or folder.is_empty:
+                folder.remove()
+            raise
 
 
-def join(plan: JobPlan, segments: list[Path], dest: Path) -> None:
-    """Make the final file from finished segments and the source."""
+def _check_whole(plan: JobPlan) -> None:
+    if plan.cut_short and plan.options.execution.fail_on_damage:
+        raise IncompleteSourceError(f"{plan.source}: {plan.cut_short}; leave out --fail-on-damage to make what can be made")
+
+
+def _damage(plan: JobPlan, maker: SegmentMaker, journal: Journal) -> DamageReport:
+    return DamageReport(
+        errors=sum(record.errors for record in journal.segments.values()),
+        repeated=sum(damage.repeated for damage in maker.damage),
+        first=next((damage.first for damage in maker.damage if damage.first), None),
+        cut_short=plan.cut_short,
+    )
+
+
+def _finish(plan: JobPlan, folder: JobDirectory, journal: Journal) -> str:
+    """Join, verify and put in place; returns the verification's line."""
+    if result_stands(plan.dest):
+        return "verified before: the last run was stopped once the result was in place"
+    digest, size = join(plan, folder, journal.segments)
+    verified = f"verified: {sum(record.frames for record in journal.segments.values())} frames"
+    journal.add_result(ResultRecord(size=size, sha256=digest))
+    publish(folder.result, plan.dest, overwrite=plan.options.execution.overwrite)
+    return verified
+
+
+def join(plan: JobPlan, folder: JobDirectory, segments: dict[int, SegmentRecord]) -> tuple[str, int]:
+    """Make the final file from finished segments and the source, in the job's folder; its sha256 and size."""
     time_range = plan.options.time
     job = RemuxJob(
-        segments=tuple(segments),
+        segments=segment_files(folder.path, segments),
         info=plan.info,
         plan=plan.streams,
         time_map=plan.time_map,
@@ -123,6 +168,6 @@ def join(plan: JobPlan, segments: list[Path], dest: Path) -> None:
         sar=plan.info.sar,
         display_matrix=plan.info.display_matrix,
     )
-    with OutFile(dest) as file:
-        remux(job, file)
-        file.finish()
+    with OutFile(folder.result) as file:
+        remux(job, file, converted_streams(plan.info, plan.streams, plan.time_map, job.start, job.end))
+        return file.finish(), file.size

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
-
-import av
+from typing import TYPE_CHECKING, Final, Self
 
 from a2n_video.errors import EncodeError
 from a2n_video.io.joining import scan_segment
 from a2n_video.io.outfile import OutFile, rename, sha256_of
 from a2n_video.io.writer import EncoderSettings, VideoWriter
 from a2n_video.job.journal import Journal, SegmentRecord
+
+if TYPE_CHECKING:
+    import av
 
 _WORK_S: Final = 120
 _SHORTEST, _LONGEST = 24, 300
@@ -56,7 +57,7 @@ class SegmentedWriter:
         self.folder, self.settings, self.marks, self.journal = folder, settings, marks, journal
         self.frames = 0
         self._number = first_number
-        self._end = len(marks) + 1 if end_number is None else end_number
+        self._end_number = end_number
         self._errors_between = errors_between
         self._open: _OpenSegment | None = None
 
@@ -68,6 +69,11 @@ class SegmentedWriter:
             self._open = _OpenSegment(self.folder / f"{self._number:06d}.{self.settings.container}", self.settings)
         self._open.write(frame)
         self.frames += 1
+
+    def set_marks(self, marks: Sequence[int]) -> None:
+        """Settle the marks after the first frames, all of which must lie before the first mark; nothing was entered until then."""
+        self.marks = marks
+        self._end_number = None
 
     def _reach(self, number: int) -> None:
         """End every segment before `number`."""
@@ -85,7 +91,7 @@ class SegmentedWriter:
 
     def close(self) -> None:
         """End the open segment and, as nothing more comes, all that were to follow it."""
-        self._reach(self._end)
+        self._reach(len(self.marks) + 1 if self._end_number is None else self._end_number)
 
     def abort(self) -> None:
         """Drop the open segment; finished ones stand."""

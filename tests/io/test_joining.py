@@ -8,7 +8,6 @@ from pathlib import Path
 
 import av
 import pytest
-from made import BT709, decoded, frames, make_source, settings
 
 from a2n_video.errors import EncodeError
 from a2n_video.io.joining import check_joinable, joined_packets, scan_segment, segment_container
@@ -18,6 +17,7 @@ from a2n_video.io.remux import RemuxJob, remux
 from a2n_video.io.writer import VideoWriter
 from a2n_video.media.index import PacketTime, TimeMap, build_time_map
 from a2n_video.media.streams import StreamFate, StreamPlan
+from tests.made import BT709, decoded, frames, make_source, settings
 
 CODECS = ["libx264", "libx265", "libsvtav1", "libvpx-vp9", "ffv1"]
 # ffv1 has no tag in mp4; prores shows that segments in mov join as well.

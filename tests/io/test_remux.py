@@ -10,7 +10,6 @@ from typing import Any
 
 import av
 import pytest
-from made import BT709, decoded, frames, make_source, packets, settings
 
 from a2n_video.errors import OutputError
 from a2n_video.io.faults import listening
@@ -21,6 +20,7 @@ from a2n_video.io.remux import RemuxJob, RemuxResult, remux
 from a2n_video.io.writer import VideoWriter
 from a2n_video.media.index import PacketTime, build_time_map
 from a2n_video.media.streams import StreamFate, StreamPlan
+from tests.made import BT709, decoded, frames, make_source, packets, settings
 
 MS = Fraction(1, 1000)
 FONT = bytes(range(256)) * 40

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from made import decoded, frames
-from made import settings as encoder
 
 from a2n_video.errors import EncodeError, OutputError
 from a2n_video.io.faults import listening
 from a2n_video.job.journal import Journal, SegmentRecord
 from a2n_video.job.segments import SegmentedWriter, Stretch, missing_stretches, segment_files, segment_length, standing_segments
+from tests.made import decoded, frames
+from tests.made import settings as encoder
 
 BASE = Fraction(1, 1000)
 PTS = [40 * n for n in range(25)]

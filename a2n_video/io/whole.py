@@ -1,0 +1,100 @@
+"""Whether a file is all there, by what its own structure says: FFmpeg reads a file that was cut off to its end without an error."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO, Final
+
+_EBML_SEGMENT: Final = 0x18538067
+_TS_PACKETS: Final = (188, 192, 204)  # plain, with time codes (m2ts), with error correction
+_TS_SYNC: Final = 0x47
+
+
+def cut_short(path: Path) -> str | None:
+    """How a file ends before its own structure does, as words for people; None where it is whole or its format does not say.
+
+    Knows MP4 and MOV (boxes), Matroska and WebM (the segment's size), AVI and WAV (RIFF chunks), MPEG-TS (whole packets).
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(1024)
+        for matches, missing in _FORMATS:
+            if matches(head):
+                lost = missing(file, size)
+                return f"the file is cut short: {lost} bytes are missing" if lost > 0 else None
+    return None
+
+
+def _mp4_missing(file: BinaryIO, size: int) -> int:
+    start = 0
+    while start + 8 <= size:
+        file.seek(start)
+        header = file.read(16)
+        length = struct.unpack(">I", header[:4])[0]
+        if length == 1 and len(header) == 16:
+            length = struct.unpack(">Q", header[8:])[0]
+        if length < 8:  # 0: up to the end of the file
+            return 0
+        start += length
+    return max(0, start - size) or (8 - (size - start) if start < size else 0)
+
+
+def _matroska_missing(file: BinaryIO, size: int) -> int:
+    """EBML: an id and a length in front of each element (RFC 8794, 5 and 6); all ones means unknown length."""
+    file.seek(0)
+    while True:
+        name, _ = _vint(file, keep_marker=True)
+        length, unknown = _vint(file, keep_marker=False)
+        if name is None or length is None or unknown:
+            return 0
+        if name == _EBML_SEGMENT:
+            return max(0, file.tell() + length - size)
+        file.seek(length, 1)
+
+
+def _vint(file: BinaryIO, *, keep_marker: bool) -> tuple[int | None, bool]:
+    first = file.read(1)
+    if not first or not first[0]:
+        return None, False
+    more = 8 - first[0].bit_length()
+    rest = file.read(more)
+    if len(rest) < more:
+        return None, False
+    value = int.from_bytes(first + rest)
+    marker = 1 << (7 * (more + 1))
+    return (value if keep_marker else value - marker), value == 2 * marker - 1
+
+
+def _riff_missing(file: BinaryIO, size: int) -> int:
+    start = 0
+    while start + 12 <= size:  # OpenDML files are several RIFF chunks in a row
+        file.seek(start)
+        name, length = struct.unpack("<4sI", file.read(8))
+        if name != b"RIFF" or length == 0xFFFFFFFF:
+            return 0
+        start += 8 + length + length % 2
+    return max(0, start - size - 1)  # the last pad byte is often left out
+
+
+def _ts_missing(file: BinaryIO, size: int) -> int:
+    file.seek(0)
+    head = file.read(1024)
+    packet = next(n for n in _TS_PACKETS if _is_ts_of(head, n))
+    return -size % packet
+
+
+def _is_ts_of(head: bytes, packet: int) -> bool:
+    start = 4 if packet == 192 else 0
+    places = range(start, len(head), packet)
+    return len(places) > 2 and all(head[place] == _TS_SYNC for place in places)
+
+
+_Check = tuple[Callable[[bytes], bool], Callable[[BinaryIO, int], int]]
+_FORMATS: Final[tuple[_Check, ...]] = (
+    (lambda head: head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"), _mp4_missing),
+    (lambda head: head[:4] == b"\x1a\x45\xdf\xa3", _matroska_missing),
+    (lambda head: head[:4] == b"RIFF", _riff_missing),
+    (lambda head: any(_is_ts_of(head, packet) for packet in _TS_PACKETS), _ts_missing),
+)
