@@ -5,6 +5,7 @@ Whole frames only: what does not fit goes to torch in strips, decided by size be
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 
 def _openvino() -> Any:
+    # Imported plainly, OpenVINO starts threads and child processes that report its use over the network. Without the reporting
+    # package it takes its own silent stub.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         import openvino
     except ImportError as error:

@@ -9,7 +9,7 @@ from typing import Final
 
 from a2n_video.engine.protocol import Engine, Geometry
 from a2n_video.errors import DeviceError, MissingDependencyError, OptionError, WeightsError
-from a2n_video.net.catalog import NEAREST, find_model, resolve_model, weights_sha256
+from a2n_video.net.catalog import NEAREST, SCALES, find_model, resolve_model, weights_sha256
 from a2n_video.options import ExecutionPlan, ModelOptions
 
 ACCELERATORS: Final = ("cuda", "xpu")
@@ -118,6 +118,8 @@ def open_engine(plan: ExecutionPlan, geometry: Geometry) -> Engine:
 
 
 def _check_numbers(options: ModelOptions) -> None:
+    if options.scale not in SCALES:
+        raise OptionError(f"--scale {options.scale}: the scale is 2, 3 or 4")
     for name in ("batch_size", "threads"):
         value = getattr(options, name)
         if value is not None and value < 1:

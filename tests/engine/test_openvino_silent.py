@@ -1,0 +1,22 @@
+"""OpenVINO reports nothing: no thread, no child process, no connection of its telemetry."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+def test_no_thread_is_left_by_the_import_or_a_conversion() -> None:
+    pytest.importorskip("openvino")
+    code = (
+        "import threading, sys\n"
+        "from a2n_video.engine.openvino import converted\n"
+        "from a2n_video.net.fuse import fuse\n"
+        "from a2n_video.net.model import A2N, A2NConfig\n"
+        "converted(fuse(A2N(A2NConfig(n_features=8, n_blocks=1))), (-1, 3, 8, 8))\n"
+        "assert sys.modules['openvino_telemetry'] is None\n"
+        "sys.exit(threading.active_count() - 1)\n"
+    )
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False).returncode == 0

@@ -1,0 +1,175 @@
+"""The Python face: any kind of frame in, the same kind out; lazy, ordered, endless; nothing left behind."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from a2n_video import Upscaler, upscale_frames
+from a2n_video.errors import OptionError, UnknownModelError, WeightsError
+from tests.conftest import ROOT
+
+
+def arrays(count: int, dtype: type = np.uint8, size: tuple[int, int] = (12, 16)) -> list[np.ndarray]:
+    random = np.random.default_rng(1)
+    return [random.integers(0, np.iinfo(dtype).max, (*size, 3), endpoint=True).astype(dtype) for _ in range(count)]
+
+
+def repeated(frame: np.ndarray, scale: int = 2) -> np.ndarray:
+    return frame.repeat(scale, 0).repeat(scale, 1)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_arrays_come_out_as_arrays_in_order(dtype: type, scale: int) -> None:
+    frames = arrays(7, dtype)
+    results = list(upscale_frames(frames, model="nearest", scale=scale))
+    assert len(results) == 7
+    for frame, result in zip(frames, results, strict=True):
+        assert result.dtype == dtype
+        np.testing.assert_array_equal(result, repeated(frame, scale))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float16, torch.bfloat16])
+def test_tensors_come_out_as_tensors(dtype: torch.dtype) -> None:
+    frame = torch.from_numpy(arrays(1)[0]).permute(2, 0, 1)
+    given = frame if dtype == torch.uint8 else (frame.float() / 255).to(dtype)
+    (result,) = upscale_frames([given], model="nearest")
+    assert result.dtype == dtype
+    assert torch.equal(result, given.repeat_interleave(2, 1).repeat_interleave(2, 2))
+
+
+def test_video_frames_keep_time_and_tags() -> None:
+    frames = []
+    for number in range(5):
+        frame = av.VideoFrame.from_ndarray(arrays(1)[0] // 2 + number * 20, "rgb24").reformat(format="yuv420p10le")
+        frame.pts, frame.time_base = number * 7, Fraction(1, 90000)
+        frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc, frame.chroma_location = 9, 1, 9, 16, 3
+        frames.append(frame)
+    results = list(upscale_frames(frames, model="nearest"))
+    assert [frame.pts for frame in results] == [0, 7, 14, 21, 28]
+    for frame in results:
+        assert (frame.width, frame.height, frame.format.name, frame.time_base) == (32, 24, "yuv420p10le", Fraction(1, 90000))
+        assert (frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc, frame.chroma_location) == (9, 1, 9, 16, 3)
+
+
+def test_lazy_and_endless() -> None:
+    taken = itertools.count()
+    drawn = []
+
+    def endless() -> Iterator[np.ndarray]:
+        for number in taken:
+            drawn.append(number)
+            yield np.full((12, 16, 3), number % 256, np.uint8)
+
+    results = upscale_frames(endless(), model="nearest", batch_size=2)
+    assert drawn == []
+    for number in range(20):
+        assert next(results)[0, 0, 0] == number
+        assert len(drawn) <= number + 2 * 3 + 2
+    results.close()
+
+
+def test_closing_early_leaves_no_thread() -> None:
+    before = threading.active_count()
+    for model in ("nearest", "a2n"):
+        results = upscale_frames(iter(arrays(30)), model=model, device="cpu", dtype="float32", batch_size=2)
+        next(results)
+        results.close()
+    assert threading.active_count() == before
+
+
+def test_the_callers_buffer_may_be_reused() -> None:
+    buffer = np.zeros((12, 16, 3), np.uint8)
+
+    def loop() -> Iterator[np.ndarray]:
+        for number in range(9):
+            buffer[...] = number
+            yield buffer
+
+    assert [int(frame[0, 0, 0]) for frame in upscale_frames(loop(), model="nearest", batch_size=4)] == list(range(9))
+
+
+def test_a_repeated_frame_is_not_computed_again() -> None:
+    a, b = arrays(2)
+    given = [a, a, a, b, b, a]
+    with Upscaler("nearest", batch_size=1) as upscaler:
+        results = list(upscaler.upscale_frames(given))
+        assert upscaler.repeated == 3
+        assert upscaler.stats().frames == 3
+    for frame, result in zip(given, results, strict=True):
+        np.testing.assert_array_equal(result, repeated(frame))
+    results[0][...] = 0
+    np.testing.assert_array_equal(results[1], repeated(a))
+
+
+def test_sizes_may_change_on_the_way() -> None:
+    frames = [*arrays(3), *arrays(2, size=(7, 9)), *arrays(1)]
+    shapes = [frame.shape for frame in upscale_frames(frames, model="nearest", batch_size=2)]
+    assert shapes == [(24, 32, 3)] * 3 + [(14, 18, 3)] * 2 + [(24, 32, 3)]
+
+
+@pytest.mark.parametrize(
+    ("frame", "error", "told"),
+    [
+        (np.zeros((4, 4), np.uint8), ValueError, r"\(4, 4\)"),
+        (np.zeros((4, 4, 4), np.uint8), ValueError, "height, width, 3"),
+        (np.zeros((4, 4, 3), np.float64), ValueError, "float64"),
+        (torch.zeros(4, 4, 3), ValueError, r"\(3, h, w\)"),
+        (torch.zeros(3, 4, 4, dtype=torch.int32), ValueError, "int32"),
+        ("frame.png", TypeError, "str"),
+    ],
+)
+def test_what_does_not_fit_is_said(frame: object, error: type[Exception], told: str) -> None:
+    with pytest.raises(error, match=told):
+        list(upscale_frames([frame], model="nearest"))  # type: ignore[type-var]
+
+
+def test_models_and_options_that_do_not_fit(tmp_path: Path) -> None:
+    frames = arrays(1)
+    with pytest.raises(UnknownModelError, match="a2n"):
+        list(upscale_frames(frames, model="a3n"))
+    with pytest.raises(OptionError):
+        list(upscale_frames(frames, model="nearest", scale=7))
+    (tmp_path / "w.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(WeightsError, match=r"w\.safetensors"):
+        list(upscale_frames(frames, weights=str(tmp_path / "w.safetensors")))
+
+
+def test_a_batch_tensor_through_the_network() -> None:
+    batch = torch.rand(3, 3, 10, 14, generator=torch.Generator().manual_seed(1))
+    with Upscaler("a2n", scale=2, device="cpu", dtype="float32") as upscaler:
+        result = upscaler(batch)
+    assert result.shape == (3, 3, 20, 28)
+    assert result.dtype == torch.float32
+    bilinear = torch.nn.functional.interpolate(batch, scale_factor=2, mode="bilinear")
+    assert (result - bilinear).abs().mean() < 0.2
+
+
+@pytest.mark.parametrize("script", ["upscale_file.py", "upscale_arrays.py", "upscale_image.py"])
+def test_examples_run(script: str, tmp_path: Path) -> None:
+    picture = tmp_path / "in.png"
+    av.VideoFrame.from_ndarray(arrays(1)[0], "rgb24").save(str(picture))
+    arguments = {
+        "upscale_file.py": [str(ROOT / "examples/clip.mp4"), str(tmp_path / "out.mp4"), "nearest"],
+        "upscale_arrays.py": ["nearest"],
+        "upscale_image.py": [str(picture), str(tmp_path / "out.png"), "nearest"],
+    }[script]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / script), *arguments], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    told = {"upscale_file.py": done.stderr, "upscale_arrays.py": done.stdout, "upscale_image.py": done.stdout}[script]
+    assert {"upscale_file.py": "75 frames", "upscale_arrays.py": "4 (180, 320, 3) uint8", "upscale_image.py": "16x12 -> 32x24"}[
+        script
+    ] in told
