@@ -19,6 +19,7 @@ from a2n_video.job.journal import Journal, ResultRecord, SegmentRecord
 from a2n_video.job.plan import JobPlan, prepare
 from a2n_video.job.resume import resumed
 from a2n_video.job.segments import segment_files
+from a2n_video.job.verify import encoded_times, expect, verify
 from a2n_video.options import Execution, JobOptions
 
 
@@ -146,7 +147,9 @@ def _finish(plan: JobPlan, folder: JobDirectory, journal: Journal) -> str:
     if result_stands(plan.dest):
         return "verified before: the last run was stopped once the result was in place"
     digest, size = join(plan, folder, journal.segments)
-    verified = f"verified: {sum(record.frames for record in journal.segments.values())} frames"
+    times = encoded_times(segment_files(folder.path, journal.segments), plan.encoder.time_base)
+    encoded = sum(record.frames for record in journal.segments.values())
+    verified = verify(expect(plan, times, encoded), folder.result).line
     journal.add_result(ResultRecord(size=size, sha256=digest))
     publish(folder.result, plan.dest, overwrite=plan.options.execution.overwrite)
     return verified

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -10,6 +11,7 @@ from typing import Final
 
 from a2n_video.errors import InputError, VerificationError
 from a2n_video.io.inspect import StreamPackets, read_attachments, read_packets
+from a2n_video.io.joining import scan_segment
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import probe
 from a2n_video.io.subtitles import Cue, cut_cues, one_at_a_time, read_cues
@@ -29,15 +31,16 @@ _SHOWN: Final = 5
 class Expected:
     """What the result must be: what the run read, planned and encoded. Everything else is read anew from the source and the result.
 
-    `times` are the settled pts of all encoded frames in units of `time_map.time_base`, which is cut to the job's window; `cut_start`
-    and `cut_end` say where that window bounds the copied streams. `color`, `sar` and `display_matrix` are those of the result; None
-    for `pix_fmt` leaves the format open.
+    `times` are the settled pts of all frames in units of `time_map.time_base`, `encoded` their number as the encoder was given them.
+    `time_map` is cut to the job's window, and `cut_start` and `cut_end` say where that bounds the copied streams. `color`, `sar` and
+    `display_matrix` are those of the result; None for `pix_fmt` leaves the format open.
     """
 
     info: VideoInfo
     plan: StreamPlan
     time_map: TimeMap
     times: Sequence[int]
+    encoded: int
     width: int
     height: int
     color: ColorSpec
@@ -56,14 +59,20 @@ class Expected:
         return self.time_map.window[1] if self.cut_end else None
 
 
-def expect(plan: JobPlan, times: Sequence[int]) -> Expected:
-    """What a job's result must be: `times` are the settled pts of all frames it encoded, in order."""
+def encoded_times(segments: Sequence[Path], time_base: Fraction) -> array[int]:
+    """The pts of all frames in finished segments, in units of `time_base`, in order."""
+    return array("q", (time for path in segments for time in scan_segment(path, time_base).pts))
+
+
+def expect(plan: JobPlan, times: Sequence[int], encoded: int | None = None) -> Expected:
+    """What a job's result must be: `times` are the settled pts of its segments' frames, `encoded` how many the encoder was given."""
     target, wanted = plan.geometry.target, plan.options.time
     return Expected(
         info=plan.info,
         plan=plan.streams,
         time_map=plan.time_map,
         times=times,
+        encoded=len(times) if encoded is None else encoded,
         width=target.width,
         height=target.height,
         color=plan.encoder.color,
@@ -155,8 +164,8 @@ class _Check:
     def video(self) -> Iterator[str]:
         """Number and time of the frames."""
         want, got = self.expected.times, self.found.times
-        if len(want) != len(got):
-            yield f"{len(want)} frames were encoded, {len(got)} are in the result"
+        if len({self.expected.encoded, len(want), len(got)}) > 1:
+            yield f"{self.expected.encoded} frames were encoded, {len(got)} are in the result"
         if not want or not got:
             return
         base, found_base = self.expected.time_map.time_base, self.found.time_map.time_base
