@@ -1,0 +1,66 @@
+"""Run the command line in a process of its own that can be struck at a named point. Usage: child.py MODE POINT NTH ARGUMENTS...
+
+MODE is `kill` (SIGKILL itself there), `enospc` (raise it there), `record` (append every point to the file POINT) or `none`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def command(*arguments: str | Path, mode: str = "none", point: str | Path = "-", nth: int = 1) -> list[str]:
+    """The command that runs this file."""
+    return [sys.executable, str(Path(__file__)), mode, str(point), str(nth), *map(str, arguments)]
+
+
+def start(*arguments: str | Path, mode: str = "none", point: str | Path = "-", nth: int = 1) -> subprocess.Popen[str]:
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command(*arguments, mode=mode, point=point, nth=nth), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+    )
+
+
+def run(
+    *arguments: str | Path, mode: str = "none", point: str | Path = "-", nth: int = 1, timeout: float = 120
+) -> subprocess.CompletedProcess[str]:
+    """Run to the end; what it says is in `stdout` and `stderr`."""
+    process = start(*arguments, mode=mode, point=point, nth=nth)
+    try:
+        out, err = process.communicate(timeout=timeout)
+    finally:
+        process.kill()
+        process.wait()
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def main() -> int:
+    mode, point, nth, *arguments = sys.argv[1:]
+    seen: Counter[str] = Counter()
+
+    def hook(reached: str) -> None:
+        seen[reached] += 1
+        if mode == "record":
+            with Path(point).open("a") as file:
+                file.write(f"{reached}\n")
+        elif reached == point and seen[reached] == int(nth):
+            if mode == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    from a2n_video.cli import main as cli
+    from a2n_video.io.faults import listening
+
+    with listening(hook):
+        return cli(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
