@@ -38,7 +38,8 @@ def box(x: Array) -> Array:
 
 
 def triangle(x: Array) -> Array:
-    return np.maximum(0.0, 1 - np.abs(x))
+    weight: Array = np.maximum(0.0, 1 - np.abs(x))
+    return weight
 
 
 def lanczos3(x: Array) -> Array:
@@ -107,6 +108,6 @@ def resize_array(image: NDArray[np.floating], height: int, width: int, kernel: s
 def apply_separable(rows: NDArray[np.floating], columns: NDArray[np.floating], image: NDArray[np.floating]) -> NDArray[np.floating]:
     """rows @ image @ columns.T for an (H, W) or (H, W, C) array."""
     if image.ndim == 2:
-        return rows @ image @ columns.T
+        return np.asarray(rows @ image @ columns.T)
     planes = np.ascontiguousarray(np.moveaxis(image, -1, 0))
     return np.moveaxis(rows @ planes @ columns.T, 0, -1)

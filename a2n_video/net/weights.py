@@ -69,6 +69,10 @@ def load_model(name_or_path: str | Path, scale: int | None = None) -> A2N:
     return load_file(path, scale)
 
 
+def _names_file(path: Path) -> bool:
+    return path.is_file() or len(path.parts) > 1 or path.suffix in {".safetensors", ".pt", ".pth", ".bin"}
+
+
 def load_file(path: Path, scale: int | None = None) -> A2N:
     """A network from a weights file; see `load_model`."""
     tensors, metadata = read_tensors(path)
@@ -218,10 +222,15 @@ def stated_config(metadata: Mapping[str, str], recognised: A2NConfig, path: Path
             raise WeightsError(f"{path}: {item.name} in its config is {value!r}, expected a {type(default).__name__}")
     if not (math.isfinite(config.rgb_range) and config.rgb_range > 0 and math.isfinite(config.temperature) and config.temperature > 0):
         raise WeightsError(f"{path}: rgb_range {config.rgb_range} and temperature {config.temperature} in its config must be above 0")
-    free = {"rgb_range": recognised.rgb_range, "temperature": recognised.temperature}
-    if recognised.head == "paper" and config.scale in (2, 3) and recognised.scale == 2:
-        free["scale"] = 2
-    if replace(config, **free, n_upsample_features=recognised.n_upsample_features) != recognised:
+    alike = recognised.head == "paper" and config.scale in (2, 3) and recognised.scale == 2
+    shown = replace(
+        config,
+        scale=2 if alike else config.scale,
+        rgb_range=recognised.rgb_range,
+        temperature=recognised.temperature,
+        n_upsample_features=recognised.n_upsample_features,
+    )
+    if shown != recognised:
         raise WeightsError(f"{path}: its config and its tensors differ: stated {config}, found {recognised}")
     return config
 
@@ -256,7 +265,8 @@ def probe_error(model: A2N) -> float:
     """Root mean square distance from the true enlargement of the probe, without its edges."""
     scale = model.config.scale
     edge = 4 * scale
-    return (model(probe_picture()) - probe_picture(scale))[..., edge:-edge, edge:-edge].square().mean().sqrt().item()
+    error: Tensor = model(probe_picture()) - probe_picture(scale)
+    return float(error[..., edge:-edge, edge:-edge].square().mean().sqrt())
 
 
 def model_metadata(path: Path) -> dict[str, Any]:

@@ -7,14 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 PEAK = 255.0
+LUMA = (65.738, 129.057, 25.064)
 WINDOW, SIGMA = 11, 1.5  # of SSIM's Gaussian (Wang et al. 2004)
 K1, K2 = 0.01, 0.03
 
 
 def luma(rgb: Tensor) -> Tensor:
     """Y in 16..235 of RGB in 0..255, (N, 3, H, W) -> (N, 1, H, W): BT.601 with the literature's rounded factors (over 256)."""
-    red, green, blue = rgb.split(1, dim=1)
-    return 16 + (65.738 * red + 129.057 * green + 25.064 * blue) / 256
+    weights = torch.tensor(LUMA, dtype=torch.float64, device=rgb.device).view(1, 3, 1, 1)
+    return 16 + (weights * rgb).sum(dim=1, keepdim=True) / 256
 
 
 def shave(x: Tensor, border: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.command == "data":
         prepare(args.pictures, args.folder, DataConfig(**taken(args, DataConfig)), workers=args.workers)
     else:
+        for number in (signal.SIGTERM, signal.SIGINT):  # a background job starts with SIGINT ignored
+            signal.signal(number, signal.default_int_handler)
         train(args.pairs, args.run, TrainConfig(**taken(args, TrainConfig)), start=args.start, stop_at=args.stop_at)
 
 

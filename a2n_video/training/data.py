@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import torch
@@ -22,7 +22,8 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from a2n_video.errors import InputError
-from a2n_video.training.degrade import CLEAN, Degradation, Image, degrade, render, sample_degradation, sample_motion, x264_medium
+from a2n_video.io.pictures import Image
+from a2n_video.training.degrade import CLEAN, Degradation, degrade, render, sample_degradation, sample_motion, x264_medium
 from a2n_video.training.draw import draw_picture
 from a2n_video.training.pictures import Source, list_sources, read_picture
 
@@ -129,10 +130,10 @@ def _work(config: DataConfig, folder: Path, job: Job) -> None:
         low[index], high[index], kind[index] = small, large, job.kind
 
 
-def open_arrays(folder: Path, split: str, mode: str = "r") -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
+def open_arrays(folder: Path, split: str, mode: Literal["r", "r+"] = "r") -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
     """The memory-mapped arrays (low, high, kind) of a split. InputError if the folder holds no pairs."""
     try:
-        low, high, kind = (np.load(folder / f"{split}_{name}.npy", mmap_mode=mode) for name in ("low", "high", "kind"))  # type: ignore[call-overload]
+        low, high, kind = (np.load(folder / f"{split}_{name}.npy", mmap_mode=mode) for name in ("low", "high", "kind"))
     except (OSError, ValueError) as error:
         raise InputError(f"{folder}: no pairs there ({error}); make them with `python -m a2n_video.training data`") from error
     return low, high, kind

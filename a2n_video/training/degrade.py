@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from a2n_video.engine.resize import Window, apply_separable, resize_array, resize_matrix
-from a2n_video.training.codec import Encoding, Planes, through_codec
+from a2n_video.io.pictures import Image
+from a2n_video.io.roundtrip import Encoding, through_codec
+from a2n_video.media.colorspec import ColorSpec
 
-Image = NDArray[np.uint8]
-"""RGB, (H, W, 3)."""
 Floats = NDArray[np.float32]
 
 # Share, encoder, options that stay, the option that sets quality, its range.
@@ -28,8 +28,7 @@ ENCODERS: tuple[tuple[float, str, dict[str, str], str, tuple[int, int]], ...] = 
 )
 # Share, kernel of the down-scaling.
 SCALERS: tuple[tuple[float, str], ...] = ((0.7, "bicubic"), (0.15, "area"), (0.15, "lanczos"))
-# Kr and Kb of Y = Kr R + Kg G + Kb B.
-MATRICES: dict[str, tuple[float, float]] = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}
+MATRICES: dict[str, int] = {"bt601": 6, "bt709": 1}  # FFmpeg's numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +122,8 @@ def render(picture: Image, motion: Motion, frame: tuple[int, int], count: int) -
 
 
 def quantise(x: NDArray[np.floating]) -> NDArray[np.uint8]:
-    return np.clip(np.rint(x), 0, 255).astype(np.uint8)
+    codes: NDArray[np.uint8] = np.clip(np.rint(x), 0, 255).astype(np.uint8)
+    return codes
 
 
 def gaussian_blur(image: Floats, sigma: float) -> Floats:
@@ -149,39 +149,6 @@ def shrink(image: Image, scale: int, recipe: Degradation, rng: np.random.Generat
     return quantise(small)
 
 
-def chroma_columns(width: int, left_sited: bool) -> tuple[Floats, Floats]:
-    """The matrices that halve a row of chroma and double it again, for samples sited on the left luma sample or between two."""
-    half = width // 2
-    down = resize_matrix(width, half, "bilinear", Window(start=-0.5 if left_sited else 0.0, length=width))
-    up = resize_matrix(half, width, "bilinear", Window(start=0.25 if left_sited else 0.0, length=half))
-    return down.astype(np.float32), up.astype(np.float32)
-
-
-def rgb_to_planes(image: Image, matrix: str, left_sited: bool) -> Planes:
-    """RGB to limited-range 4:2:0, rounded once."""
-    kr, kb = MATRICES[matrix]
-    rgb = image.astype(np.float32) / 255
-    y = kr * rgb[..., 0] + (1 - kr - kb) * rgb[..., 1] + kb * rgb[..., 2]
-    chroma = np.stack([(rgb[..., 2] - y) / (2 - 2 * kb), (rgb[..., 0] - y) / (2 - 2 * kr)], axis=-1)
-    height, width = y.shape
-    rows = resize_matrix(height, height // 2, "area").astype(np.float32)
-    halved = apply_separable(rows, chroma_columns(width, left_sited)[0], chroma)
-    return quantise(16 + 219 * y), quantise(128 + 224 * halved[..., 0]), quantise(128 + 224 * halved[..., 1])
-
-
-def planes_to_rgb(planes: Planes, matrix: str, left_sited: bool) -> Image:
-    """Limited-range 4:2:0 to RGB, chroma enlarged bilinearly, rounded once."""
-    kr, kb = MATRICES[matrix]
-    y = (planes[0].astype(np.float32) - 16) / 219
-    height, width = y.shape
-    chroma = (np.stack(planes[1:], axis=-1).astype(np.float32) - 128) / 224
-    rows = resize_matrix(height // 2, height, "bilinear").astype(np.float32)
-    full = apply_separable(rows, chroma_columns(width, left_sited)[1], chroma)
-    red, blue = y + (2 - 2 * kr) * full[..., 1], y + (2 - 2 * kb) * full[..., 0]
-    green = (y - kr * red - kb * blue) / (1 - kr - kb)
-    return quantise(255 * np.stack([red, green, blue], axis=-1))
-
-
 def degrade(frames: Sequence[Image], scale: int, recipe: Degradation, rng: np.random.Generator) -> list[Image]:
     """Large frames to as many small ones, `scale` times smaller (height and width divide by it, and by 2 again for 4:2:0).
 
@@ -190,7 +157,5 @@ def degrade(frames: Sequence[Image], scale: int, recipe: Degradation, rng: np.ra
     small = [shrink(frame, scale, recipe, rng) for frame in frames]
     if not recipe.subsampled:
         return small
-    planes = [rgb_to_planes(frame, recipe.matrix, recipe.left_sited) for frame in small]
-    if recipe.encoding is not None:
-        planes = through_codec(planes, recipe.encoding)
-    return [planes_to_rgb(p, recipe.matrix, recipe.left_sited) for p in planes]
+    color = ColorSpec(matrix=MATRICES[recipe.matrix], full_range=False, chroma_location=1 if recipe.left_sited else 2)
+    return through_codec(small, recipe.encoding, color)

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from a2n_video.errors import MissingDependencyError
+from a2n_video.io.pictures import Image
 
-Image = NDArray[np.uint8]
 SIZE = (768, 1024)
 OVERSAMPLING = 2
 LETTERS = string.ascii_letters * 3 + string.digits + string.punctuation

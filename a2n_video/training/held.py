@@ -28,7 +28,7 @@ class HeldOut:
 
     def _psnr(self, enlarge: Callable[[Tensor], Tensor], device: torch.device) -> Tensor:
         values = []
-        for low, high in zip(self.low.split(CHUNK), self.high.split(CHUNK), strict=True):
+        for low, high in zip(torch.split(self.low, CHUNK), torch.split(self.high, CHUNK), strict=True):
             out = enlarge(low.to(device, torch.float32) / 255)
             out = (255 * out.float()).round().clamp(0, 255)
             values.append(psnr_y(out, high.to(device), self.scale).clamp(max=100).cpu())

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import cast
-
-import av
-import numpy as np
-from numpy.typing import NDArray
 
 from a2n_video.errors import InputError
+from a2n_video.io.pictures import PICTURES, Image, read_rgb
 
-Image = NDArray[np.uint8]
-PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 VIDEOS = {".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".ts"}
 # Of a video file: this many frames, this far apart.
 FRAMES_PER_VIDEO = 16
@@ -46,13 +41,4 @@ def read_picture(source: Source) -> Image:
     """RGB (H, W, 3) of a source. A frame beyond a video's end is its last one. InputError if nothing can be read."""
     if source.path is None:
         raise ValueError("a drawn picture has no file")
-    try:
-        with av.open(str(source.path)) as container:
-            last = None
-            for last in islice(container.decode(video=0), source.frame + 1):
-                pass
-    except av.FFmpegError as error:
-        raise InputError(f"{source.path}: cannot be read as a picture or video: {error}") from error
-    if last is None:
-        raise InputError(f"{source.path}: holds no picture")
-    return cast("Image", last.to_ndarray(format="rgb24"))
+    return deque(islice(read_rgb(source.path), source.frame + 1), maxlen=1)[0]

@@ -88,12 +88,12 @@ class Trainer:
             out = self.model(x)
         loss = (out.float() - y).abs().mean()
         self.optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimiser.step()
         self.step += 1
         self.update_average()
-        return 255 * loss.item()
+        return 255 * float(loss.item())
 
     @torch.no_grad()
     def update_average(self) -> None:
@@ -206,17 +206,19 @@ def train(pairs: Path, folder: Path, config: TrainConfig, *, start: Path | None 
     (folder / "config.json").write_text(json.dumps(asdict(config), indent=1) + "\n")
     end = min(config.steps, stop_at or config.steps)
     smooth = math.nan
-    with progress(config.steps, trainer.step) as bar:
-        for low, high in batches(config, pairs, trainer.step):
-            if trainer.step >= end:
-                break
-            loss = trainer.train_step(low, high)
-            smooth = loss if math.isnan(smooth) else 0.99 * smooth + 0.01 * loss
-            bar.update()
-            if trainer.step % config.eval_every == 0 or trainer.step == end:
-                evaluate(run, held, smooth)
-            run.save_if_due()
-    run.save()
+    try:
+        with progress(config.steps, trainer.step) as bar:
+            for low, high in batches(config, pairs, trainer.step):
+                if trainer.step >= end:
+                    break
+                loss = trainer.train_step(low, high)
+                smooth = loss if math.isnan(smooth) else 0.99 * smooth + 0.01 * loss
+                bar.update()
+                if trainer.step % config.eval_every == 0 or trainer.step == end:
+                    evaluate(run, held, smooth)
+                run.save_if_due()
+    finally:  # Ctrl-C loses nothing
+        run.save()
     plot_curve(folder)
     return trainer
 

@@ -1,0 +1,69 @@
+"""Pictures and video frames as RGB arrays: for measuring and for training, where a whole job would be too much."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import av
+import numpy as np
+import torch
+from av.container import InputContainer
+from numpy.typing import NDArray
+
+from a2n_video.engine.color import planes_to_rgb
+from a2n_video.engine.protocol import pack_rows
+from a2n_video.errors import DecodeError, InputError
+from a2n_video.frames import VideoFrameAdapter, native_frame
+from a2n_video.io.source import open_source, video_stream
+from a2n_video.media.pixfmt import native_pix_fmt
+
+Image = NDArray[np.uint8]
+"""RGB, (H, W, 3), 8 bit."""
+
+
+PICTURES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+
+
+def read_rgb(path: Path) -> Iterator[Image]:
+    """Frames of a video, or the one of a picture, in presentation order, through our own conversion.
+
+    InputError where the file cannot be opened, DecodeError where it breaks or holds no picture.
+    """
+    count = 0
+    try:
+        with _open(path) as container:
+            for frame in container.decode(video_stream(container, path)):
+                yield frame_to_rgb(frame)
+                count += 1
+    except av.FFmpegError as error:
+        raise DecodeError(f"{path}: frame {count} cannot be decoded: {error.strerror}") from error
+    if not count:
+        raise DecodeError(f"{path}: there is no picture in this file")
+
+
+def _open(path: Path) -> InputContainer:
+    """A picture is opened from its bytes: by name FFmpeg would take `50%d.png` for a pattern."""
+    if path.suffix.lower() not in PICTURES:
+        return open_source(path)
+    try:
+        return av.open(io.BytesIO(path.read_bytes()), "r")
+    except OSError as error:  # also FFmpeg's own
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def frame_to_rgb(frame: av.VideoFrame) -> Image:
+    """A frame of any format as 8-bit RGB; what has no native planes (palettes) is unfolded by FFmpeg first."""
+    native = native_frame(frame if native_pix_fmt(frame.format.name) else frame.reformat(format="rgb24"))
+    adapter = VideoFrameAdapter()
+    fmt, color = adapter.describe(native)
+    rgb = planes_to_rgb(torch.from_numpy(pack_rows(fmt, [adapter.planes(native)])), fmt, color)
+    return to_bytes(rgb)[0]
+
+
+def to_bytes(rgb: torch.Tensor) -> NDArray[np.uint8]:
+    """(N, 3, H, W) in 0..1 -> (N, H, W, 3), rounded."""
+    codes: NDArray[np.uint8] = (255 * rgb).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    return codes
