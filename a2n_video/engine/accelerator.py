@@ -240,11 +240,6 @@ def fastest_layout(model: A2N, geometry: Geometry, plan: ExecutionPlan) -> Layou
         return pool.submit(timed).result()
 
 
-def default_batch_size(width: int, height: int) -> int:
-    """Frames that make about a megapixel together, 1 to 8: enough to fill a card, few enough to wait for."""
-    return max(1, min(8, -(-1_000_000 // (width * height))))
-
-
 class _Ledger:
     """Futures that are owed, what was counted, and the error that ended it; any thread."""
 

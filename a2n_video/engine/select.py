@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from a2n_video.engine.protocol import Engine, Geometry
 from a2n_video.errors import DeviceError, MissingDependencyError, OptionError, WeightsError
 from a2n_video.net.catalog import NEAREST, SCALES, find_model, resolve_model, weights_sha256
 from a2n_video.options import ExecutionPlan, ModelOptions
+
+if TYPE_CHECKING:
+    from a2n_video.net.model import A2N
 
 ACCELERATORS: Final = ("cuda", "xpu")
 # Pixels of source that a batch should have before it grows: enough work to hide the cost of starting it.
@@ -71,7 +74,7 @@ def resolve_plan(options: ModelOptions, geometry: Geometry) -> ExecutionPlan:
     engine = _resolve_engine(options, device, geometry)
     pixels = geometry.source.width * geometry.source.height
     per_batch = _ACCELERATOR_BATCH_PIXELS if engine == "accelerator" else _CPU_BATCH_PIXELS
-    return ExecutionPlan(
+    plan = ExecutionPlan(
         model=model,
         weights=options.weights,
         weights_sha256=digest,
@@ -85,6 +88,7 @@ def resolve_plan(options: ModelOptions, geometry: Geometry) -> ExecutionPlan:
         compile=options.compile == "on",
         cuda_graph=options.cuda_graph,
     )
+    return _with_timed_layout(plan, geometry) if engine == "accelerator" else plan
 
 
 def open_engine(plan: ExecutionPlan, geometry: Geometry) -> Engine:
@@ -96,14 +100,7 @@ def open_engine(plan: ExecutionPlan, geometry: Geometry) -> Engine:
         from a2n_video.engine.nearest import NearestEngine
 
         return NearestEngine(geometry, plan.batch_size)
-    from a2n_video.net.weights import load_model
-
-    source = plan.weights or str(find_model(plan.model, geometry.scale).path)
-    if plan.weights_sha256 not in (None, weights_sha256(source)):
-        raise WeightsError(
-            f"{source}: not the weights this job was planned with (SHA-256 differs); put the old file back, or restart the job"
-        )
-    model = load_model(source, geometry.scale)
+    model = _planned_model(plan, geometry)
     if plan.engine == "openvino":
         from a2n_video.engine.openvino import open_openvino_engine
 
@@ -115,6 +112,24 @@ def open_engine(plan: ExecutionPlan, geometry: Geometry) -> Engine:
     from a2n_video.engine.cpu import open_cpu_engine
 
     return open_cpu_engine(model, geometry, plan)
+
+
+def _planned_model(plan: ExecutionPlan, geometry: Geometry) -> A2N:
+    from a2n_video.net.weights import load_model
+
+    source = plan.weights or str(find_model(plan.model, geometry.scale).path)
+    if plan.weights_sha256 not in (None, weights_sha256(source)):
+        raise WeightsError(
+            f"{source}: not the weights this job was planned with (SHA-256 differs); put the old file back, or restart the job"
+        )
+    return load_model(source, geometry.scale)
+
+
+def _with_timed_layout(plan: ExecutionPlan, geometry: Geometry) -> ExecutionPlan:
+    """The plan with the memory layout that its accelerator runs faster in: which one that is differs between cards and drivers."""
+    from a2n_video.engine.accelerator import fastest_layout
+
+    return replace(plan, layout=fastest_layout(_planned_model(plan, geometry), geometry, plan))
 
 
 def _check_numbers(options: ModelOptions) -> None:

@@ -11,13 +11,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from a2n_video.engine.accelerator import AcceleratorEngine, default_batch_size
+from a2n_video.engine import accelerator, select
+from a2n_video.engine.accelerator import AcceleratorEngine
 from a2n_video.engine.backend import Backend, HostBackend, Tensors, TorchBackend, Work
 from a2n_video.engine.pipeline import Pipeline, Steps
 from a2n_video.engine.protocol import Geometry, Rows, run
 from a2n_video.engine.rings import HOST_OUTPUTS
 from a2n_video.errors import DeviceError, OptionError
+from a2n_video.media.colorspec import ColorSpec
+from a2n_video.media.planes import PlaneFormat
+from a2n_video.options import ExecutionPlan, ModelOptions
 from tests.engine.pipelines import CHECKED, GEOMETRY, OVERFLOWS, PLAIN, batches, frame, identity, numbers
 from tests.engine.simulated_device import SimulatedDevice, TracedChannel
 
@@ -245,14 +250,17 @@ def test_every_kind_of_step_is_given_whole_batches() -> None:
 
 
 def test_a_cpu_is_no_accelerator() -> None:
-    import torch
-
     with pytest.raises(DeviceError, match="not on cpu"):
         TorchBackend(torch.device("cpu"))
 
 
-@pytest.mark.parametrize(
-    ("size", "batch"), [((64, 64), 8), ((640, 360), 5), ((960, 540), 2), ((1280, 720), 2), ((1920, 1080), 1), ((7680, 4320), 1)]
-)
-def test_default_batch_size(size: tuple[int, int], batch: int) -> None:
-    assert default_batch_size(*size) == batch
+def test_the_plan_has_the_layout_that_was_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settled once, with the plan, so that a resumed job and every worker compute alike."""
+    fmt = PlaneFormat(width=32, height=32, family="gray")
+    geometry = Geometry(source=fmt, color=ColorSpec().settled(fmt), scale=2)
+    timed: list[ExecutionPlan] = []
+    monkeypatch.setattr(select, "_resolve_device", lambda name: "cuda:0")
+    monkeypatch.setattr(accelerator, "fastest_layout", lambda model, geometry, plan: timed.append(plan) or "nchw")
+    plan = select.resolve_plan(ModelOptions(model="a2n"), geometry)
+    assert (plan.engine, plan.layout, plan.dtype) == ("accelerator", "nchw", "float16")
+    assert timed[0].device == "cuda:0"
