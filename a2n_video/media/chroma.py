@@ -34,7 +34,7 @@ class BlockFilter:
     step: int
 
 
-def _cubic(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def cubic(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     x = np.abs(x)
     near = 1.5 * x**3 - 2.5 * x**2 + 1
     far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
@@ -48,7 +48,7 @@ def _block(centres: npt.NDArray[np.float64], stretch: float, step: int) -> Block
     last = int(np.ceil(centres.max() + reach - 1)) - (step - 1)
     first, last = max(first, 0), max(last, 0)
     taps = np.arange(-first, step + last)
-    weights = _cubic((centres[None, :] - taps[:, None]) / stretch)
+    weights = cubic((centres[None, :] - taps[:, None]) / stretch)
     weights /= weights.sum(axis=0)
     return BlockFilter(weights.astype(np.float32), first, last, step)
 

@@ -1,0 +1,141 @@
+"""Pictures brought to another size, layout or colour after the network: resampled in linear light, in numpy, without torch.
+
+Shrinking what is coded with a curve darkens fine detail; so samples become light first. Kernel: Keys' cubic (a = -0.5), stretched
+when shrinking, edges repeated; its overshoot stays where the range has room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from a2n_video.engine.nearest import planes_to_rgb, rgb_to_planes
+from a2n_video.media.chroma import cubic
+from a2n_video.media.colorspec import ColorSpec
+from a2n_video.media.planes import PlaneFormat, Planes, Samples
+
+Floats = npt.NDArray[np.float32]
+Curve = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
+_ENTRIES: Final = 1 << 16
+_HEADROOM: Final = 1.25  # limited range holds 1.095, overshoot a little more
+_BLOCK: Final = 32  # outputs a product: larger multiplies more zeros
+_REACH: Final = 2.0
+
+
+def _srgb(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
+
+
+def _power(exponent: float) -> Curve:
+    return lambda x: x**exponent
+
+
+# Signal to light by H.273 transfer number: displays' curves (ITU-R BT.1886: 2.4), not cameras'. PQ and HLG are left coded: their
+# light spans 1 : 10,000 and more, where a sharp kernel draws black rings around every highlight; 8 is linear already.
+_DISPLAY: Final = _power(2.4)
+CURVES: Final[dict[int, Curve | None]] = {4: _power(2.2), 5: _power(2.8), 8: None, 13: _srgb, 16: None, 17: _power(2.6), 18: None}
+
+
+@dataclass(frozen=True)
+class _Companding:
+    """Tables between signal and light, odd about zero: `to_light` by value, `to_signal` by its square root, where it bends little."""
+
+    to_light: Floats
+    to_signal: Floats
+
+    def light(self, x: Floats) -> Floats:
+        return _looked_up(self.to_light, np.abs(x), x)
+
+    def signal(self, x: Floats) -> Floats:
+        return _looked_up(self.to_signal, np.sqrt(np.abs(x)), x)
+
+
+def _looked_up(table: Floats, place: Floats, sign: Floats) -> Floats:
+    place *= (_ENTRIES - 1) / _HEADROOM
+    place += 0.5
+    np.minimum(place, _ENTRIES - 1, out=place)
+    return np.copysign(table[place.astype(np.uint16)], sign)
+
+
+@lru_cache(maxsize=8)
+def _companding(transfer: int) -> _Companding | None:
+    curve = CURVES.get(transfer, _DISPLAY)
+    if curve is None:
+        return None
+    axis = np.linspace(0, _HEADROOM, _ENTRIES)
+    light = curve(np.linspace(0, 2, 1 << 20))
+    signal = np.interp(axis**2, light, np.linspace(0, 2, 1 << 20))
+    return _Companding(curve(axis).astype(np.float32), signal.astype(np.float32))
+
+
+@lru_cache(maxsize=16)
+def _blocks(n_in: int, n_out: int) -> tuple[tuple[int, int, int, Floats], ...]:
+    """(first output, first input, last input + 1, weights (outputs, inputs)) for every block of outputs."""
+    stretch = max(1.0, n_in / n_out)
+    blocks = []
+    for first in range(0, n_out, _BLOCK):
+        centres = (np.arange(first, min(first + _BLOCK, n_out)) + 0.5) * n_in / n_out - 0.5
+        taps = np.arange(int(np.floor(centres[0] - _REACH * stretch)), int(np.ceil(centres[-1] + _REACH * stretch)) + 1)
+        weights = cubic((centres[:, None] - taps) / stretch)
+        weights /= weights.sum(axis=1, keepdims=True)
+        held = np.clip(taps, 0, n_in - 1)
+        low, high = int(held[0]), int(held[-1]) + 1
+        folded = np.zeros((len(centres), high - low))
+        np.add.at(folded.T, held - low, weights.T)
+        blocks.append((first, low, high, folded.astype(np.float32)))
+    return tuple(blocks)
+
+
+def resampled(x: Floats, height: int, width: int) -> Floats:
+    """(C, H, W) resampled to (C, height, width), edges repeated."""
+    channels, n_rows, n_columns = x.shape
+    if height != n_rows:
+        tall = np.empty((channels, height, n_columns), np.float32)
+        for first, low, high, weights in _blocks(n_rows, height):
+            np.matmul(weights, x[:, low:high], out=tall[:, first : first + len(weights)])
+        x = tall
+    if width != n_columns:
+        wide = np.empty((channels, height, width), np.float32)
+        for first, low, high, weights in _blocks(n_columns, width):
+            wide[:, :, first : first + len(weights)] = x[:, :, low:high] @ weights.T
+        x = wide
+    return x
+
+
+def refit(planes: Planes, fmt: PlaneFormat, color: ColorSpec, target: PlaneFormat, target_color: ColorSpec) -> Samples:
+    """A picture's planes as a flat row of another size, layout or colour; both colours settled.
+
+    The matrix, the range and the siting change; primaries and transfer do not (no tone mapping): those of `color` are kept as they are.
+    """
+    rgb = planes_to_rgb(planes, fmt, color)
+    alpha = _alpha(planes, fmt)
+    if (fmt.height, fmt.width) != (target.height, target.width):
+        curve = _companding(color.transfer)
+        rgb = curve.light(rgb) if curve else rgb
+        rgb = resampled(rgb, target.height, target.width)
+        rgb = curve.signal(rgb) if curve else rgb
+        alpha = None if alpha is None else resampled(alpha, target.height, target.width)
+    row = np.empty(target.samples, target.dtype)
+    rgb_to_planes(rgb, target, target_color, row)
+    if target.alpha:
+        highest = (1 << target.depth) - 1
+        target.unpack(row)[-1][...] = highest if alpha is None else np.clip(alpha[0] * highest + 0.5, 0, highest)
+    return row
+
+
+def edge_repeated(planes: Planes, fmt: PlaneFormat, target: PlaneFormat) -> Samples:
+    """Planes with their last row and column repeated up to a slightly larger size of the same layout, as a flat row."""
+    row: npt.NDArray[Any] = np.empty(target.samples, target.dtype)
+    for plane, wanted in zip(planes, target.unpack(row), strict=True):
+        height, width = plane.shape
+        wanted[...] = np.pad(plane, ((0, wanted.shape[0] - height), (0, wanted.shape[1] - width)), mode="edge")
+    return row
+
+
+def _alpha(planes: Planes, fmt: PlaneFormat) -> Floats | None:
+    return planes[-1][None].astype(np.float32) / ((1 << fmt.depth) - 1) if fmt.alpha else None

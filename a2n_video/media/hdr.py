@@ -1,0 +1,83 @@
+"""Static HDR10 metadata in each encoder library's own words. Pure values.
+
+Units: SMPTE ST 2086 chromaticities count 0.00002, luminances 0.0001 cd/m2, in x265 and x264; SVT-AV1 takes plain numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final
+
+from a2n_video.media.info import HdrMetadata
+
+PQ: Final = 16
+HLG: Final = 18
+_CHROMATICITY: Final = Fraction(1, 50000)
+_LUMINANCE: Final = Fraction(1, 10000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HdrWords:
+    """How a library is told: the names of its two settings, and how it writes a chromaticity and a luminance."""
+
+    mastering: str
+    light: str
+    chromaticity: Callable[[Fraction], str]
+    luminance: Callable[[Fraction], str]
+
+
+def _counted(unit: Fraction) -> Callable[[Fraction], str]:
+    return lambda value: str(round(value / unit))
+
+
+def _decimal(digits: int) -> Callable[[Fraction], str]:
+    return lambda value: f"{float(value):.{digits}f}"
+
+
+# Encoders that can be given static metadata; everything else loses it, and the plan says so.
+HDR_WORDS: Final[dict[str, HdrWords]] = {
+    "libx265": HdrWords(
+        mastering="master-display", light="max-cll", chromaticity=_counted(_CHROMATICITY), luminance=_counted(_LUMINANCE)
+    ),
+    "libx264": HdrWords(mastering="mastering-display", light="cll", chromaticity=_counted(_CHROMATICITY), luminance=_counted(_LUMINANCE)),
+    "libsvtav1": HdrWords(mastering="mastering-display", light="content-light", chromaticity=_decimal(5), luminance=_decimal(4)),
+}
+
+
+def hdr_params(codec: str, hdr: HdrMetadata | None) -> str:
+    """`hdr` as key=value pairs for the encoder's own option string; empty where there is none, or the encoder takes none."""
+    words = HDR_WORDS.get(codec)
+    if hdr is None or words is None:
+        return ""
+    pairs = []
+    if has_mastering(hdr):
+        pairs.append(f"{words.mastering}={_mastering(hdr, words)}")
+    if hdr.max_content is not None:
+        pairs.append(f"{words.light}={hdr.max_content},{hdr.max_average or 0}")
+    return ":".join(pairs)
+
+
+def has_mastering(hdr: HdrMetadata) -> bool:
+    """Whether the mastering display is known whole: no encoder takes primaries without luminances, or the other way round."""
+    return None not in (hdr.red, hdr.green, hdr.blue, hdr.white, hdr.max_luminance, hdr.min_luminance)
+
+
+def lost_hdr(codec: str, hdr: HdrMetadata | None) -> str:
+    """What of `hdr` the encoder cannot be given, in words; empty where nothing is lost."""
+    if hdr is None:
+        return ""
+    partial = not has_mastering(hdr) and any(v is not None for v in (hdr.red, hdr.white, hdr.max_luminance))
+    if codec in HDR_WORDS:
+        return "mastering display (only part of it is known)" if partial else ""
+    parts = ["mastering display"] * (partial or has_mastering(hdr)) + ["content light level"] * (hdr.max_content is not None)
+    return " and ".join(parts)
+
+
+def _mastering(hdr: HdrMetadata, words: HdrWords) -> str:
+    points = {"G": hdr.green, "B": hdr.blue, "R": hdr.red, "WP": hdr.white}
+    pairs = "".join(f"{name}({','.join(words.chromaticity(v) for v in point)})" for name, point in points.items() if point is not None)
+    assert hdr.max_luminance is not None
+    assert hdr.min_luminance is not None
+    return f"{pairs}L({words.luminance(hdr.max_luminance)},{words.luminance(hdr.min_luminance)})"
