@@ -1,0 +1,130 @@
+"""Sources for the suites on time and preservation: each picture shows its number, each time is known exactly."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+MS = Fraction(1, 1000)
+TICK = Fraction(1, 90000)
+SIZE = (64, 48)
+MUXERS = {"mkv": "matroska", "ts": "mpegts"}
+
+# Options with which each encoder is quick, as upscale_video takes them.
+QUICK: dict[str, dict[str, Any]] = {
+    "libx264": {"codec": "libx264", "preset": "veryfast"},
+    "libx265": {"codec": "libx265", "preset": "ultrafast", "encoder_options": {"x265-params": "pools=1:frame-threads=1"}},
+    "libsvtav1": {"codec": "libsvtav1", "preset": "12", "encoder_options": {"svtav1-params": "lp=1"}},
+    "libvpx-vp9": {"codec": "libvpx-vp9", "preset": "8", "encoder_options": {"deadline": "realtime", "lag-in-frames": "4"}},
+    "mpeg4": {"codec": "mpeg4"},
+}
+
+
+def level(number: int) -> int:
+    """The luma that shows a frame's number: 49 frames are told apart with room for what a codec does to them."""
+    return 30 + 4 * number
+
+
+def picture(number: int, size: tuple[int, int] = SIZE) -> av.VideoFrame:
+    """A frame all of one luma, its number's."""
+    width, height = size
+    planes = np.full((height * 3 // 2, width), 128, np.uint8)
+    planes[:height] = level(number)
+    return av.VideoFrame.from_ndarray(planes, format="yuv420p")
+
+
+def shown_number(frame: av.VideoFrame) -> int:
+    """The number that a frame shows, whatever its size and format."""
+    gray = frame.reformat(format="gray").to_ndarray() if frame.format.name != "gray" else frame.to_ndarray()
+    luma = np.frombuffer(frame.planes[0], np.uint8)[: frame.planes[0].line_size * 8] if frame.format.name == "yuv420p" else gray
+    return round((float(np.median(luma)) - level(0)) / 4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sound:
+    """An audio track: a codec, where it begins, how long it lasts."""
+
+    codec: str = "aac"
+    start: Fraction = Fraction(0)
+    seconds: Fraction = Fraction(1)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    disposition: int = 0
+    rate: int = 48000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """What to make: frame times in seconds, and how they are stored. Times below zero are written as they are."""
+
+    times: Sequence[Fraction]
+    codec: str = "libx264"
+    time_base: Fraction = MS
+    options: Mapping[str, str] = field(default_factory=dict)
+    sounds: tuple[Sound, ...] = ()
+    muxer: Mapping[str, str] = field(default_factory=dict)
+
+
+def write_clip(path: Path, clip: Clip) -> Path:
+    """Make the file; its container is that of the name."""
+    container = MUXERS.get(path.suffix[1:], path.suffix[1:])
+    options = {"avoid_negative_ts": "disabled", **clip.muxer}
+    if container in ("mp4", "mov"):
+        options.setdefault("video_track_timescale", str(clip.time_base.denominator))
+    with av.open(str(path), "w", format=container, options=options) as output:
+        video: Any = output.add_stream(clip.codec, rate=25, options=dict(clip.options))
+        video.width, video.height, video.pix_fmt = *SIZE, "yuvj420p" if clip.codec == "mjpeg" else "yuv420p"
+        video.codec_context.time_base = clip.time_base
+        tracks = [(sound, add_sound(output, sound)) for sound in clip.sounds]
+        packets = []
+        for number, time in enumerate(clip.times):
+            frame = picture(number)
+            frame.pts, frame.time_base = round(time / clip.time_base), clip.time_base
+            packets += video.encode(frame)
+        packets += video.encode(None)
+        for sound, stream in tracks:
+            packets += sound_packets(sound, stream)
+        for packet in sorted(packets, key=lambda packet: (packet.dts or 0) * Fraction(packet.time_base)):
+            output.mux(packet)
+    return path
+
+
+def add_sound(output: Any, sound: Sound) -> Any:
+    stream = output.add_stream(sound.codec, rate=sound.rate, layout="mono")
+    stream.metadata.update(sound.tags)
+    stream.disposition = sound.disposition
+    return stream
+
+
+def sound_packets(sound: Sound, stream: Any) -> list[Any]:
+    """A tone, encoded; the first sample comes at `sound.start`."""
+    rate = sound.rate
+    count = int(sound.seconds * rate)
+    wave = (np.sin(np.arange(count) / 20 * (1 + stream.index)) * 8000).astype(np.int16)
+    frame = av.AudioFrame.from_ndarray(wave[None], format="s16", layout="mono")
+    frame.sample_rate, frame.pts, frame.time_base = rate, round(sound.start * rate), Fraction(1, rate)
+    context = stream.codec_context
+    context.open(strict=False)
+    resampler = av.AudioResampler(context.format, "mono", rate, frame_size=context.frame_size or 1024)
+    parts = [*resampler.resample(frame), *resampler.resample(None)]
+    return [packet for part in [*parts, None] for packet in stream.encode(part)]
+
+
+def read_frames(path: Path) -> list[tuple[Fraction, int]]:
+    """(seconds, shown number) of every frame that plain decoding gives, in order; the video is the first one."""
+    with av.open(str(path)) as container:
+        return [(frame.pts * Fraction(frame.time_base), shown_number(frame)) for frame in container.decode(video=0)]
+
+
+def read_stream(path: Path, kind: str, number: int = 0) -> list[tuple[Fraction, str]]:
+    """(seconds, hash of the payload) of every packet of the n-th stream of a kind."""
+    with av.open(str(path)) as container:
+        stream = [s for s in container.streams if s.type == kind][number]
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        return [(p.pts * Fraction(p.time_base), hashlib.sha1(bytes(p)).hexdigest()) for p in packets if p.pts is not None]
