@@ -29,12 +29,18 @@ class Encoder:
     even: bool = False
     fixed: Mapping[str, str] = field(default_factory=dict)
     not_alpha: bool = False  # lists alpha formats and refuses them
+    presets: tuple[str, ...] = ()  # names --preset may have, where they are names
 
 
+_X26X_PRESETS: Final = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo")
 # x265: `info=0` keeps the extradata equal however many threads there are, so that segments join.
 ENCODERS: Final[dict[str, Encoder]] = {
-    "libx264": Encoder(quality="crf", default_crf=16, speed="preset", default_preset="medium", params="x264-params", even=True),
-    "libx264rgb": Encoder(quality="crf", default_crf=16, speed="preset", default_preset="medium", params="x264-params"),
+    "libx264": Encoder(
+        quality="crf", default_crf=16, speed="preset", default_preset="medium", params="x264-params", even=True, presets=_X26X_PRESETS
+    ),
+    "libx264rgb": Encoder(
+        quality="crf", default_crf=16, speed="preset", default_preset="medium", params="x264-params", presets=_X26X_PRESETS
+    ),
     "libx265": Encoder(
         quality="crf",
         default_crf=18,
@@ -44,6 +50,7 @@ ENCODERS: Final[dict[str, Encoder]] = {
         even=True,
         fixed={"x265-params": "log-level=error:info=0"},
         not_alpha=True,
+        presets=_X26X_PRESETS,
     ),
     "libsvtav1": Encoder(quality="crf", default_crf=22, speed="preset", default_preset="6", params="svtav1-params", even=True),
     "libvpx-vp9": Encoder(
@@ -92,6 +99,8 @@ def encoder_options(codec: str, options: EncodeOptions) -> dict[str, str]:
     """
     known = encoder(codec)
     result = dict(known.fixed)
+    if options.preset is not None and known.presets and options.preset not in known.presets:
+        raise OptionError(f"--preset {options.preset}: {codec} has {' '.join(known.presets)}")
     for given, default, name, flag in (
         (options.crf, known.default_crf, known.quality, "--crf"),
         (options.preset, known.default_preset, known.speed, "--preset"),
