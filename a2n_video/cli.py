@@ -47,6 +47,12 @@ OPTIONS: Final[tuple[tuple[str, tuple[str, ...], dict[str, Any]], ...]] = (
     ("network", ("--engine",), {"choices": ("auto", "torch", "openvino", "accelerator"), "help": "what runs the network"}),
     ("network", ("--batch-size",), {"type": int, "metavar": "N", "help": "frames at a time (default: by size and memory)"}),
     ("network", ("--threads",), {"type": int, "metavar": "N", "help": "threads of the network on a CPU (default: all cores)"}),
+    ("network", ("--compile",), {"choices": ("auto", "on", "off"), "help": "torch.compile on an accelerator (auto: in long jobs)"}),
+    (
+        "network",
+        ("--cuda-graph",),
+        {"action": "store_true", "help": "replay the network as a CUDA graph, checked against eager at the start"},
+    ),
     ("encoder", ("--codec",), {"help": "FFmpeg encoder, such as libx265, libsvtav1, ffv1"}),
     ("encoder", ("--crf",), {"type": float, "help": "constant quality on the encoder's own scale (libx264: 16)"}),
     ("encoder", ("--preset",), {"help": "the encoder's speed setting (libx264: medium)"}),
@@ -65,6 +71,13 @@ OPTIONS: Final[tuple[tuple[str, tuple[str, ...], dict[str, Any]], ...]] = (
     ("time", ("--start",), {"type": seconds, "metavar": "TIME", "help": "from here, 90.5 or 0:01:30.5"}),
     ("time", ("--end",), {"type": seconds, "metavar": "TIME", "help": "up to here"}),
     ("time", ("--frames",), {"type": int, "metavar": "N", "help": "stop after N frames; sound is cut at the same time"}),
+    ("fidelity", ("--keep-all",), {"action": "store_true", "help": "refuse to start if anything would be dropped"}),
+    (
+        "fidelity",
+        ("--reencode-audio",),
+        {"metavar": "CODEC", "help": "encode audio the container cannot hold with this (else it is dropped, and the plan says so)"},
+    ),
+    ("fidelity", ("--fps",), {"type": Fraction, "metavar": "N/D", "help": "frame rate of a source that has no time stamps"}),
     ("job", ("--overwrite",), {"action": "store_true", "help": "replace an output that exists"}),
     ("job", ("--restart",), {"action": "store_true", "help": "begin anew instead of going on with a stopped job"}),
     ("job", ("--no-resume",), {"dest": "resume", "action": "store_false", "help": "begin anew, and keep nothing if this run is stopped"}),
@@ -95,6 +108,11 @@ def parser() -> argparse.ArgumentParser:
     for name, flags, settings in OPTIONS:
         group = groups.setdefault(name, result.add_argument_group(name) if name not in groups else groups[name])
         group.add_argument(*flags, **settings)
+    look = result.add_argument_group("preview", "one frame beside nearest and bicubic, in seconds; the only FILE is the input")
+    look.add_argument("--preview", type=Path, metavar="PNG", default=None, help="draw it here and stop")
+    look.add_argument("--at", type=seconds, metavar="TIME", default=None, help="the frame shown then (default: the middle)")
+    look.add_argument("--crop", metavar="WxH[+X+Y]", default=None, help="this part of the source (default: 320x240 where most detail is)")
+    look.add_argument("--models", metavar="A,B,...", default=None, help="several models beside each other")
     talk = result.add_argument_group("talk")
     talk.add_argument("--dry-run", action="store_true", default=False, help="print the plan and stop")
     talk.add_argument("-q", "--quiet", action="store_true", default=False, help="no progress and no plan, only errors")
@@ -136,6 +154,8 @@ def _dispatch(arguments: argparse.Namespace, stops: Stops) -> int:
         return _list_models()
     if arguments.list_devices:
         return _list_devices()
+    if arguments.preview is not None:
+        return _preview(arguments)
     if len(arguments.files) != 2:
         raise OptionError(f"an input and an output are needed ({len(arguments.files)} came); see {PROG} --help")
     source, dest = arguments.files
@@ -154,10 +174,27 @@ def _one(source: Path, dest: Path, arguments: argparse.Namespace, stops: Stops) 
     if not arguments.quiet:
         print(describe(plan), file=sys.stderr)
     with _Bar(plan.frames, show=not arguments.quiet and sys.stderr.isatty()) as bar:
-        result = run(plan, on_progress=bar.update, check=stops.check)
+        result = run(plan, on_progress=bar.update, stops=stops)
     if not arguments.quiet:
         print(result.summary, file=sys.stderr)
     return result.exit_code
+
+
+def _preview(arguments: argparse.Namespace) -> int:
+    from a2n_video.tools.preview import Crop, PreviewOptions, preview
+
+    if len(arguments.files) != 1:
+        raise OptionError(f"--preview takes one input and no output ({len(arguments.files)} files came); see {PROG} --help")
+    options = job_options(arguments)
+    wanted = PreviewOptions(
+        options=options.model,
+        models=tuple(arguments.models.split(",")) if arguments.models else None,
+        at=arguments.at,
+        crop=Crop.parse(arguments.crop) if arguments.crop else None,
+        overwrite=options.execution.overwrite,
+    )
+    print(preview(arguments.files[0], arguments.preview, wanted).summary)
+    return 0
 
 
 class _Bar:
