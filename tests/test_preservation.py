@@ -1,0 +1,241 @@
+"""Everything else in the file: each thing of tests/survival.py in each container, kept byte for byte, converted, or named and dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+
+from a2n_video import upscale_video
+from a2n_video.errors import OptionError
+from a2n_video.io.probe import probe
+from a2n_video.media.streams import container_of, plan_streams
+from a2n_video.options import Fidelity
+from tests.clips import MS, read_frames, read_stream
+from tests.survival import BEGIN, CONTAINERS, CUES, END, FONTS, ITEMS, KEPT, LOST, README, TAGS, TRACKS, Item, image, table
+
+QUICK = {"mkv": {}, "mp4": {}, "mov": {}, "webm": {"preset": "8", "encoder_options": {"deadline": "realtime"}}}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Each source is made once, when a case first asks for it."""
+    folder = tmp_path_factory.mktemp("sources")
+
+    def make(name: str) -> Path:
+        path = folder / f"{name}.{ITEMS[name].suffix}".replace(" ", "").replace(",", "-")
+        if not path.exists():
+            ITEMS[name].make(path)
+        return path
+
+    return make
+
+
+def quick(item: Item, container: str) -> dict[str, Any]:
+    """Encoder options with which the case is quick: by the encoder that the container gets by default."""
+    if container != "webm":
+        return {"preset": "ultrafast"}
+    if item.checks in ("hdr10", "hlg"):
+        return {"preset": "12", "encoder_options": {"svtav1-params": "lp=1"}}
+    return {"preset": "8", "encoder_options": {"deadline": "realtime"}}
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("name", list(ITEMS))
+def test_each_thing_has_the_fate_the_table_says(name: str, container: str, made: Callable[[str], Path], tmp_path: Path) -> None:
+    item, source, result = ITEMS[name], made(name), tmp_path / f"out.{container}"
+    upscale_video(source, result, model="nearest", threads=1, **quick(item, container))
+    fate = item.fates[container]
+    if fate == LOST:
+        assert_lost(item, source, container)
+        assert not present(item, result)
+        with pytest.raises(OptionError, match=item.lost_as):
+            upscale_video(source, tmp_path / f"all.{container}", model="nearest", keep_all=True)
+    elif fate == KEPT:
+        CHECKS[item.checks](source, result)
+        assert not plan_streams(probe(source), container_of(result), Fidelity()).losses
+    else:
+        assert_converted(fate, source, result)
+    assert [number for _, number in read_frames(result)][:6] == list(range(6)) or item.checks in ("hdr10", "hlg")
+
+
+def assert_lost(item: Item, source: Path, container: str) -> None:
+    """The plan names it, with a reason."""
+    losses = plan_streams(probe(source), container_of(Path(f"x.{container}")), Fidelity()).losses
+    assert any(item.lost_as in fate.what and fate.reason for fate in losses), losses
+
+
+def present(item: Item, result: Path) -> bool:
+    """Whether any of the kind is in the result: a stream that is not the video."""
+    kind = {"fonts": "attachment", "tracks": "audio", "cover": "video", "second_video": "video"}.get(item.checks, item.checks)
+    with av.open(str(result)) as container:
+        return len([s for s in container.streams if s.type == kind]) > (kind == "video")
+
+
+def tags_of(stream: Any) -> dict[str, str]:
+    return {key.lower(): value for key, value in stream.metadata.items()}
+
+
+def assert_same_packets(kind: str, number: int, source: Path, result: Path) -> None:
+    """Byte for byte, each at its time against the first frame, to 1 ms."""
+    before, after = read_stream(source, kind, number), read_stream(result, kind, number)
+    start, found_start = read_frames(source)[0][0], read_frames(result)[0][0]
+    assert [digest for _, digest in before] == [digest for _, digest in after]
+    assert all(abs((a - start) - (b - found_start)) <= MS for (a, _), (b, _) in zip(before, after, strict=True))
+
+
+def check_audio(source: Path, result: Path) -> None:
+    with av.open(str(source)) as a, av.open(str(result)) as b:
+        assert a.streams.audio[0].codec_context.codec.canonical_name == b.streams.audio[0].codec_context.codec.canonical_name
+        if a.streams.audio[0].codec_context.name.startswith("pcm"):
+            assert pcm(source) == pcm(result)
+            return
+    assert_same_packets("audio", 0, source, result)
+
+
+def pcm(path: Path) -> bytes:
+    with av.open(str(path)) as container:
+        return b"".join(bytes(packet) for packet in container.demux(audio=0))
+
+
+def check_subtitle(source: Path, result: Path) -> None:
+    if source.suffix == ".mp4":  # MP4's muxer fills gaps with empty samples
+        assert cues(source) == cues(result)
+    else:
+        assert_same_packets("subtitle", 0, source, result)
+    with av.open(str(source)) as a, av.open(str(result)) as b:
+        before, after = a.streams.subtitles[0], b.streams.subtitles[0]
+        assert tags_of(before).get("language") == tags_of(after).get("language")
+        assert (tags_of(before).get("title") or tags_of(before).get("name")) == (tags_of(after).get("title") or tags_of(after).get("name"))
+        if result.suffix != ".mov":
+            assert int(before.disposition) & 0x40 == int(after.disposition) & 0x40
+
+
+def cues(path: Path) -> list[tuple[Fraction, Fraction, str]]:
+    """(start, end, text) of every cue, read without the product."""
+    found = []
+    with av.open(str(path)) as container:
+        stream = container.streams.subtitles[0]
+        for packet in container.demux(stream):
+            for rect in (stream.codec_context.decode2(packet) or []) if packet.size else []:
+                base = Fraction(packet.time_base)
+                text = rect.ass.decode().split(",", 8)[-1]
+                found.append((packet.pts * base, (packet.pts + packet.duration) * base, text))
+    return found
+
+
+def assert_converted(codec: str, source: Path, result: Path) -> None:
+    """Another codec, the same words at the same times, language and mark kept."""
+    with av.open(str(result)) as container:
+        stream = container.streams.subtitles[0]
+        assert stream.codec_context.codec.canonical_name == codec
+        assert tags_of(stream)["language"] == "ger"
+        assert (tags_of(stream).get("title") or tags_of(stream).get("name")) == "Untertitel"
+        assert int(stream.disposition) & 0x40 or result.suffix == ".mov" or source.suffix == ".mov"
+    found = cues(result)
+    assert len(found) == len(CUES)
+    for (start, end, text), (begins, ends, words) in zip(CUES, found, strict=True):
+        assert abs(begins - start * MS) <= MS and abs(ends - end * MS) <= MS
+        plain = text.replace("{\\i1}", "").replace("{\\i0}", "")
+        assert words.replace("{\\i1}", "").replace("{\\i0}", "").replace("{\\i}", "") == plain
+
+
+def check_fonts(source: Path, result: Path) -> None:
+    with av.open(str(result)) as container:
+        found = {tags_of(s)["filename"]: (tags_of(s)["mimetype"], s.data) for s in container.streams if s.type == "attachment"}
+    assert found == FONTS
+
+
+def check_tracks(source: Path, result: Path) -> None:
+    for number, track in enumerate(TRACKS):
+        assert_same_packets("audio", number, source, result)
+        with av.open(str(result)) as container:
+            stream = container.streams.audio[number]
+            assert tags_of(stream)["language"] == track.tags["language"]
+            assert (tags_of(stream).get("title") or tags_of(stream).get("name")) == track.tags.get("title")
+            assert track.disposition & ~int(stream.disposition) == 0 or result.suffix == ".mov"
+
+
+def check_cover(source: Path, result: Path) -> None:
+    codec = "mjpeg" if "jpg" in source.name else "png"
+    with av.open(str(result)) as container:
+        pictures = [s for s in container.streams.video if int(s.disposition) & 0x400]
+        assert len(pictures) == 1 and len(container.streams.video) == 2
+        assert bytes(next(p for p in container.demux(pictures[0]) if p.size)) == image(codec)
+
+
+def check_chapters(source: Path, result: Path) -> None:
+    with av.open(str(source)) as a, av.open(str(result)) as b:
+        before, after = ([(c["start"] * Fraction(c["time_base"]), c["metadata"]["title"]) for c in x.chapters()] for x in (a, b))
+    assert len(before) == 3 and [title for _, title in before] == [title for _, title in after]
+    assert all(abs(a - b) <= MS for (a, _), (b, _) in zip(before, after, strict=True))
+
+
+def check_timecode(source: Path, result: Path) -> None:
+    with av.open(str(result)) as container:
+        found = {
+            value
+            for tags in (container.metadata, *(s.metadata for s in container.streams))
+            for key, value in tags.items()
+            if key.lower() == "timecode"
+        }
+    assert found == {"01:02:03:04"}
+
+
+def check_tags(source: Path, result: Path) -> None:
+    with av.open(str(result)) as container:
+        found = {key.lower(): value for key, value in container.metadata.items()}
+    assert {key: found.get(key) for key in TAGS} == TAGS
+
+
+def check_other_tags(source: Path, result: Path) -> None:
+    with av.open(str(result)) as container:
+        found = {key.lower(): value for key, value in container.metadata.items()}
+    assert found.get("com.maker.lens") == "35 mm" and found.get("title") == TAGS["title"]
+
+
+def check_second_video(source: Path, result: Path) -> None:
+    assert_same_packets("video", 1, source, result)
+    assert (probe(result, video_number=0).width, probe(result, video_number=0).height) == (128, 96)
+
+
+def check_sar(source: Path, result: Path) -> None:
+    with av.open(str(result)) as container:
+        assert Fraction(container.streams.video[0].sample_aspect_ratio) == Fraction(32, 27)
+
+
+def check_matrix(source: Path, result: Path) -> None:
+    before, after = probe(source).display_matrix, probe(result).display_matrix
+    straight = (65536, 0, 0, 65536)
+    turn = [tuple(matrix[i] for i in (0, 1, 3, 4)) if matrix else straight for matrix in (before, after)]
+    assert turn[0] == turn[1]
+    assert (probe(result).width, probe(result).height) == (128, 96), "pixels are not turned"
+
+
+def check_hdr10(source: Path, result: Path) -> None:
+    check_deep(source, result, 16)
+    assert probe(source).hdr is not None
+    assert probe(result).hdr == probe(source).hdr
+
+
+def check_hlg(source: Path, result: Path) -> None:
+    check_deep(source, result, 18)
+
+
+def check_deep(source: Path, result: Path, transfer: int) -> None:
+    info = probe(result)
+    assert info.planes.depth == 10
+    assert (info.color.primaries, info.color.transfer, info.color.matrix) == (9, transfer, 9)
+
+
+CHECKS: dict[str, Callable[[Path, Path], None]] = {
+    name.removeprefix("check_"): check for name, check in list(globals().items()) if name.startswith("check_")
+}
+
+
+def test_readme_shows_this_table() -> None:
+    assert f"{BEGIN}\n{table()}\n{END}" in README.read_text(), "run python -m tests.survival --write"
