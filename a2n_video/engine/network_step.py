@@ -125,7 +125,7 @@ def graphed(step: Step, backend: Backend, like: Tensors) -> Step:
         backend.synchronize()
         reason = "" if _agree(made[0], step, backend, like) else "its result differs from the eager one"
     except RuntimeError as error:
-        reason = str(error)
+        reason = str(error).partition("\n")[0]
     if not reason:
         return made[0]
     log.warning("%s: going on without a CUDA graph: %s", backend.name, reason)

@@ -77,11 +77,12 @@ class Pipeline:
         keep = shape_in if self.exact else (0, 0)
         self.inputs = [InputSlot.make(backend, shape_in, came) for _ in range(INPUTS)]
         self.outputs = [HostOutput.make(backend, shape_out, goes, backend.on_device(keep, came)) for _ in range(HOST_OUTPUTS)]
-        self._device_outputs = cycle([DeviceOutput.make(backend, shape_out, goes) for _ in range(DEVICE_OUTPUTS)])
+        self.device_outputs = [DeviceOutput.make(backend, shape_out, goes) for _ in range(DEVICE_OUTPUTS)]
+        self._in_turn = cycle(self.device_outputs)
 
     def warm_up(self) -> None:
         """Compute once on black, so that libraries choose and allocate now, and too little memory shows before the first frame."""
-        rows, device = self.inputs[0].device, next(self._device_outputs)
+        rows, device = self.inputs[0].device, self.device_outputs[0]
         self.backend.run("compute", Tensor.zero_, (), (rows,))
         self.fast(rows, device.rows, device.flags)
         self.backend.synchronize()
@@ -89,7 +90,7 @@ class Pipeline:
     def use_graph(self) -> None:
         """Replay the fast step as a graph from now on, where that works and changes nothing; after `warm_up`."""
         if self.fast.batch_size == self.batch_size and not self.fast.strip_rows:
-            device = next(self._device_outputs)
+            device = self.device_outputs[0]
             self.fast.step = graphed(self.fast.step, self.backend, (self.inputs[0].device, device.rows, device.flags))
 
     @property
@@ -106,7 +107,7 @@ class Pipeline:
 
     def launch(self, job: Job) -> None:
         """Put a batch on the streams. The input slot may be filled again after this."""
-        slot, host, device = job.source, job.host, next(self._device_outputs)
+        slot, host, device = job.source, job.host, next(self._in_turn)
         self.hold_stream("E2", slot.consumed, "upload")
         self.backend.run("upload", copy_all, (slot.pinned,), (slot.device,))
         slot.uploaded.record("upload")
@@ -121,7 +122,7 @@ class Pipeline:
     def redo(self, job: Job, bad: Sequence[int]) -> None:
         """Compute some rows of a collected job again by the exact route; it must be collected once more."""
         assert self.exact is not None
-        host, device = job.host, next(self._device_outputs)
+        host, device = job.host, next(self._in_turn)
         self.hold_stream("E4", device.drained, "compute")
         parts = [slice(i, i + 1) for i in bad]
         for part in parts:
