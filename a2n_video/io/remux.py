@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -82,11 +82,13 @@ class Converted(Protocol):
     def packets(self) -> Iterator[Packet[Any]]: ...
 
 
-def remux(job: RemuxJob, file: OutFile, converted: Mapping[int, Converted] | None = None) -> RemuxResult:
+def remux(
+    job: RemuxJob, file: OutFile, converted: Mapping[int, Converted] | None = None, check: Callable[[], None] = lambda: None
+) -> RemuxResult:
     """Write the final file into `file`, which stays open and unfinished. `converted` gives the streams the plan converts, by source index.
 
     Packets are merged by dts, so that memory is bounded whatever the length. OutputError where the disk refuses, EncodeError where
-    the muxer does or the segments do not fit together.
+    the muxer does or the segments do not fit together. `check` is called once a packet and may raise to stop.
     """
     converted = converted or {}
     counts: Counter[int] = Counter()
@@ -99,6 +101,7 @@ def remux(job: RemuxJob, file: OutFile, converted: Mapping[int, Converted] | Non
             for index, packet in heapq.merge(*lanes, key=_microseconds):
                 output.mux(packet)
                 file.check()
+                check()
                 counts[index] += 1
     video = counts.pop(job.info.video_index, 0)
     return RemuxResult(video_packets=video, copied=dict(counts), read_errors=copying.errors)

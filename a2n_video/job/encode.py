@@ -10,6 +10,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from a2n_video.errors import IncompleteSourceError
+from a2n_video.io.fitting import fitted
 from a2n_video.io.reader import Damage, VideoReader
 from a2n_video.job.directory import JobDirectory
 from a2n_video.job.journal import Journal, SegmentRecord
@@ -17,6 +18,7 @@ from a2n_video.job.plan import JobPlan
 from a2n_video.job.prefetch import prefetch
 from a2n_video.job.resume import job_record
 from a2n_video.job.segments import SegmentedWriter, Stretch, missing_stretches, segment_length
+from a2n_video.job.stops import Stops
 from a2n_video.upscaler import Upscaler
 
 if TYPE_CHECKING:
@@ -31,12 +33,12 @@ _FRAMES_TO_MEASURE = 24
 class SegmentMaker:
     """Makes the segments of a job that do not stand yet; one object for one run, used from one thread.
 
-    `check` is called once a frame and may raise to stop. The journal begins once the length of segments is settled: at once where it
+    A signal stops it at the next frame. The journal begins once the length of segments is settled: at once where it
     is given, else after 24 frames, by their speed.
     """
 
-    def __init__(self, plan: JobPlan, folder: JobDirectory, journal: Journal, check: Callable[[], None]) -> None:
-        self.plan, self.folder, self.journal, self.check = plan, folder, journal, check
+    def __init__(self, plan: JobPlan, folder: JobDirectory, journal: Journal, stops: Stops) -> None:
+        self.plan, self.folder, self.journal, self.stops = plan, folder, journal, stops
         self.damage: list[Damage] = []
         self.frames = 0
         self._pace = _Pace()
@@ -50,16 +52,25 @@ class SegmentMaker:
         stretches = missing_stretches(marks, standing)
         if not stretches:
             return
-        with Upscaler.from_options(self.plan.options.model, self.plan.execution, self.plan.geometry.layout) as upscaler:
+        model = replace(self.plan.options.model, scale=self.plan.geometry.scale)
+        with Upscaler.from_options(model, self.plan.execution, self.plan.geometry.layout) as upscaler:
             for stretch in stretches:
-                self._make_stretch(stretch, marks, upscaler, on_progress)
+                with self.stops.deferred():
+                    self._make_stretch(stretch, marks, upscaler, on_progress)
 
     def _make_stretch(self, stretch: Stretch, marks: Sequence[int], upscaler: Upscaler, on_progress: Progress | None) -> None:
         plan = self.plan
-        with VideoReader(plan.source, info=plan.info, time_map=plan.time_map, start_pts=stretch.start_pts) as reader:
+        with VideoReader(
+            plan.source,
+            info=plan.info,
+            time_map=plan.time_map,
+            source_map=plan.source_map,
+            deinterlace=plan.interlace.mode,
+            start_pts=stretch.start_pts,
+        ) as reader:
             self.damage.append(reader.damage)
             decoded = prefetch(_until(iter(reader), stretch.end_pts), _DEPTH, "decode")
-            upscaled = prefetch(upscaler.upscale_frames(decoded), _DEPTH, "upscale")
+            upscaled = prefetch(fitted(upscaler.upscale_frames(decoded), plan.fit), _DEPTH, "upscale", self.stops.check)
             with (
                 closing(upscaled),  # type: ignore[type-var]
                 SegmentedWriter(
@@ -73,7 +84,7 @@ class SegmentMaker:
                 ) as writer,
             ):
                 for frame in upscaled:
-                    self.check()
+                    self.stops.check()
                     self._check_errors()
                     writer.write(frame)
                     self.frames += 1

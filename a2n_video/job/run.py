@@ -19,6 +19,7 @@ from a2n_video.job.journal import Journal, ResultRecord, SegmentRecord
 from a2n_video.job.plan import JobPlan, prepare
 from a2n_video.job.resume import resumed
 from a2n_video.job.segments import segment_files
+from a2n_video.job.stops import Stops
 from a2n_video.job.verify import encoded_times, expect, verify
 from a2n_video.options import Execution, JobOptions
 
@@ -88,16 +89,17 @@ def upscale_video(
     return run(prepare(Path(source), Path(dest), settled), on_progress)
 
 
-def run(plan: JobPlan, on_progress: Progress | None = None, check: Callable[[], None] = lambda: None) -> UpscaleResult:
-    """Carry out a settled job, or what is left of it. `check` is called once a frame and may raise to stop."""
+def run(plan: JobPlan, on_progress: Progress | None = None, stops: Stops | None = None) -> UpscaleResult:
+    """Carry out a settled job, or what is left of it, until it is done or `stops` says so."""
+    stops = stops or Stops()
     started = time.monotonic()
     with _job_directory(plan) as folder, Journal.open(folder.journal) as journal:
         plan, standing = resumed(plan, folder, journal)
         _check_whole(plan)
-        maker = SegmentMaker(plan, folder, journal, check)
+        maker = SegmentMaker(plan, folder, journal, stops)
         maker.make(standing, on_progress)
         damage = _damage(plan, maker, journal)
-        verified = _finish(plan, folder, journal)
+        verified = _finish(plan, folder, journal, stops)
         frames = sum(record.frames for record in journal.segments.values())
         folder.remove()
     return UpscaleResult(
@@ -142,11 +144,12 @@ def _damage(plan: JobPlan, maker: SegmentMaker, journal: Journal) -> DamageRepor
     )
 
 
-def _finish(plan: JobPlan, folder: JobDirectory, journal: Journal) -> str:
+def _finish(plan: JobPlan, folder: JobDirectory, journal: Journal, stops: Stops) -> str:
     """Join, verify and put in place; returns the verification's line."""
     if result_stands(plan.dest):
         return "verified before: the last run was stopped once the result was in place"
-    digest, size = join(plan, folder, journal.segments)
+    with stops.deferred():
+        digest, size = join(plan, folder, journal.segments, stops.check)
     times = encoded_times(segment_files(folder.path, journal.segments), plan.encoder.time_base)
     encoded = sum(record.frames for record in journal.segments.values())
     verified = verify(expect(plan, times, encoded), folder.result).line
@@ -155,8 +158,8 @@ def _finish(plan: JobPlan, folder: JobDirectory, journal: Journal) -> str:
     return verified
 
 
-def join(plan: JobPlan, folder: JobDirectory, segments: dict[int, SegmentRecord]) -> tuple[str, int]:
-    """Make the final file from finished segments and the source, in the job's folder; its sha256 and size."""
+def join(plan: JobPlan, folder: JobDirectory, segments: dict[int, SegmentRecord], check: Callable[[], None]) -> tuple[str, int]:
+    """Make the final file from finished segments and the source, in the job's folder; its sha256 and size. `check` may raise to stop."""
     time_range = plan.options.time
     job = RemuxJob(
         segments=segment_files(folder.path, segments),
@@ -167,10 +170,10 @@ def join(plan: JobPlan, folder: JobDirectory, segments: dict[int, SegmentRecord]
         color=plan.encoder.color,
         cut_start=time_range.start is not None,
         cut_end=time_range.end is not None or time_range.frames is not None,
-        frame_rate=plan.info.frame_rate,
-        sar=plan.info.sar,
-        display_matrix=plan.info.display_matrix,
+        frame_rate=plan.encoder.frame_rate,
+        sar=plan.encoder.sar,
+        display_matrix=plan.picture.display_matrix,
     )
     with OutFile(folder.result) as file:
-        remux(job, file, converted_streams(plan.info, plan.streams, plan.time_map, job.start, job.end))
+        remux(job, file, converted_streams(plan.info, plan.streams, plan.time_map, job.start, job.end), check)
         return file.finish(), file.size

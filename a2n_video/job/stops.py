@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Final, Self
 
@@ -18,15 +20,17 @@ class Terminated(KeyboardInterrupt):
 
 
 class Stops:
-    """While open, signals raise KeyboardInterrupt or Terminated in the main thread; a second one ends the process on the spot.
+    """While open, a signal raises KeyboardInterrupt or Terminated in the main thread; a second one ends the process on the spot.
 
-    An exception raised while FFmpeg calls back into Python is lost, so the first signal is also kept: `check` raises it again, and a
-    job asks once a frame. Outside the main thread this does nothing, as Python gives signals to the main thread only.
+    Where other threads run, or FFmpeg calls back into Python and would lose the exception, the work is `deferred`: the signal is kept
+    and raised by `check`, which such work calls at least every frame and while it waits. Outside the main thread, or never entered,
+    this does nothing.
     """
 
     def __init__(self) -> None:
         self._signal: int | None = None
         self._before: dict[int, Any] = {}
+        self._deferred = False
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -41,6 +45,17 @@ class Stops:
         if self._signal is not None:
             os._exit(_CODES[signal.Signals(number)])
         self._signal = number
+        if not self._deferred:
+            self.check()
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """A block in which a signal only raises where `check` is called, and at its end."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
         self.check()
 
     def check(self) -> None:
