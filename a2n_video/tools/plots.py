@@ -1,0 +1,85 @@
+"""The only place that imports matplotlib: figures without a screen, and words drawn onto pictures."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from a2n_video.errors import MissingDependencyError
+from a2n_video.tools.picture import Image, write_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DPI: Final = 110
+INK: Final = "#1c2733"
+ATTENTION: Final = "#c8502d"
+OTHER: Final = "#3a6ea5"
+_MISSING: Final = "plots need matplotlib, which is not installed; get it with: pip install 'a2n-video[plots]'"
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of a size in inches, saved by `save`. MissingDependencyError without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependencyError(_MISSING) from error
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, whatever the name says."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI)
+    write_file(path, buffer.getvalue())
+
+
+def show(axes: Axes, image: Any, title: str, **settings: Any) -> Any:
+    """A picture without ticks under a short title; gives what a colour bar wants."""
+    drawn = axes.imshow(image, **{"interpolation": "nearest", **settings})
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_title(title, fontsize=8.5, color=INK)
+    return drawn
+
+
+def tidy(axes: Axes, title: str, x: str, y: str) -> None:
+    """Title and axis names of a plot, with the lines that carry nothing taken away."""
+    axes.set_title(title, fontsize=10, color=INK, loc="left")
+    axes.set_xlabel(x, fontsize=8.5)
+    axes.set_ylabel(y, fontsize=8.5)
+    axes.tick_params(labelsize=8)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def words(text: str, height: int) -> NDArray[np.float32] | None:
+    """The text's coverage, (height, width) in 0..1, in DejaVu Sans; None where matplotlib is not installed."""
+    try:
+        from matplotlib import font_manager, ft2font
+    except ImportError:
+        return None
+    font = ft2font.FT2Font(font_manager.findfont("DejaVu Sans"))
+    font.set_size(0.62 * height, 72)
+    font.set_text("Ág")  # the tallest and deepest letters, so that all labels share a baseline
+    _, line = font.get_width_height()
+    deep = font.get_descent() / 64
+    font.set_text(text)
+    font.draw_glyphs_to_bitmap(antialiased=True)
+    drawn = np.asarray(font.get_image(), np.float32) / 255
+    result = np.zeros((height, drawn.shape[1]), np.float32)
+    baseline = round((height + line / 64) / 2 - deep)
+    top = max(0, baseline - (drawn.shape[0] - round(font.get_descent() / 64)))
+    kept = drawn[: height - top]
+    result[top : top + kept.shape[0]] = kept
+    return result
+
+
+def gray(image: Image) -> NDArray[np.float32]:
+    """A faint grey picture (H, W) in 0..1 to lay colours on."""
+    return 0.35 + 0.65 * image.astype(np.float32).mean(axis=2) / 255

@@ -1,0 +1,175 @@
+"""One frame as nearest, bicubic and one or more networks show it, side by side: what to expect before hours are spent."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+
+from a2n_video.engine.resize import resize
+from a2n_video.errors import OptionError
+from a2n_video.options import ModelOptions
+from a2n_video.tools import plots
+from a2n_video.tools.picture import Footage, Image, display_size, png_bytes, rgb_of, to_image, write_file
+from a2n_video.upscaler import Upscaler
+
+if TYPE_CHECKING:
+    import av
+
+CROP: Final = (320, 240)  # of the source, where none was asked for
+GAP: Final = 6  # pixels between panels
+LABEL: Final = 30  # height of the line with a panel's name
+PAPER: Final = 255
+INK: Final = 40
+_CROP: Final = re.compile(r"(\d+)x(\d+)(?:\+(\d+)\+(\d+))?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crop:
+    """A part of the source's frame, in its pixels; without a place it is put where the frame has most detail."""
+
+    width: int
+    height: int
+    place: tuple[int, int] | None = None  # (left, top)
+
+    @classmethod
+    def parse(cls, text: str) -> Crop:
+        """WxH or WxH+X+Y; OptionError for anything else."""
+        match = _CROP.fullmatch(text)
+        if match is None or "0" in (match[1], match[2]):
+            raise OptionError(f"--crop {text!r}: write WxH or WxH+X+Y, such as 320x240+100+60")
+        place = (int(match[3]), int(match[4])) if match[3] is not None else None
+        return cls(width=int(match[1]), height=int(match[2]), place=place)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """A settled part of a frame, in pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    def of(self, rgb: Tensor, scale: int = 1) -> Tensor:
+        """This part of a frame (1, 3, H, W) that is `scale` times as large as the source."""
+        rows = slice(scale * self.top, scale * (self.top + self.height))
+        return rgb[..., rows, scale * self.left : scale * (self.left + self.width)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviewOptions:
+    """What to show. `models` None shows that of `options` alone; `at` None is the middle of the video."""
+
+    options: ModelOptions
+    models: tuple[str, ...] | None = None
+    at: Fraction | None = None
+    crop: Crop | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """What was drawn: the labels from left to right, the part of the source, the time in seconds from the first frame."""
+
+    path: Path
+    labels: tuple[str, ...]
+    window: Window
+    time: Fraction
+
+    @property
+    def summary(self) -> str:
+        w = self.window
+        where = f"{w.width}x{w.height}+{w.left}+{w.top} of the source at {float(self.time):.3f} s"
+        return f"{self.path}: {' | '.join(self.labels)}; {where}"
+
+
+def preview(source: Path, dest: Path, wanted: PreviewOptions) -> Preview:
+    """Draw a preview into a PNG: panels at the right aspect and rotation, each under its name.
+
+    Networks see the whole frame, as in a job (their weights depend on all of it), through the same engine. Colours are as stored: HDR is
+    not mapped to a screen's. Without matplotlib there are no names in the picture.
+    """
+    footage = Footage.open(source)
+    at = wanted.at if wanted.at is not None else footage.seconds / 2
+    frame = next(footage.frames(at, 1))
+    time = (frame.pts - footage.time_map.first_pts) * footage.time_map.time_base
+    rgb = rgb_of(frame)
+    window = settle(wanted.crop, rgb)
+    scale = wanted.options.scale
+    width, height = display_size(scale * window.width, scale * window.height, footage.info.sar)
+    part = window.of(rgb)
+    panels = {
+        "nearest": F.interpolate(part, (height, width), mode="nearest-exact"),
+        "bicubic": resize(part, height, width),
+    }
+    for name, result in enlarged(frame, wanted):
+        panels[f"{name} x{scale}"] = resize(window.of(result, scale), height, width)
+    turns = round(footage.info.rotation / 90)
+    images = {name: np.rot90(to_image(panel), turns) for name, panel in panels.items()}
+    write_file(dest, png_bytes(side_by_side(images)), overwrite=wanted.overwrite)
+    return Preview(path=dest, labels=tuple(images), window=window, time=time)
+
+
+def settle(crop: Crop | None, rgb: Tensor) -> Window:
+    """The crop as a window inside the frame: an OptionError where it does not fit."""
+    height, width = rgb.shape[-2:]
+    if crop is None:
+        crop = Crop(width=min(CROP[0], width), height=min(CROP[1], height))
+    left, top = crop.place or (0, 0)
+    if left + crop.width > width or top + crop.height > height:
+        raise OptionError(f"--crop {crop.width}x{crop.height}+{left}+{top} does not fit into the frame, which is {width}x{height}")
+    if crop.place is None:
+        left, top = most_detail(rgb, crop)
+    return Window(left=left, top=top, width=crop.width, height=crop.height)
+
+
+def most_detail(rgb: Tensor, crop: Crop) -> tuple[int, int]:
+    """(left, top), in steps of 8, of the part with the greatest sum of steps between neighbouring pixels."""
+    grey = rgb.mean(dim=1, keepdim=True).clamp(0, 1)
+    detail = F.pad((grey[..., 1:] - grey[..., :-1]).abs(), (0, 1)) + F.pad((grey[..., 1:, :] - grey[..., :-1, :]).abs(), (0, 0, 0, 1))
+    sums = F.avg_pool2d(detail, (crop.height, crop.width), stride=8)[0, 0]
+    row, column = divmod(int(sums.argmax()), sums.shape[1])
+    return 8 * column, 8 * row
+
+
+def enlarged(frame: av.VideoFrame, wanted: PreviewOptions) -> list[tuple[str, Tensor]]:
+    """(name, the whole frame enlarged) for each model, in its own engine, one after the other."""
+    if wanted.models is not None and wanted.options.weights is not None:
+        raise OptionError("--models and --weights do not go together; a weights file stands for one model")
+    results = []
+    for model in wanted.models or (wanted.options.model,):
+        with Upscaler.from_options(replace(wanted.options, model=model)) as upscaler:
+            (result,) = upscaler.upscale_frames([frame])
+            results.append((name_of(model, wanted.options), rgb_of(result)))
+    return results
+
+
+def name_of(model: str, options: ModelOptions) -> str:
+    """What a panel is called: the model's own name, `auto` settled, or the weights file's."""
+    from a2n_video.net.catalog import resolve_model
+
+    return Path(options.weights).stem if options.weights is not None else resolve_model(model, options.scale)
+
+
+def side_by_side(images: dict[str, Image]) -> Image:
+    """Pictures of one size next to one another on white, each under its name (without matplotlib, without names)."""
+    pictures = list(images.values())
+    lines = [plots.words(name, LABEL) for name in images]
+    above = LABEL if any(line is not None for line in lines) else 0
+    height, width, _ = pictures[0].shape
+    canvas = np.full((above + height, len(pictures) * (width + GAP) - GAP, 3), PAPER, np.uint8)
+    for index, (picture, line) in enumerate(zip(pictures, lines, strict=True)):
+        left = index * (width + GAP)
+        canvas[above:, left : left + width] = picture
+        if line is not None:
+            cover = line[:, :width, None]
+            target = canvas[:LABEL, left : left + cover.shape[1]]
+            target[...] = (target * (1 - cover) + INK * cover).round().astype(np.uint8)
+    return canvas
