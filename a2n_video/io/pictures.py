@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import av
 import numpy as np
@@ -65,5 +65,5 @@ def frame_to_rgb(frame: av.VideoFrame) -> Image:
 
 def to_bytes(rgb: torch.Tensor) -> NDArray[np.uint8]:
     """(N, 3, H, W) in 0..1 -> (N, H, W, 3), rounded."""
-    codes: NDArray[np.uint8] = (255 * rgb).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
-    return codes
+    codes = (255 * rgb).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    return cast("NDArray[np.uint8]", codes.numpy())
