@@ -77,6 +77,15 @@ OPTIONS: Final[tuple[tuple[str, tuple[str, ...], dict[str, Any]], ...]] = (
         ("--reencode-audio",),
         {"metavar": "CODEC", "help": "encode audio the container cannot hold with this (else it is dropped, and the plan says so)"},
     ),
+    (
+        "fidelity",
+        ("--deinterlace",),
+        {
+            "choices": ("auto", "frame", "field", "ivtc", "off"),
+            "help": "auto: interlaced frames are made whole, rate kept; frame: every one; field: rate doubled; ivtc: film from telecine; off",
+        },
+    ),
+    ("fidelity", ("--size",), {"metavar": "SIZE", "help": "1440p, 2560x1440 or fit:3840x2160; picks the network's scale"}),
     ("fidelity", ("--fps",), {"type": Fraction, "metavar": "N/D", "help": "frame rate of a source that has no time stamps"}),
     ("job", ("--overwrite",), {"action": "store_true", "help": "replace an output that exists"}),
     ("job", ("--restart",), {"action": "store_true", "help": "begin anew instead of going on with a stopped job"}),

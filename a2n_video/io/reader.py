@@ -14,12 +14,16 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from a2n_video.frames import color_of_frame, native_frame, tag_frame
+from a2n_video.frames import color_of_frame, frame_planes, native_frame, tag_frame
+from a2n_video.io.filters import deinterlaced
+from a2n_video.io.fitting import changes_of
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import open_decoder, probe
 from a2n_video.io.source import open_source, video_stream
 from a2n_video.media.index import TimeMap
 from a2n_video.media.info import VideoInfo
+from a2n_video.media.interlace import Mode
+from a2n_video.media.pixfmt import plane_format
 
 _PREROLL_S = 10
 
@@ -54,6 +58,9 @@ class VideoReader:
     Gives the frames of the map's window, from `start_pts` (settled) on where given: a resumed job or a worker starts there. At most
     `frames` come. The file is opened in the thread that iterates, which must be the same from first frame to last; close (or leave
     the `with`) once that thread has ended. Broken packets are counted in `damage`.
+
+    Frames are deinterlaced as `deinterlace` says; `time_map` is then that of the frames that come, and `source_map` the source's own,
+    on the same clock but for the tick and a shift (--start).
     """
 
     def __init__(
@@ -62,17 +69,22 @@ class VideoReader:
         *,
         info: VideoInfo | None = None,
         time_map: TimeMap | None = None,
+        source_map: TimeMap | None = None,
+        deinterlace: Mode = "off",
         start_pts: int | None = None,
         frames: int | None = None,
-        threads: int = 0,
     ) -> None:
         self.source = Path(source)
         self.info = info or probe(source)
         self.time_map = time_map or scan(self.source, self.info).time_map
         self.damage = Damage()
+        self.changes: list[str] = []  # what changed on the way, in words
+        self._deinterlace = deinterlace
+        self._source_map = source_map or self.time_map
+        self._factor = int(self._source_map.time_base / self.time_map.time_base)
+        self._moved = self.time_map.shift_pts - self._factor * self._source_map.shift_pts
         self._first_pts = max(start_pts if start_pts is not None else self.time_map.first_pts, self.time_map.first_pts)
         self._frames = frames
-        self._threads = threads
         self._container: InputContainer | None = None
         self._at = self._first_pts  # where on the settled clock decoding is: the last frame's pts
 
@@ -88,33 +100,33 @@ class VideoReader:
             self._container = None
 
     def __iter__(self) -> Iterator[av.VideoFrame]:
-        frames = itertools.takewhile(lambda frame: frame.pts < self.time_map.end_pts, self._from_first_pts())
+        frames = itertools.takewhile(lambda frame: frame.pts < self.time_map.end_pts, changes_of(self._from_first_pts(), self.changes))
         return itertools.islice(frames, self._frames)
 
     def _from_first_pts(self) -> Iterator[av.VideoFrame]:
         """Frames from the first wanted one on: by a seek where that is shorter, and safe."""
         first = self._first_pts
         if self.time_map.seekable and first * self.time_map.time_base > 2 * _PREROLL_S:
-            frames = self._settled(self._open(first))
+            frames = self._made(self._open(first))
             # A seek can land late (TS, AVI): unless a frame before the first wanted one came, decode from the start.
             head = next(frames, None)
             if head is not None and head.pts < first:
                 yield from (frame for frame in itertools.chain([head], frames) if frame.pts >= first)
                 return
             self.close()
-        yield from (frame for frame in self._settled(self._open()) if frame.pts >= first)
+        yield from (frame for frame in self._made(self._open()) if frame.pts >= first)
 
     def _open(self, seek_to: int | None = None) -> Iterator[av.VideoFrame]:
         self._container = open_source(self.source)
         stream = video_stream(self._container, self.source)
         if seek_to is not None:
-            preroll = int(_PREROLL_S / self.time_map.time_base)
-            keyframe = self.time_map.keyframe_before(seek_to - preroll)
-            self._container.seek(self.time_map.raw_pts(keyframe), stream=stream, backward=True)
+            source = self._source_map
+            keyframe = source.keyframe_before((seek_to - self._moved) // self._factor - int(_PREROLL_S / source.time_base))
+            self._container.seek(source.raw_pts(keyframe), stream=stream, backward=True)
         return self._decoded(self._container, stream)
 
     def _decoded(self, container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
-        decoder = open_decoder(stream, self._threads)
+        decoder = open_decoder(stream)
         try:
             for packet in container.demux(stream):
                 try:
@@ -124,14 +136,26 @@ class VideoReader:
         except av.FFmpegError as error:
             self.damage.add(self._at, "reading packets", error.strerror)
 
+    def _made(self, decoded: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+        """The frames of `time_map`, made from decoded ones."""
+        for frame in deinterlaced(self._settled(decoded), self._deinterlace, self._source_map):
+            if frame.pts is not None and self._moved:
+                frame.pts += self._moved  # fields count in the map's half ticks already
+            yield frame
+
+    def _moved_pts(self, pts: int | None) -> int:
+        """A source frame's settled pts on the clock of `time_map`."""
+        return (pts or 0) * self._factor + self._moved
+
     def _settled(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-        """Frames on the settled clock; once there was an error, the last good frame stands in at every time that has lost its own."""
-        clock = self.time_map.clock()
+        """Frames on the source's settled clock; once there was an error, the last good one stands in at every time that lost its own."""
+        clock = self._source_map.clock()
         last: av.VideoFrame | None = None
         for raw in frames:
             frame = native_frame(raw)
-            frame.pts = self._at = clock.settle(raw.pts, raw.dts)
-            frame.time_base = self.time_map.time_base
+            frame.pts = clock.settle(raw.pts, raw.dts)
+            frame.time_base = self._source_map.time_base
+            self._at = self._moved_pts(frame.pts)
             if raw.is_corrupt:
                 self.damage.add(self._at, f"frame at pts {raw.pts}", "decoded with errors")
             if last is not None:
@@ -139,12 +163,12 @@ class VideoReader:
             yield frame
             last = frame
         if last is not None:
-            yield from self._stand_ins(last, self.time_map.end_pts)
+            yield from self._stand_ins(last, self._source_map.end_pts)
 
     def _stand_ins(self, last: av.VideoFrame, end_pts: int) -> Iterator[av.VideoFrame]:
         if not self.damage.errors or last.pts is None:
             return
-        times = self.time_map.times
+        times = self._source_map.times
         for pts in times[bisect_right(times, last.pts) : bisect_left(times, end_pts)]:
             self.damage.repeated += 1
             yield repeated_frame(last, pts)
@@ -153,8 +177,10 @@ class VideoReader:
 def repeated_frame(frame: av.VideoFrame, pts: int) -> av.VideoFrame:
     """A copy of a native frame at another time."""
     copy = av.VideoFrame(frame.width, frame.height, frame.format.name)
-    for target, source in zip(copy.planes, frame.planes, strict=True):
-        target.update(bytes(source))
+    fmt = plane_format(frame.format.name, frame.width, frame.height)
+    assert fmt is not None
+    for target, source in zip(frame_planes(copy, fmt), frame_planes(frame, fmt), strict=True):
+        target[...] = source
     tag_frame(copy, color_of_frame(frame))
     copy.pts, copy.time_base = pts, frame.time_base
     return copy

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
 from a2n_video.engine.protocol import Geometry
 from a2n_video.engine.select import resolve_plan
 from a2n_video.errors import OptionError, OutputError, OutputExistsError
-from a2n_video.io.joining import segment_container
+from a2n_video.io.filters import look_for_interlace
+from a2n_video.io.fitting import Fit
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import probe
 from a2n_video.io.whole import cut_short
-from a2n_video.io.writer import EncoderSettings, check_container, check_encoder, pix_fmts_of
+from a2n_video.io.writer import EncoderSettings
 from a2n_video.job.directory import result_stands
-from a2n_video.media.encoders import default_codec, encoded_pix_fmt, encoder_options
+from a2n_video.job.picture import PicturePlan, pix_fmts_of_checked, settle_picture
 from a2n_video.media.index import TimeMap
 from a2n_video.media.info import VideoInfo
-from a2n_video.media.pixfmt import plane_format
-from a2n_video.media.streams import Container, StreamPlan, container_of, plan_streams
+from a2n_video.media.interlace import InterlacePlan, plan_interlace, result_map
+from a2n_video.media.streams import StreamPlan, container_of, plan_streams
 from a2n_video.options import Execution, ExecutionPlan, JobOptions
 
 
@@ -28,7 +29,7 @@ from a2n_video.options import Execution, ExecutionPlan, JobOptions
 class JobPlan:
     """One job, settled: nothing in it is chosen again later, by a resumed run or by a worker.
 
-    `time_map` is cut to what --start, --end and --frames ask for.
+    `time_map` is that of the result's frames, cut to what --start, --end and --frames ask for; `source_map` that of the source's.
     """
 
     source: Path
@@ -36,11 +37,28 @@ class JobPlan:
     options: JobOptions
     info: VideoInfo
     time_map: TimeMap
+    source_map: TimeMap
+    interlace: InterlacePlan
     streams: StreamPlan
-    geometry: Geometry
+    picture: PicturePlan
     execution: ExecutionPlan
     encoder: EncoderSettings
     cut_short: str | None = None  # how the source ends before its time, where it does
+
+    @property
+    def geometry(self) -> Geometry:
+        """What the engine is built for."""
+        return self.picture.geometry
+
+    @property
+    def fit(self) -> Fit:
+        """What every frame is brought to after the engine."""
+        return self.picture.fit
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What people should know beyond the fates of streams."""
+        return tuple(note for note in (self.interlace.note, *self.picture.notes) if note)
 
     @property
     def frames(self) -> int:
@@ -55,20 +73,33 @@ def prepare(source: Path, dest: Path, options: JobOptions) -> JobPlan:
     info = probe(source, options.execution.max_pixels)
     check_paths(source, dest, overwrite=options.execution.overwrite or _only_to_tidy_up(dest, options.execution))
     scanned = scan(source, info, fps=options.fidelity.fps)
-    time_map = scanned.time_map
-    encoder, geometry = _picture(info, time_map.time_base, container, options)
+    interlace = plan_interlace(options.fidelity.deinterlace, look_for_interlace(source, info), info.height)
+    time_map = result_map(interlace, scanned.time_map)
+    picture = settle_picture(info, time_map.time_base, _frame_rate(info, interlace), container, options)
+    streams = plan_streams(info, container, options.fidelity, scanned.empty).plus(*picture.fates)
+    if options.fidelity.keep_all:
+        streams.refuse_losses()
     return JobPlan(
         source=source,
         dest=dest,
         options=options,
         info=info,
         time_map=time_map.cut(start=options.time.start, end=options.time.end, frames=options.time.frames),
-        streams=plan_streams(info, container, options.fidelity),
-        geometry=geometry,
-        execution=resolve_plan(options.model, geometry),
-        encoder=encoder,
+        source_map=scanned.time_map,
+        interlace=interlace,
+        streams=streams,
+        picture=picture,
+        execution=resolve_plan(replace(options.model, scale=picture.geometry.scale), picture.geometry),
+        encoder=picture.encoder,
         cut_short=cut_short(source) or scanned.error,
     )
+
+
+def _frame_rate(info: VideoInfo, interlace: InterlacePlan) -> Fraction | None:
+    """The result's nominal rate, for headers and rate control."""
+    if info.frame_rate is None:
+        return None
+    return info.frame_rate * {"field": Fraction(2), "ivtc": Fraction(4, 5)}.get(interlace.mode, Fraction(1))
 
 
 def check_paths(source: Path, dest: Path, *, overwrite: bool) -> None:
@@ -98,40 +129,3 @@ def _check_options(options: JobOptions) -> None:
         raise OptionError(f"--frames {options.time.frames}: at least 1")
     if options.encode.codec is not None:
         pix_fmts_of_checked(options.encode.codec)
-
-
-def pix_fmts_of_checked(codec: str) -> tuple[str, ...]:
-    """Pixel formats of an encoder; an OptionError for one that is not there."""
-    try:
-        return pix_fmts_of(codec)
-    except ValueError as error:
-        raise OptionError(
-            f"--codec {codec}: no such encoder in this FFmpeg; common ones are libx264 libx265 libsvtav1 libvpx-vp9 ffv1 prores_ks"
-        ) from error
-
-
-def _picture(info: VideoInfo, time_base: Fraction, container: Container, options: JobOptions) -> tuple[EncoderSettings, Geometry]:
-    codec = options.encode.codec or default_codec(container, info.planes)
-    check_container(codec, container)
-    pix_fmt = encoded_pix_fmt(codec, info.planes, pix_fmts_of_checked(codec), options.encode.pix_fmt)
-    layout = plane_format(pix_fmt, info.width, info.height)
-    geometry = Geometry(
-        source=info.planes,
-        color=info.color.settled(info.planes),
-        scale=options.model.scale,
-        layout=None if layout == info.planes else layout,
-    )
-    settings = EncoderSettings(
-        container=segment_container(codec, alpha=geometry.target.alpha),
-        codec=codec,
-        width=geometry.target.width,
-        height=geometry.target.height,
-        pix_fmt=pix_fmt,
-        time_base=time_base,
-        frame_rate=info.frame_rate,
-        color=geometry.color,
-        sar=info.sar,
-        options=encoder_options(codec, options.encode),
-    )
-    check_encoder(settings)
-    return settings, geometry

@@ -19,7 +19,7 @@ def describe(plan: JobPlan) -> str:
         to = f" to {fate.to}" if fate.to else ""
         reason = f" ({fate.reason})" if fate.reason else ""
         lines.append(f"{fate.fate:<8} {fate.what}{to}{reason}")
-    lines.extend(f"note     {warning}" for warning in plan.time_map.warnings)
+    lines.extend(f"note     {warning}" for warning in (*plan.notes, *plan.time_map.warnings))
     return "\n".join(lines)
 
 

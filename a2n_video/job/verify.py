@@ -66,19 +66,19 @@ def encoded_times(segments: Sequence[Path], time_base: Fraction) -> array[int]:
 
 def expect(plan: JobPlan, times: Sequence[int], encoded: int | None = None) -> Expected:
     """What a job's result must be: `times` are the settled pts of its segments' frames, `encoded` how many the encoder was given."""
-    target, wanted = plan.geometry.target, plan.options.time
+    wanted = plan.options.time
     return Expected(
         info=plan.info,
         plan=plan.streams,
         time_map=plan.time_map,
         times=times,
         encoded=len(times) if encoded is None else encoded,
-        width=target.width,
-        height=target.height,
+        width=plan.encoder.width,
+        height=plan.encoder.height,
         color=plan.encoder.color,
         pix_fmt=plan.encoder.pix_fmt,
         sar=plan.encoder.sar,
-        display_matrix=plan.info.display_matrix,
+        display_matrix=plan.picture.display_matrix,
         cut_start=wanted.start is not None,
         cut_end=wanted.end is not None or wanted.frames is not None,
     )

@@ -59,8 +59,9 @@ ENCODERS: Final[dict[str, Encoder]] = {
     "libvpx": Encoder(quality="crf", default_crf=8, speed="cpu-used", default_preset="3", fixed={"b": "0"}),
     "prores_ks": Encoder(speed="profile"),
     "ffv1": Encoder(fixed={"level": "3", "slicecrc": "1"}),
-    "mpeg4": Encoder(quality="qscale", default_crf=2),
-    "mpeg2video": Encoder(quality="qscale", default_crf=2, even=True),
+    # Closed GOPs, which segments need, are refused by these two unless they leave scene cuts alone.
+    "mpeg4": Encoder(quality="qscale", default_crf=2, fixed={"sc_threshold": "1000000000"}),
+    "mpeg2video": Encoder(quality="qscale", default_crf=2, even=True, fixed={"sc_threshold": "1000000000"}),
     "mjpeg": Encoder(quality="qscale", default_crf=2),
 }
 
@@ -78,8 +79,8 @@ DEFAULT_CODECS: Final[dict[Container, tuple[str, str, str, str]]] = {
 
 
 def encoder(codec: str) -> Encoder:
-    """What we know of an encoder; nothing for one that is not in the table, which then gets the user's options as they are."""
-    return ENCODERS.get(codec, Encoder())
+    """What we know of an encoder; of one that is not in the table only that even sizes are safe: it gets the user's options as they are."""
+    return ENCODERS.get(codec, Encoder(even=True))
 
 
 def default_codec(container: Container, fmt: PlaneFormat) -> str:

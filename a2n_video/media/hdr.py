@@ -38,9 +38,7 @@ def _decimal(digits: int) -> Callable[[Fraction], str]:
 
 # Encoders that can be given static metadata; everything else loses it, and the plan says so.
 HDR_WORDS: Final[dict[str, HdrWords]] = {
-    "libx265": HdrWords(
-        mastering="master-display", light="max-cll", chromaticity=_counted(_CHROMATICITY), luminance=_counted(_LUMINANCE)
-    ),
+    "libx265": HdrWords(mastering="master-display", light="max-cll", chromaticity=_counted(_CHROMATICITY), luminance=_counted(_LUMINANCE)),
     "libx264": HdrWords(mastering="mastering-display", light="cll", chromaticity=_counted(_CHROMATICITY), luminance=_counted(_LUMINANCE)),
     "libsvtav1": HdrWords(mastering="mastering-display", light="content-light", chromaticity=_decimal(5), luminance=_decimal(4)),
 }

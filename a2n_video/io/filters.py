@@ -1,0 +1,215 @@
+"""What is done to decoded frames before the network: deinterlacing with FFmpeg's filters; and the look that tells if it is needed."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final
+
+import av
+import numpy as np
+from av.filter import Graph
+
+from a2n_video.frames import color_of_frame, tag_frame
+from a2n_video.io.probe import open_decoder
+from a2n_video.io.source import open_source, video_stream
+from a2n_video.media.info import VideoInfo
+from a2n_video.media.interlace import CYCLE, InterlaceFindings, Mode, cycle_times, next_time
+from a2n_video.media.timemap import TimeMap
+
+_LOOK_AT: Final = 40
+_TALLEST: Final = 1152
+# Codecs that have no interlaced form.
+_PROGRESSIVE: Final = frozenset({"vp8", "vp9", "av1", "gif", "webp", "apng", "png", "tiff", "bmp"})
+_FIELDMATCH: Final = ("fieldmatch", "order=auto:combmatch=full:mode=pc_n")
+_FLAGGED: Final = ("bwdif", "mode=send_frame:parity=auto:deint=interlaced")
+FILTERS: Final[dict[Mode, tuple[tuple[str, str], ...]]] = {
+    "flagged": (_FLAGGED,),
+    "all": (("bwdif", "mode=send_frame:parity=auto:deint=all"),),
+    "field": (("bwdif", "mode=send_field:parity=auto:deint=all"),),
+    "ivtc": (_FIELDMATCH, _FLAGGED),
+}
+
+Frames = Iterator[av.VideoFrame]
+
+
+def deinterlaced(frames: Frames, mode: Mode, source: TimeMap) -> Frames:
+    """Frames with whole pictures, on the clock of `result_map` (before it is cut). Runs in the reader's thread.
+
+    `frames` are native, their pts settled by `source`. As many come out as went in; "field" gives two for one, "ivtc" four for five.
+    "flagged" passes everything on untouched until the first frame that its decoder calls interlaced.
+    """
+    if mode == "off":
+        return frames
+    if mode == "flagged":
+        return _from_first_flagged(frames)
+    if mode == "field":
+        return _fields(_filtered(frames, FILTERS["field"], per_frame=2), source)
+    if mode == "ivtc":
+        return _decimated(_filtered(frames, FILTERS["ivtc"]), source)
+    return _filtered(frames, FILTERS[mode])
+
+
+def _from_first_flagged(frames: Frames) -> Frames:
+    for frame in frames:
+        if frame.interlaced_frame:
+            yield from _filtered(itertools.chain([frame], frames), FILTERS["flagged"])
+            return
+        yield frame
+
+
+def _filtered(frames: Frames, filters: tuple[tuple[str, str], ...], per_frame: int = 1) -> Frames:
+    """Frames through FFmpeg filters that give `per_frame` for each, in order; a new chain for each new size or format.
+
+    Every frame gets the time and the tags of its own: filters have clocks of their own and drop some tags.
+    """
+    for _, same in itertools.groupby(frames, key=lambda frame: (frame.width, frame.height, frame.format.name)):
+        waiting: deque[av.VideoFrame] = deque()
+        given = 0
+        for out in _through(same, filters, waiting):
+            source = waiting[0]
+            given += 1
+            if given == per_frame:
+                waiting.popleft()
+                given = 0
+            out.pts, out.time_base = source.pts, source.time_base
+            tag_frame(out, color_of_frame(source))
+            yield out
+
+
+def _through(frames: Frames, filters: tuple[tuple[str, str], ...], waiting: deque[av.VideoFrame]) -> Frames:
+    graph: Graph | None = None
+    for frame in frames:
+        graph = graph or _graph(frame, filters)
+        waiting.append(frame)
+        graph.push(frame)
+        yield from _ready(graph)
+    if graph is not None:
+        graph.push(None)
+        yield from _ready(graph)
+
+
+def _ready(graph: Graph) -> Iterator[av.VideoFrame]:
+    while True:
+        try:
+            yield graph.pull()  # type: ignore[misc]
+        except (av.BlockingIOError, av.EOFError):
+            return
+
+
+def _graph(frame: av.VideoFrame, filters: tuple[tuple[str, str], ...]) -> Graph:
+    graph = Graph()
+    graph.threads = 1
+    base = frame.time_base or Fraction(1, 1000)
+    last: Any = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format.name, time_base=Fraction(base.numerator, base.denominator)
+    )
+    for name, arguments in filters:
+        following = graph.add(name, arguments)
+        last.link_to(following)
+        last = following
+    last.link_to(graph.add("buffersink"))
+    graph.configure()
+    return graph
+
+
+def _fields(frames: Frames, source: TimeMap) -> Frames:
+    """Pairs of frames with one time: the first in its place, the second half-way to the next; in half ticks."""
+    for number, frame in enumerate(frames):
+        assert frame.pts is not None
+        frame.pts = frame.pts + next_time(source, frame.pts) if number % 2 else 2 * frame.pts
+        frame.time_base = source.time_base / 2
+        yield frame
+
+
+def _decimated(frames: Frames, source: TimeMap) -> Frames:
+    """Of every five frames (as the map counts them) the one most like the frame before it is left out; the rest share its time."""
+    place = {time: number for number, time in enumerate(source.times)}
+    previous: av.VideoFrame | None = None
+    for number, group in itertools.groupby(frames, key=lambda frame: place.get(frame.pts or 0, -1) // CYCLE):
+        cycle = list(group)
+        before = [previous, *cycle[:-1]]
+        previous = cycle[-1]
+        if number >= 0 and len(cycle) == CYCLE:
+            changes = [_change(a, b) for a, b in zip(before, cycle, strict=True)]
+            cycle.pop(changes.index(min(changes)))
+            for frame, time in zip(cycle, cycle_times(source, number * CYCLE), strict=True):
+                frame.pts = time
+        yield from cycle
+
+
+def _change(before: av.VideoFrame | None, frame: av.VideoFrame) -> float:
+    """How much the most changed 16x16 block of luma changed: small things that move count as much as large ones."""
+    if before is None or (before.width, before.height) != (frame.width, frame.height):
+        return float("inf")
+    a, b = (_luma(f).astype(np.int32) for f in (before, frame))
+    difference = np.abs(a - b)
+    height, width = (side - side % 16 for side in difference.shape)
+    if not height or not width:
+        return float(difference.sum())
+    return float(difference[:height, :width].reshape(height // 16, 16, width // 16, 16).sum(axis=(1, 3)).max())
+
+
+def _luma(frame: av.VideoFrame) -> np.ndarray[Any, Any]:
+    dtype = np.uint8 if frame.format.components[0].bits <= 8 else np.uint16
+    plane = frame.planes[0]
+    return np.frombuffer(plane, dtype).reshape(plane.height, -1)[:, : plane.width]
+
+
+def look_for_interlace(path: Path, info: VideoInfo, frames: int = _LOOK_AT) -> InterlaceFindings:
+    """Decode the first frames and see what they are; nothing is decoded where a codec or a height has no interlaced form."""
+    if info.video.codec in _PROGRESSIVE or info.height > _TALLEST:
+        return InterlaceFindings()
+    with open_source(path) as container:
+        decoded = itertools.islice(_quietly_decoded(container, path), frames)
+        flags: list[bool] = []
+        seen = [(_seen(out, "multiple"), _seen(out, "repeated"), _combed(out)) for out in _idet(decoded, flags.append)]
+    return InterlaceFindings(
+        frames=len(flags),
+        flagged=sum(flags),
+        looks="".join(look for look, _, _ in seen),
+        repeats="".join(repeated for _, repeated, _ in seen),
+        combed=sum(combed for _, _, combed in seen),
+    )
+
+
+def _quietly_decoded(container: Any, path: Path) -> Frames:
+    stream = video_stream(container, path)
+    decoder = open_decoder(stream)
+    try:
+        for packet in container.demux(stream):
+            try:
+                yield from decoder.decode(packet if packet.size else None)
+            except av.FFmpegError:
+                continue  # the reader counts damage; here only whole frames are looked at
+    except av.FFmpegError:
+        return
+
+
+def _idet(frames: Frames, note_flag: Callable[[bool], None]) -> Frames:
+    def noted() -> Frames:
+        for number, frame in enumerate(frames):
+            note_flag(bool(frame.interlaced_frame))
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            yield frame
+
+    first = next(itertools.groupby(noted(), key=lambda frame: (frame.width, frame.height, frame.format.name)), None)
+    return iter(()) if first is None else _through(first[1], (("format", "gray"), ("idet", "")), deque())
+
+
+def _seen(frame: av.VideoFrame, what: str) -> str:
+    return str(frame.metadata.get(f"lavfi.idet.{what}.current_frame", "u"))[0]
+
+
+def _combed(frame: av.VideoFrame) -> bool:
+    """Whether in some places neighbouring lines differ much more than every second line does: two moments woven into one picture."""
+    luma = _luma(frame).astype(np.int32)
+    height, width = (side - 2 - (side - 2) % 16 for side in luma.shape)
+    if height < 16 or width < 16:
+        return False
+    near, far = (np.abs(luma[:height, :width] - luma[lines : height + lines, :width]) for lines in (1, 2))
+    near, far = (x.reshape(height // 16, 16, width // 16, 16).mean(axis=(1, 3)) for x in (near, far))
+    return bool(np.mean((near > 1.5 * far) & (near > 8)) > 0.005)

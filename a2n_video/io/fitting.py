@@ -1,0 +1,88 @@
+"""Frames after the network, brought to the one size, layout and colour that the encoder was opened for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import av
+
+from a2n_video.engine.linear import edge_repeated, refit
+from a2n_video.frames import VideoFrameAdapter, color_of_frame, frame_planes, tag_frame
+from a2n_video.media.colorspec import ColorSpec
+from a2n_video.media.pixfmt import pix_fmt_of
+from a2n_video.media.planes import PlaneFormat, Samples
+
+_ADAPTER = VideoFrameAdapter()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """What every frame must be for the encoder. `warnings` of a run say which frames came otherwise."""
+
+    target: PlaneFormat
+    color: ColorSpec  # settled
+
+
+def fitted(frames: Iterator[av.VideoFrame], fit: Fit) -> Iterator[av.VideoFrame]:
+    """The frames, each as `fit` says, in order and with their times.
+
+    What fits already passes as it is. A size short by less than a chroma sample gets its last row and column again; any other size
+    is resampled in linear light; another layout, matrix or range is converted by way of RGB.
+    """
+    for frame in frames:
+        fmt, color = _ADAPTER.describe(frame)
+        if fmt == fit.target:
+            yield frame if _same_codes(fmt, color, fit.color) else _refitted(frame, fmt, color, fit)
+        elif _short_of(fmt, fit.target) and _same_codes(fmt, color, fit.color):
+            yield _wrapped(edge_repeated(frame_planes(frame, fmt), fmt, fit.target), frame, fit)
+        else:
+            yield _refitted(frame, fmt, color, fit)
+
+
+def _same_codes(fmt: PlaneFormat, color: ColorSpec, wanted: ColorSpec) -> bool:
+    """Whether the same codes mean the same colours."""
+    matrix = fmt.family != "yuv" or color.matrix == wanted.matrix
+    return matrix and color.full_range == wanted.full_range and (not fmt.log2_chroma_w or color.siting == wanted.siting)
+
+
+def _short_of(fmt: PlaneFormat, target: PlaneFormat) -> bool:
+    """Whether only the part of a last chroma sample is missing."""
+    wide, high = (1 << target.log2_chroma_w), (1 << target.log2_chroma_h)
+    layouts = [(f.family, f.depth, f.floating, f.log2_chroma_w, f.log2_chroma_h, f.alpha) for f in (fmt, target)]
+    return layouts[0] == layouts[1] and 0 <= target.width - fmt.width < wide and 0 <= target.height - fmt.height < high
+
+
+def _refitted(frame: av.VideoFrame, fmt: PlaneFormat, color: ColorSpec, fit: Fit) -> av.VideoFrame:
+    return _wrapped(refit(frame_planes(frame, fmt), fmt, color, fit.target, fit.color), frame, fit)
+
+
+def _wrapped(row: Samples, source: av.VideoFrame, fit: Fit) -> av.VideoFrame:
+    frame = av.VideoFrame(fit.target.width, fit.target.height, pix_fmt_of(fit.target))
+    for target, plane in zip(frame_planes(frame, fit.target), fit.target.unpack(row), strict=True):
+        target[...] = plane
+    tag_frame(frame, fit.color)
+    frame.pts, frame.time_base = source.pts, source.time_base
+    return frame
+
+
+def changes_of(frames: Iterator[av.VideoFrame], notes: list[str]) -> Iterator[av.VideoFrame]:
+    """The source's frames as they are; each change of size, format or colour on the way is put in words into `notes`."""
+    last: tuple[int, int, str, tuple[int, ...]] | None = None
+    for frame in frames:
+        tags = color_of_frame(frame)
+        found = (frame.width, frame.height, frame.format.name, (tags.matrix, int(bool(tags.full_range))))
+        if last is not None and found != last:
+            at = f"{float(frame.pts * frame.time_base):.3f} s" if frame.pts is not None and frame.time_base else "some time"
+            changes = "; ".join(
+                f"{a} became {b}"
+                for a, b in (
+                    (f"{last[0]}x{last[1]}", f"{found[0]}x{found[1]}"),
+                    (last[2], found[2]),
+                    (f"matrix {last[3][0]}", f"matrix {found[3][0]}"),
+                )
+                if a != b
+            )
+            notes.append(f"at {at} the source changed ({changes or 'range'}); everything is brought to the first picture's size and format")
+        last = found
+        yield frame

@@ -1,0 +1,172 @@
+"""Settle a job's picture: the network's factor, the result's size and shape, the encoder and its pixel format, and what of it is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Final
+
+from a2n_video.engine.protocol import Geometry
+from a2n_video.errors import OptionError
+from a2n_video.io.fitting import Fit
+from a2n_video.io.joining import segment_container
+from a2n_video.io.writer import EncoderSettings, check_container, check_encoder, pix_fmts_of
+from a2n_video.media.colorspec import RGB_MATRIX, ColorSpec
+from a2n_video.media.containers import HOLDS
+from a2n_video.media.encoders import default_codec, encoded_pix_fmt, encoder, encoder_options, merge_options
+from a2n_video.media.hdr import hdr_params, lost_hdr
+from a2n_video.media.info import VideoInfo
+from a2n_video.media.pixfmt import plane_format
+from a2n_video.media.planes import PlaneFormat
+from a2n_video.media.size import PictureSize, aligned, network_scale, parse_size, target_size
+from a2n_video.media.streams import Container, StreamFate
+from a2n_video.net.catalog import AUTO, available_models
+from a2n_video.options import JobOptions, ModelOptions
+
+# RGB becomes YUV as HD video does, which every player knows.
+_YUV_OF_RGB: Final = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class PicturePlan:
+    """A job's picture, settled. `notes` are for people; `fates` name what of the picture is kept in another way, or lost."""
+
+    geometry: Geometry
+    fit: Fit
+    encoder: EncoderSettings
+    display_matrix: tuple[int, ...] | None
+    notes: tuple[str, ...] = ()
+    fates: tuple[StreamFate, ...] = ()
+
+
+def settle_picture(
+    info: VideoInfo, time_base: Fraction, frame_rate: Fraction | None, container: Container, options: JobOptions
+) -> PicturePlan:
+    """Everything about the picture; OptionError for what cannot be encoded so."""
+    codec = options.encode.codec or default_codec(container, info.planes)
+    check_container(codec, container)
+    pix_fmt = encoded_pix_fmt(codec, info.planes, pix_fmts_of_checked(codec), options.encode.pix_fmt)
+    scale, size = _size(info, options)
+    target = plane_format(pix_fmt, *_holdable(codec, pix_fmt, size))
+    assert target is not None
+    color = info.color.settled(info.planes)
+    fit = Fit(target=target, color=_result_color(color, info.planes, target))
+    geometry = Geometry(source=info.planes, color=color, scale=scale, layout=_engine_layout(info.planes, scale, size, fit))
+    settings = EncoderSettings(
+        container=segment_container(codec, alpha=target.alpha),
+        codec=codec,
+        width=target.width,
+        height=target.height,
+        pix_fmt=pix_fmt,
+        time_base=time_base,
+        frame_rate=frame_rate,
+        color=fit.color,
+        sar=size.sar,
+        options=_encoder_options(codec, info, options),
+    )
+    check_encoder(settings)
+    return PicturePlan(
+        geometry=geometry,
+        fit=fit,
+        encoder=settings,
+        display_matrix=_scaled_matrix(info.display_matrix, Fraction(target.width, info.width), Fraction(target.height, info.height)),
+        notes=tuple(_notes(info, size, fit)),
+        fates=tuple(_fates(info, codec, container, fit)),
+    )
+
+
+def pix_fmts_of_checked(codec: str) -> tuple[str, ...]:
+    """Pixel formats of an encoder; an OptionError for one that is not there."""
+    try:
+        return pix_fmts_of(codec)
+    except ValueError as error:
+        raise OptionError(
+            f"--codec {codec}: no such encoder in this FFmpeg; common ones are libx264 libx265 libsvtav1 libvpx-vp9 ffv1 prores_ks"
+        ) from error
+
+
+def _size(info: VideoInfo, options: JobOptions) -> tuple[int, PictureSize]:
+    """The network's factor and the size of the result, before an encoder asks for even sides."""
+    source = PictureSize(width=info.width, height=info.height, sar=info.sar)
+    if options.fidelity.size is None:
+        scale = options.model.scale
+        return scale, PictureSize(width=info.width * scale, height=info.height * scale, sar=info.sar)
+    size = target_size(parse_size(options.fidelity.size), source, info.rotation)
+    return network_scale(_scales(options.model), source, size), size
+
+
+def _scales(model: ModelOptions) -> set[int]:
+    """The factors that can be had; weights of the user's own have one, which --scale names."""
+    if model.weights is not None:
+        return {model.scale}
+    return {m.scale for m in available_models() if m.name == model.model or (model.model == AUTO and m.file)} or {model.scale}
+
+
+def _holdable(codec: str, pix_fmt: str, size: PictureSize) -> tuple[int, int]:
+    fmt = plane_format(pix_fmt, size.width, size.height)
+    assert fmt is not None
+    return aligned(size.width, size.height, fmt.log2_chroma_w, fmt.log2_chroma_h) if encoder(codec).even else (size.width, size.height)
+
+
+def _result_color(color: ColorSpec, source: PlaneFormat, target: PlaneFormat) -> ColorSpec:
+    """The result's colour is the source's, but for RGB that becomes YUV and the other way round."""
+    if source.family == "rgb" and target.family != "rgb":
+        return replace(color, matrix=_YUV_OF_RGB, full_range=False)
+    if target.family == "rgb" and source.family != "rgb":
+        return replace(color, matrix=RGB_MATRIX, full_range=True)
+    return color
+
+
+def _engine_layout(source: PlaneFormat, scale: int, size: PictureSize, fit: Fit) -> PlaneFormat | None:
+    """What the engine gives: the result but for its edge, else 16 bit RGB to make it from; None is the source's own layout."""
+    target = fit.target
+    direct = (size.width, size.height) == (source.width * scale, source.height * scale)
+    families = {source.family, target.family}
+    if not direct or ("rgb" in families and len(families) > 1):
+        return PlaneFormat(width=source.width, height=source.height, family="rgb", depth=16, alpha=target.alpha)
+    layout = replace(target, width=source.width, height=source.height)
+    return None if layout == source else layout
+
+
+def _encoder_options(codec: str, info: VideoInfo, options: JobOptions) -> dict[str, str]:
+    chosen = encoder_options(codec, options.encode)
+    params, hdr = encoder(codec).params, hdr_params(codec, info.hdr)
+    if not hdr or params is None:
+        return chosen
+    # The source's first: what the user says with -e comes after it and wins.
+    given = chosen.pop(params, "")
+    return merge_options({**chosen, params: hdr}, {params: given} if given else {}, params)
+
+
+def _scaled_matrix(matrix: tuple[int, ...] | None, wider: Fraction, higher: Fraction) -> tuple[int, ...] | None:
+    """A display matrix for a larger picture: its turn stays, the shift that follows is in pixels of the shown picture."""
+    if matrix is None or not any(matrix[6:8]):
+        return matrix
+    turned = matrix[0] == 0 and matrix[4] == 0
+    across, down = (higher, wider) if turned else (wider, higher)
+    return (*matrix[:6], round(matrix[6] * across), round(matrix[7] * down), matrix[8])
+
+
+def _notes(info: VideoInfo, size: PictureSize, fit: Fit) -> Iterator[str]:
+    columns, rows = fit.target.width - size.width, fit.target.height - size.height
+    if columns or rows:
+        sides = " and ".join(f"{n} {name}{'s' * (n > 1)}" for n, name in ((columns, "column"), (rows, "row")) if n)
+        yield f"{size.width}x{size.height} cannot be encoded so: the last {sides} is repeated"
+    if size.sar != info.sar:
+        yield f"pixels are {size.sar.numerator}:{size.sar.denominator} instead of {info.sar.numerator}:{info.sar.denominator}, shown alike"
+
+
+def _fates(info: VideoInfo, codec: str, container: Container, fit: Fit) -> Iterator[StreamFate]:
+    source, target = info.planes, fit.target
+    lost = lost_hdr(codec, info.hdr)
+    if lost:
+        reason = f"{codec} cannot be given it; libx265, libsvtav1 and libx264 can"
+        yield StreamFate(what=f"HDR10 {lost}", kind="hdr", fate="dropped", reason=reason)
+    if source.alpha and not target.alpha and HOLDS[container].alpha:
+        yield StreamFate(what="alpha", kind="alpha", fate="dropped", reason=f"{codec} has none; ffv1, libvpx-vp9 and prores_ks do")
+    if target.depth < source.depth:
+        what = f"bit depth ({source.depth} to {target.depth})"
+        yield StreamFate(what=what, kind="depth", fate="dropped", reason=f"{codec} is to write {fit.target.depth} bits")
+    if source.family != "gray" and (target.log2_chroma_w, target.log2_chroma_h) > (source.log2_chroma_w, source.log2_chroma_h):
+        yield StreamFate(what="chroma resolution", kind="chroma", fate="dropped", reason=f"{codec} writes fewer chroma samples here")
