@@ -106,9 +106,14 @@ void frame_tag(const A2NFilter *d, VSFrame *frame, const int64_t color[A2N_COLOR
     }
 }
 
-/* A frame with another's planes, shared, and the properties of `source`. */
+/* A frame with another's planes, shared, its colour tags, and otherwise the properties of `source`. */
 VSFrame *frame_repeat(const A2NFilter *d, const VSFrame *result, const VSFrame *source) {
     const VSFrame *from[A2N_PLANES] = {result, result, result};
     const int planes[A2N_PLANES] = {0, 1, 2};
-    return d->vsapi->newVideoFrame2(&d->target.format, d->target.width, d->target.height, from, planes, source, d->core);
+    int64_t color[A2N_COLOR_TAGS];
+    VSFrame *repeat = d->vsapi->newVideoFrame2(&d->target.format, d->target.width, d->target.height, from, planes, source, d->core);
+    read_color(d->vsapi, result, color);
+    if (repeat)
+        frame_tag(d, repeat, color);
+    return repeat;
 }

@@ -127,12 +127,20 @@ static A2NGroup *oldest_submitted(A2NFilter *d) {
     return best;
 }
 
-/* An emptied group for `index`. What was submitted and never asked for (a jump in the clip) is waited for first: the engine writes into it. */
+static int submitted(const A2NFilter *d) {
+    int count = 0;
+    for (int i = 0; i < d->group_count; i++)
+        count += d->groups[i].state == GROUP_SUBMITTED;
+    return count;
+}
+
+/* An emptied group for `index`. No more than num_streams are in the engine: what a jump in the clip left there is waited for first,
+   and may then be given up (the engine writes into it until it is finished). */
 static A2NGroup *claim(A2NFilter *d, int index, int64_t *engine_ns) {
     char ignored[A2N_ERROR_SIZE];
-    A2NGroup *g, *stale;
-    while (!(g = victim(d)) && (stale = oldest_submitted(d)))
-        group_finish(d, stale->index, engine_ns, ignored);
+    while (submitted(d) >= d->num_streams)
+        group_finish(d, oldest_submitted(d)->index, engine_ns, ignored);
+    A2NGroup *g = victim(d);
     if (!g)
         return NULL;
     pthread_mutex_lock(&d->lock);
@@ -225,22 +233,18 @@ static int wait_for(A2NFilter *d, A2NGroup *g, int64_t *engine_ns, char error[A2
     return ns >= 0;
 }
 
-/* Tags on the results, and the repeats as frames that share the planes of the one before; the last source stays. */
+/* Tags on the results, and the repeats as frames that share planes and tags of the one before; the last source stays. */
 static int complete(A2NFilter *d, A2NGroup *g) {
     A2NGroup *before = find(d, g->index - 1);
     const VSFrame *last = before && before->count ? before->results[before->count - 1] : NULL;
-    const int64_t *color = before && before->distinct ? before->out[before->distinct - 1].color : NULL;
     for (int i = 0, next = 0; i < g->count; i++) {
-        if (g->refused[i]) {
-            last = NULL;
-            continue;
-        }
-        if (!g->repeats[i])
-            color = g->out[next++].color;
-        else if (!last || !color || !(g->results[i] = frame_repeat(d, last, g->sources[i])))
-            return 0;
-        frame_tag(d, g->results[i], color);
+        if (g->repeats[i])
+            g->results[i] = last ? frame_repeat(d, last, g->sources[i]) : NULL;
+        else if (!g->refused[i])
+            frame_tag(d, g->results[i], g->out[next++].color);
         last = g->results[i];
+        if (!last && !g->refused[i])
+            return 0;
     }
     for (int i = 0; i + 1 < g->count; i++) {
         d->vsapi->freeFrame(g->sources[i]);
@@ -253,6 +257,8 @@ static int complete(A2NFilter *d, A2NGroup *g) {
    and the group is forgotten, so that the next frame asked for tries again. Serial part only. */
 int group_finish(A2NFilter *d, int index, int64_t *engine_ns, char error[A2N_ERROR_SIZE]) {
     A2NGroup *g = find(d, index);
+    if (!g)
+        snprintf(error, A2N_ERROR_SIZE, "group %d was given up before its time; this is a bug", index);
     if (!g || g->state != GROUP_SUBMITTED)
         return g != NULL;
     A2NGroup *before = find(d, index - 1);
@@ -263,6 +269,7 @@ int group_finish(A2NFilter *d, int index, int64_t *engine_ns, char error[A2N_ERR
         pthread_mutex_lock(&d->lock);
         done = complete(d, g);
         g->state = done ? GROUP_READY : g->state;
+        g->used = ++d->clock;
         pthread_mutex_unlock(&d->lock);
         if (!done)
             snprintf(error, A2N_ERROR_SIZE, "the frame that frame %d repeats could not be made", g->first);
