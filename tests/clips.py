@@ -23,7 +23,8 @@ QUICK: dict[str, dict[str, Any]] = {
     "libx265": {"codec": "libx265", "preset": "ultrafast", "encoder_options": {"x265-params": "pools=1:frame-threads=1"}},
     "libsvtav1": {"codec": "libsvtav1", "preset": "12", "encoder_options": {"svtav1-params": "lp=1"}},
     "libvpx-vp9": {"codec": "libvpx-vp9", "preset": "8", "encoder_options": {"deadline": "realtime", "lag-in-frames": "4"}},
-    "mpeg4": {"codec": "mpeg4"},
+    "ffv1": {"codec": "ffv1"},
+    "prores_ks": {"codec": "prores_ks"},
 }
 
 
@@ -41,10 +42,10 @@ def picture(number: int, size: tuple[int, int] = SIZE) -> av.VideoFrame:
 
 
 def shown_number(frame: av.VideoFrame) -> int:
-    """The number that a frame shows, whatever its size and format."""
-    gray = frame.reformat(format="gray").to_ndarray() if frame.format.name != "gray" else frame.to_ndarray()
-    luma = np.frombuffer(frame.planes[0], np.uint8)[: frame.planes[0].line_size * 8] if frame.format.name == "yuv420p" else gray
-    return round((float(np.median(luma)) - level(0)) / 4)
+    """The number that a frame shows, whatever its size, depth and subsampling."""
+    plane, depth = frame.planes[0], frame.format.components[0].bits
+    luma = np.frombuffer(plane, np.uint8 if depth == 8 else np.uint16)
+    return round((float(np.median(luma[: frame.width])) / (1 << (depth - 8)) - level(0)) / 4)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,7 @@ class Sound:
     tags: Mapping[str, str] = field(default_factory=dict)
     disposition: int = 0
     rate: int = 48000
+    layout: str = "mono"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +98,7 @@ def write_clip(path: Path, clip: Clip) -> Path:
 
 
 def add_sound(output: Any, sound: Sound) -> Any:
-    stream = output.add_stream(sound.codec, rate=sound.rate, layout="mono")
+    stream = output.add_stream(sound.codec, rate=sound.rate, layout=sound.layout, options={"strict": "experimental"})
     stream.metadata.update(sound.tags)
     stream.disposition = sound.disposition
     return stream
@@ -111,7 +113,7 @@ def sound_packets(sound: Sound, stream: Any) -> list[Any]:
     frame.sample_rate, frame.pts, frame.time_base = rate, round(sound.start * rate), Fraction(1, rate)
     context = stream.codec_context
     context.open(strict=False)
-    resampler = av.AudioResampler(context.format, "mono", rate, frame_size=context.frame_size or 1024)
+    resampler = av.AudioResampler(context.format, sound.layout, rate, frame_size=context.frame_size or 1024)
     parts = [*resampler.resample(frame), *resampler.resample(None)]
     return [packet for part in [*parts, None] for packet in stream.encode(part)]
 

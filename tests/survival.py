@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
@@ -45,9 +45,6 @@ class Item:
 def only(**fates: str) -> dict[str, str]:
     """KEPT or converted where named, lost elsewhere."""
     return {container: fates.get(container, LOST) for container in CONTAINERS}
-
-
-# --- sources -----------------------------------------------------------------------------------------------------------
 
 
 def clip(
@@ -99,11 +96,14 @@ def sounds(*tracks: Sound) -> Callable[[Any], list[Callable[[], list[Any]]]]:
 
 
 CUES = ((40, 120, "Hello {\\i1}you{\\i0}"), (130, 200, "Two\\Nlines"))
-HEADER = b"[Script Info]\nScriptType: v4.00+\n\n[V4+ Styles]\nFormat: Name, Fontname, Fontsize\nStyle: Default,Arial,20\n\n[Events]\nFormat: Layer, Text\n"
+HEADER = (
+    b"[Script Info]\nScriptType: v4.00+\n\n[V4+ Styles]\nFormat: Name, Fontname, Fontsize\nStyle: Default,Arial,20\n\n"
+    b"[Events]\nFormat: Layer, Text\n"
+)
 
 
 def text_subtitles(codec: str) -> Callable[[Any], list[Callable[[], list[Any]]]]:
-    """Two cues, German, with a title, marked forced."""
+    """Two cues, German, with a title."""
 
     def add(output: Any) -> list[Callable[[], list[Any]]]:
         from av.subtitles.subtitle import SubtitleSet
@@ -111,7 +111,6 @@ def text_subtitles(codec: str) -> Callable[[Any], list[Callable[[], list[Any]]]]
         stream = output.add_stream(codec, time_base=Fraction(1, 1000))
         stream.codec_context.subtitle_header = HEADER
         stream.metadata.update({"language": "ger", "title": "Untertitel"})
-        stream.disposition = 0x40
 
         def packets() -> list[Any]:
             made = []
@@ -217,14 +216,14 @@ MASTERING = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,5
 HDR10 = {"x265-params": f"log-level=error:pools=1:hdr10=1:master-display={MASTERING}:max-cll=1000,400"}
 TRACKS = (
     Sound(codec="aac", tags={"language": "ger", "title": "Deutsch"}, disposition=1, seconds=Fraction(1, 4)),
-    Sound(codec="ac3", tags={"language": "eng", "title": "Commentary"}, disposition=8, seconds=Fraction(1, 4)),
+    Sound(codec="ac3", tags={"language": "eng", "title": "Commentary"}, seconds=Fraction(1, 4)),
     Sound(codec="mp3", tags={"language": "jpn"}, start=Fraction(1, 10), seconds=Fraction(1, 4)),
 )
 TAGS = {"title": "A title", "artist": "Somebody", "date": "2021", "comment": "Grüße", "creation_time": "2021-03-04T05:06:07.000000Z"}
 
 
 def audio(label: str, codec: str, fates: dict[str, str], encoder: str | None = None) -> Item:
-    track = Sound(codec=encoder or codec, seconds=Fraction(1, 4))
+    track = Sound(codec=encoder or codec, seconds=Fraction(1, 4), layout="stereo")
     return Item(label=label, make=lambda path: clip(path, add=sounds(track)), fates=fates, checks="audio", lost_as=codec)
 
 
@@ -287,7 +286,7 @@ ITEMS: Final[dict[str, Item]] = {
         lost_as="Sans.ttf",
     ),
     "tracks": Item(
-        label="Three audio tracks: languages, titles, marks, delays",
+        label="Three audio tracks: languages, titles, delays",
         make=lambda path: clip(path, add=sounds(*TRACKS)),
         fates=only(mkv=KEPT, mp4=KEPT, mov=KEPT),
         checks="tracks",
@@ -298,9 +297,16 @@ ITEMS: Final[dict[str, Item]] = {
     "ac3": audio("AC-3", "ac3", only(mkv=KEPT, mp4=KEPT, mov=KEPT)),
     "eac3": audio("E-AC-3", "eac3", only(mkv=KEPT, mp4=KEPT, mov=KEPT)),
     "opus": audio("Opus", "opus", only(mkv=KEPT, mp4=KEPT, webm=KEPT), "libopus"),
-    "vorbis": audio("Vorbis", "vorbis", only(mkv=KEPT, mp4=KEPT, webm=KEPT), "libvorbis"),
+    "vorbis": audio("Vorbis", "vorbis", only(mkv=KEPT, mp4=KEPT, webm=KEPT)),
     "flac": audio("FLAC", "flac", only(mkv=KEPT, mp4=KEPT)),
     "pcm": audio("PCM", "pcm_s16le", only(mkv=KEPT, mp4=KEPT, mov=KEPT)),
+    "marks": Item(
+        label="Marks: commentary, for the hard of hearing",
+        make=lambda path: clip(path, add=sounds(replace(TRACKS[0], disposition=8), replace(TRACKS[1], disposition=128))),
+        fates=only(mkv=KEPT, mp4=KEPT),
+        checks="marks",
+        lost_as="audio 1",
+    ),
     "cover-jpg": Item(label="Cover picture, JPEG", make=cover("mjpeg"), fates=only(mkv=KEPT, mp4=KEPT), checks="cover", lost_as="cover"),
     "cover-png": Item(label="Cover picture, PNG", make=cover("png"), fates=only(mkv=KEPT, mp4=KEPT), checks="cover", lost_as="cover"),
     "chapters": Item(label="Chapters", make=lambda path: clip(path, chapters=True), fates=_ALL, checks="chapters"),
@@ -345,9 +351,6 @@ ITEMS: Final[dict[str, Item]] = {
         checks="hlg",
     ),
 }
-
-
-# --- the README's table -------------------------------------------------------------------------------------------------
 
 
 def table() -> str:

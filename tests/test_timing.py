@@ -116,13 +116,20 @@ def assert_in_sync(source: Path, result: Path) -> None:
     assert abs(apart) <= MS
 
 
-@pytest.mark.parametrize("container", ["mkv", "mp4"])
-@pytest.mark.parametrize("codec", list(QUICK))
+OUTPUTS = [
+    *((codec, container) for codec in ("libx264", "libx265", "libsvtav1", "libvpx-vp9") for container in ("mkv", "mp4")),
+    ("ffv1", "mkv"),
+    ("prores_ks", "mov"),
+]
+
+
+@pytest.mark.parametrize(("codec", "container"), OUTPUTS)
 @pytest.mark.parametrize("name", list(SHAPES))
 def test_every_frame_comes_at_its_time(name: str, codec: str, container: str, made: Any, tmp_path: Path) -> None:
     source, shape = made(name)
     result = tmp_path / f"out.{container}"
     done = upscale_video(source, result, model="nearest", threads=1, **QUICK[codec])
+    assert not done.damage.errors
     assert done.verified.startswith(f"verified: {len(shape.expected)} frame")
     assert_frames(result, shape.expected)
     if shape.sound:

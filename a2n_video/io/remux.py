@@ -25,6 +25,8 @@ from a2n_video.media.streams import Container, StreamPlan, kept_tags
 MUXERS: Final[dict[Container, str]] = {"mkv": "matroska", "ts": "mpegts", "y4m": "yuv4mpegpipe"}
 _BUFFER_BYTES: Final = 1 << 18
 _READ_RETRIES: Final = 100
+# What channels mean where the source does not say (PCM in Matroska), and MP4 insists.
+_USUAL_LAYOUTS: Final = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +164,9 @@ def _add_video(job: RemuxJob, output: OutputContainer) -> Any:
 def _add_copy(info: StreamInfo, job: RemuxJob, source: InputContainer, output: OutputContainer) -> Any:
     if info.is_cover and job.plan.container == "mkv":
         return _add_cover(info, job.info.path, output)
-    stream = output.add_stream_from_template(source.streams[info.index], opaque=True)
+    stream: Any = output.add_stream_from_template(source.streams[info.index], opaque=True)
+    if info.kind == "audio" and stream.codec_context.layout.name == f"{info.channels} channels":
+        stream.codec_context.layout = _USUAL_LAYOUTS.get(info.channels, stream.codec_context.layout)
     _tag(stream, info, job.plan.container)
     return stream
 
