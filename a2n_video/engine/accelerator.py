@@ -6,7 +6,11 @@
 
 The caller packs because it holds the frames; all torch work stays on one thread, since each thread that calls torch grows
 compute threads and library handles of its own. At most as many batches as there are host outputs lie between `submit` and
-a completed future. Proven on a simulated device (tests/engine/test_schedules.py); the tests marked `cuda` repeat it on a card.
+a completed future.
+
+What is shown so far is shown on a simulated device (tests/engine/test_schedules.py) and, for the arithmetic, on the CPU. No card has
+run this yet: the tests marked `cuda` and tests/benchmarks/gpu.py are written for the first one. Unseen until then are TorchBackend,
+CUDA graphs, compiled blocks on a card, and every figure of speed.
 """
 
 from __future__ import annotations
@@ -234,7 +238,9 @@ def fastest_layout(model: A2N, geometry: Geometry, plan: ExecutionPlan) -> Layou
         backend = TorchBackend(torch.device(plan.device))
         backend.bind()
         with torch.inference_mode():
-            return time_layouts(model, geometry, plan, backend)
+            layout = time_layouts(model, geometry, plan, backend)
+        backend.release_memory()  # torch keeps freed memory for the stream it was used on, and this one ends here
+        return layout
 
     with ThreadPoolExecutor(1, thread_name_prefix="a2n-layout") as pool:
         return pool.submit(timed).result()
