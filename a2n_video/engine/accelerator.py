@@ -80,7 +80,7 @@ class AcceleratorEngine:
 
     def submit(self, frames: Sequence[Planes]) -> Future[Rows]:
         if not 1 <= len(frames) <= self.batch_size:
-            raise ValueError(f"a batch has 1 to {self.batch_size} frames, not {len(frames)}")
+            raise ValueError(f"{len(frames)} frames came, a batch is 1 to {self.batch_size}")
         if self._pipeline is None:
             raise RuntimeError("the engine is closed")
         try:

@@ -144,9 +144,9 @@ def test_frames_that_do_not_fit_leave_the_engine_as_it_was() -> None:
         for _ in range(5):
             with pytest.raises(ValueError, match="a plane is"):
                 engine.submit([[np.zeros((5, 5), np.uint16)]])
-        with pytest.raises(ValueError, match="1 to 2 frames"):
+        with pytest.raises(ValueError, match="a batch is 1 to 2"):
             engine.submit([])
-        with pytest.raises(ValueError, match="1 to 2 frames"):
+        with pytest.raises(ValueError, match="a batch is 1 to 2"):
             engine.submit([frame(1)] * 3)
         assert frames_through(engine, [2, 2, 2]) == [1, 2, 3, 4, 5, 6]
 
