@@ -25,7 +25,9 @@ STOPS_WITHIN_S = 2.5  # two seconds, and a frame on a busy machine
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_source(tmp_path_factory.mktemp("stops") / "in.mkv", pts=range(0, 40 * FRAMES, 40), time_base=Fraction(1, 1000), size=(160, 96))
+    return make_source(
+        tmp_path_factory.mktemp("stops") / "in.mkv", pts=range(0, 40 * FRAMES, 40), time_base=Fraction(1, 1000), size=(160, 96)
+    )
 
 
 def arguments(source: Path, dest: Path) -> list[str | Path]:
@@ -84,7 +86,9 @@ def test_signals_stop_in_order(source: Path, tmp_path: Path, number: signal.Sign
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("number", CODES)
-def test_signals_stop_in_order_25_times(source: Path, tmp_path: Path, number: signal.Signals, unbroken: list[tuple[int, Fraction, str]]) -> None:
+def test_signals_stop_in_order_25_times(
+    source: Path, tmp_path: Path, number: signal.Signals, unbroken: list[tuple[int, Fraction, str]]
+) -> None:
     rng = random.Random(int(number) + 100)
     stopped = [check_stop(source, tmp_path / f"{n}.mkv", number, rng.uniform(0, 0.8), unbroken) for n in range(25)]
     assert sum(stopped) > 10

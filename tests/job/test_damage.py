@@ -1,0 +1,179 @@
+"""Damaged and truncated sources: finished as far as they go, told, and never exit 0."""
+
+from __future__ import annotations
+
+import random
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import pytest
+
+from a2n_video.errors import IncompleteSourceError, InputError, exit_code
+from a2n_video.io.reader import VideoReader, repeated_frame
+from a2n_video.io.whole import cut_short
+from a2n_video.job.run import UpscaleResult, upscale_video
+from tests.made import decoded, frame_hash, make_source, packets, picture
+
+BOXES = {"mkv": "libx264", "mp4": "libx264", "ts": "libx264", "avi": "mpeg4"}
+FRAMES = 100
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("damage")
+    audio = {"avi": "mp3"}
+    return {
+        box: make_source(folder / f"whole.{box}", pts=range(FRAMES), codec=codec, audio=(audio.get(box, "aac"),))
+        for box, codec in BOXES.items()
+    }
+
+
+def upscale(source: Path, dest: Path, **changes: object) -> UpscaleResult:
+    return upscale_video(source, dest, model="nearest", preset="ultrafast", **changes)
+
+
+def outcome(source: Path, dest: Path) -> tuple[int, int]:
+    """Exit code and frames of the result (0: none)."""
+    try:
+        result = upscale(source, dest)
+    except InputError as error:
+        assert not dest.exists()
+        return exit_code(error), 0
+    assert len(decoded(dest)) == result.frames
+    return result.exit_code, result.frames
+
+
+def decodable(source: Path) -> int:
+    """Frames that a plain decoder makes of a file."""
+    try:
+        with av.open(str(source)) as container:
+            count = 0
+            for packet in container.demux(container.streams.video[0]):
+                try:
+                    count += len(packet.decode())
+                except av.FFmpegError:
+                    continue
+            return count
+    except (av.FFmpegError, IndexError):
+        return 0
+
+
+@pytest.mark.parametrize("box", BOXES)
+def test_a_whole_source_is_no_damage(sources: dict[str, Path], tmp_path: Path, box: str) -> None:
+    assert cut_short(sources[box]) is None
+    assert outcome(sources[box], tmp_path / "out.mkv") == (0, FRAMES)
+
+
+def check_truncation(source: Path, folder: Path, percent: int) -> None:
+    data = source.read_bytes()
+    cut = folder / f"cut{percent}{source.suffix}"
+    cut.write_bytes(data[: len(data) * percent // 100])
+    code, frames = outcome(cut, folder / f"{percent}.mkv")
+    assert code in (3, 4), f"{percent} %: exit {code} with {frames} frames"
+    assert frames >= decodable(cut) or code == 3
+
+
+@pytest.mark.parametrize("box", BOXES)
+@pytest.mark.parametrize("percent", [2, 30, 50, 70, 90, 98])
+def test_truncated_sources_never_pass_as_whole(sources: dict[str, Path], tmp_path: Path, box: str, percent: int) -> None:
+    check_truncation(sources[box], tmp_path, percent)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("box", BOXES)
+@pytest.mark.parametrize("percent", range(2, 100, 2))
+def test_truncated_at_every_two_percent(sources: dict[str, Path], tmp_path: Path, box: str, percent: int) -> None:
+    check_truncation(sources[box], tmp_path, percent)
+
+
+@pytest.fixture
+def broken(sources: dict[str, Path], tmp_path: Path) -> Path:
+    """A file of the right size in which some pictures in the middle cannot be decoded."""
+    source = sources["mkv"]
+    data = bytearray(source.read_bytes())
+    with av.open(str(source)) as container:
+        payloads = [bytes(p) for p in container.demux(video=0) if p.size and not p.is_keyframe]
+    for payload in payloads[40:44]:
+        start = bytes(data).index(payload)
+        data[start : start + len(payload)] = bytes(len(payload))
+    path = tmp_path / "broken.mkv"
+    path.write_bytes(data)
+    return path
+
+
+def test_the_last_good_frame_stands_in(broken: Path, sources: dict[str, Path], tmp_path: Path) -> None:
+    result = upscale(broken, tmp_path / "out.mkv")
+    assert result.exit_code == 4
+    assert result.damage.errors >= 1
+    assert result.damage.repeated >= 1
+    assert "damaged source" in result.summary
+    times = [pts * base for pts, base, _ in decoded(tmp_path / "out.mkv")]
+    whole = [pts * base for pts, base, _ in decoded(sources["mkv"])]
+    assert [t - times[0] for t in times] == [t - whole[0] for t in whole]  # no frame lost, time and sync hold
+    assert [hash for _, _, hash in packets(tmp_path / "out.mkv", 1)] == [hash for _, _, hash in packets(broken, 1)]
+
+
+def test_a_damaged_source_can_be_refused(broken: Path, tmp_path: Path) -> None:
+    for change in ({"fail_on_damage": True}, {"max_errors": 0}):
+        with pytest.raises(IncompleteSourceError, match="damaged") as caught:
+            upscale(broken, tmp_path / "out.mkv", **change)
+        assert exit_code(caught.value) == 4
+        assert not (tmp_path / "out.mkv").exists()
+    assert upscale(broken, tmp_path / "out.mkv", max_errors=1000).exit_code == 4
+
+
+def test_a_cut_source_can_be_refused(sources: dict[str, Path], tmp_path: Path) -> None:
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(sources["mkv"].read_bytes()[:-2000])
+    with pytest.raises(IncompleteSourceError, match="2000 bytes are missing"):
+        upscale(cut, tmp_path / "out.mkv", fail_on_damage=True)
+
+
+def test_errors_of_earlier_runs_are_counted_once(broken: Path, tmp_path: Path) -> None:
+    unbroken = upscale(broken, tmp_path / "a.mkv", segment_frames=10)
+
+    class Stop(Exception):
+        pass
+
+    def stop(frames: int) -> None:
+        if frames == 75:
+            raise Stop
+
+    with pytest.raises(Stop):
+        upscale_video(broken, tmp_path / "b.mkv", model="nearest", preset="ultrafast", segment_frames=10, on_progress=stop)
+    resumed = upscale(broken, tmp_path / "b.mkv", segment_frames=10)
+    assert resumed.resumed_frames == 70
+    assert resumed.damage.errors == unbroken.damage.errors
+    assert decoded(tmp_path / "a.mkv") == decoded(tmp_path / "b.mkv")
+
+
+def test_repeated_frame_is_equal_and_independent() -> None:
+    frame = picture(3, pix_fmt="yuv420p10le")
+    frame.pts, frame.time_base = 5, Fraction(1, 25)
+    copy = repeated_frame(frame, 9)
+    assert frame_hash(copy) == frame_hash(frame)
+    assert (copy.pts, frame.pts, copy.time_base, copy.format.name) == (9, 5, Fraction(1, 25), "yuv420p10le")
+    copy.planes[0].update(bytes(copy.planes[0].buffer_size))
+    assert frame_hash(copy) != frame_hash(frame)
+
+
+@pytest.mark.parametrize("box", BOXES)
+def test_any_flipped_bytes_end_in_a_known_way(sources: dict[str, Path], tmp_path: Path, box: str) -> None:
+    whole = sources[box].read_bytes()
+    for seed in range(6):
+        rng = random.Random(seed)
+        data = bytearray(whole)
+        for _ in range(rng.randrange(1, 40)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        path = tmp_path / f"{seed}.{box}"
+        path.write_bytes(data)
+        code, frames = outcome(path, tmp_path / f"out{seed}.mkv")
+        assert code in (0, 3, 4)
+        assert frames >= decodable(path) or code != 0
+
+
+def test_reader_without_damage_repeats_nothing(sources: dict[str, Path]) -> None:
+    with VideoReader(sources["mp4"]) as reader:
+        assert len(list(reader)) == FRAMES
+        assert (reader.damage.errors, reader.damage.repeated) == (0, 0)
