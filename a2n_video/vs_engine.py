@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import logging
 import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
@@ -22,10 +23,12 @@ import numpy as np
 
 from a2n_video.engine.protocol import Engine, Geometry, Rows
 from a2n_video.engine.select import open_engine, resolve_plan
-from a2n_video.errors import OptionError
+from a2n_video.errors import MissingDependencyError, OptionError
 from a2n_video.media.colorspec import UNSPECIFIED, ColorSpec
 from a2n_video.media.planes import Family, PlaneFormat, Planes, Samples
-from a2n_video.options import Dtype, ExecutionPlan, ModelOptions
+from a2n_video.options import Dtype, ModelOptions
+
+log = logging.getLogger(__name__)
 
 # A2NFrame in vs_plugin/a2n.h: five colour tags, three plane addresses, three strides in bytes, all int64.
 COLOR_TAGS: Final = 5
@@ -167,12 +170,12 @@ class Filter:
         self.fmt = fmt
         self.scale = options.scale
         color = engine_color(fmt, ColorSpec().settled(fmt))
-        self._plan: ExecutionPlan = resolve_plan(options, self._geometry(color))
-        self.batch_size = self._plan.batch_size
+        self._plan = resolve_plan(options, self._geometry(color))
         self._slots: OrderedDict[tuple[int, ...], _Slot] = OrderedDict()
         self._shown: dict[tuple[int, ...], _Shown] = {}
         self._source, self._target = _Memory(fmt), _Memory(self._geometry(color).target)
-        self._slot(self._meaning((UNSET,) * COLOR_TAGS))  # now, so that missing weights are told when the script is read
+        self._open_first(options, self._meaning((UNSET,) * COLOR_TAGS))
+        self.batch_size = self._plan.batch_size
 
     def submit(self, sources: int, targets: int, count: int) -> Ticket:
         """Start `count` frames, 1 to batch_size, described at `sources` towards the planes described at `targets`.
@@ -214,6 +217,20 @@ class Filter:
         """End the engines and their threads; idempotent."""
         while self._slots:
             self._slots.popitem()[1].close()
+
+    def _open_first(self, options: ModelOptions, shown: _Shown) -> None:
+        """Open an engine now, so that missing weights are told when the script is read."""
+        try:
+            self._slot(shown)
+        except MissingDependencyError as error:
+            # find_spec sees OpenVINO, but another plugin of this core (vapoursynth-mlrt-ov) has loaded a library of the same name.
+            if options.engine != "auto" or self._plan.engine != "openvino" or options.dtype == "int8":
+                raise
+            log.warning(
+                "OpenVINO cannot be loaded beside this core's plugins (%s); going on with torch, which is slower", error.__cause__ or error
+            )
+            self._plan = resolve_plan(replace(options, engine="torch"), self._geometry(shown.color))
+            self._slot(shown)
 
     def _send(self, parts: list[_Part]) -> Ticket:
         futures: deque[Future[Rows]] = deque()

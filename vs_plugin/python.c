@@ -54,7 +54,16 @@ static const struct {
 static pthread_once_t looked_up = PTHREAD_ONCE_INIT;
 static int found;
 
+/* VapourSynth unloads a plugin with its last core, while Python's atexit still holds the gate's address, and a thread may still be
+   closing a filter: stay until the process ends. */
+static void stay_loaded(void) {
+    Dl_info self;
+    if (dladdr(&looked_up, &self))
+        dlopen(self.dli_fname, RTLD_NOW | RTLD_NODELETE);
+}
+
 static void look_up(void) {
+    stay_loaded();
     for (size_t i = 0; i < sizeof SYMBOLS / sizeof *SYMBOLS; i++) {
         void *symbol = dlsym(RTLD_DEFAULT, SYMBOLS[i].name);
         if (!symbol)

@@ -12,10 +12,10 @@ import pytest
 from a2n_video import vs_engine
 from a2n_video.engine.nearest import NearestEngine
 from a2n_video.engine.protocol import Geometry, Rows
-from a2n_video.errors import OptionError
+from a2n_video.errors import MissingDependencyError, OptionError
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.planes import PlaneFormat, Planes, Samples
-from a2n_video.options import ExecutionPlan
+from a2n_video.options import ExecutionPlan, ModelOptions
 
 YUV420P8 = vs_engine.ClipFormat(3, 0, 8, 1, 1, 16, 12)
 UNTAGGED = (vs_engine.UNSET,) * vs_engine.COLOR_TAGS
@@ -212,3 +212,27 @@ def test_rgb_is_full_range_and_has_no_chroma_location() -> None:
     fmt = vs_engine.ClipFormat(2, 0, 8, 0, 0, 16, 12).plane_format()
     assert vs_engine.tags_of(vs_engine.color_of(UNTAGGED).settled(fmt), fmt)[:2] == [0, 1]
     assert vs_engine.tags_of(vs_engine.color_of(UNTAGGED).settled(fmt), fmt)[-1] == vs_engine.UNSET
+
+
+def test_where_openvino_cannot_be_loaded_beside_another_plugin_torch_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    planned: list[str] = []
+
+    def resolve_plan(options: ModelOptions, geometry: Geometry) -> ExecutionPlan:
+        return ExecutionPlan(model="a2n", engine="openvino" if options.engine == "auto" else options.engine, batch_size=3)
+
+    def open_engine(plan: ExecutionPlan, geometry: Geometry) -> NearestEngine:
+        planned.append(plan.engine)
+        if plan.engine == "openvino":
+            raise MissingDependencyError("no OpenVINO") from ImportError("versions differ")
+        return NearestEngine(geometry, plan.batch_size)
+
+    monkeypatch.setattr(vs_engine, "resolve_plan", resolve_plan)
+    monkeypatch.setattr(vs_engine, "open_engine", open_engine)
+    opened = vs_engine.Filter(YUV420P8.plane_format(), request().options())
+    assert planned == ["openvino", "torch"]
+    assert opened.batch_size == 3
+    assert "versions differ" in caplog.text
+    with pytest.raises(MissingDependencyError):
+        vs_engine.Filter(YUV420P8.plane_format(), request(dtype="int8").options())
