@@ -111,7 +111,7 @@ def essence(codec: str, data: memoryview) -> bytes | None:
 
 
 def _adts_header(data: memoryview) -> int:
-    """Bytes of an ADTS header before the AAC frame, 0 where there is none: the sync word, and a length that the packet has, or had before it was cut."""
+    """Bytes of an ADTS header before the AAC frame, 0 where there is none: sync word, and a length the packet has or had before it was cut."""
     if len(data) < 7 or data[0] != 0xFF or data[1] & 0xF6 != 0xF0:
         return 0
     length = (data[3] & 3) << 11 | data[4] << 3 | data[5] >> 5

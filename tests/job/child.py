@@ -1,6 +1,7 @@
 """Run the command line in a process of its own that can be struck at a named point. Usage: child.py MODE POINT NTH ARGUMENTS...
 
-MODE is `kill` (SIGKILL itself there), `enospc` (raise it there), `record` (append every point to the file POINT) or `none`.
+MODE is `kill` (SIGKILL itself there), `enospc` (raise it there), `record` (append every point to the file POINT), `limit` (at most
+POINT MiB of memory beyond what the imports took) or `none`.
 """
 
 from __future__ import annotations
@@ -58,6 +59,13 @@ def main() -> int:
     from a2n_video.cli import main as cli
     from a2n_video.io.faults import listening
 
+    if mode == "limit":
+        import resource
+
+        import a2n_video.job.run  # noqa: F401 - what it maps does not count
+
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (taken + int(point) * 2**20, resource.RLIM_INFINITY))
     with listening(hook):
         return cli(arguments)
 
