@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from a2n_video.net.model import A2N
+from a2n_video.net.model import A2N, AttentionInAttentionBlock
 from a2n_video.tools import plots
 from a2n_video.tools.picture import Footage, Image, to_image, write_rows
 
@@ -51,6 +51,7 @@ def observed(model: A2N) -> Iterator[list[BlockView]]:
     views: list[BlockView] = []
     handles = []
     for number, block in enumerate(model.AAB_trunk, 1):
+        assert isinstance(block, AttentionInAttentionBlock)
         view = BlockView(str(number))
         views.append(view)
         handles.append(block.ADM.register_forward_hook(_keep_weights(view, block.temperature)))
@@ -134,7 +135,8 @@ def sheet(image: Image, views: list[BlockView], title: str) -> Figure:
     bars(figure.add_subplot(grid[1, :]), blocks)
     means = [float(view.map.mean()) for view in blocks]
     marks = {blocks[int(np.argmax(means))].name: "highest mean", blocks[int(np.argmin(means))].name: "lowest mean"}
-    drawn, tiles = None, []
+    drawn: Any = None
+    tiles = []
     for index, view in enumerate(views):
         axes = figure.add_subplot(grid[2 + index // TILES_ACROSS, index % TILES_ACROSS])
         drawn = heat(axes, image, view, marks.get(view.name))
@@ -148,7 +150,7 @@ def sheet(image: Image, views: list[BlockView], title: str) -> Figure:
 def standardised(view: BlockView) -> Map:
     """The map as standard deviations from its mean; a flat map is 0 everywhere."""
     deviation = float(view.map.std())
-    return (view.map - view.map.mean()) / deviation if deviation > 1e-7 else np.zeros_like(view.map)  # type: ignore[no-any-return]
+    return (view.map - view.map.mean()) / deviation if deviation > 1e-7 else np.zeros_like(view.map)
 
 
 def heat(axes: Axes, image: Image, view: BlockView, mark: str | None) -> Any:
@@ -190,7 +192,7 @@ def bars(axes: Axes, blocks: list[BlockView]) -> None:
     axes.bar(place, weights[:, 0], 0.7, color=plots.ATTENTION, label="attention branch")
     axes.bar(place, weights[:, 1], 0.7, bottom=weights[:, 0], color=plots.OTHER, alpha=0.55, label="non-attention branch")
     axes.axhline(0.5, color=plots.INK, linewidth=0.8, linestyle=":")
-    for x, weight in zip(place, weights[:, 0], strict=True):
+    for x, weight in enumerate(weights[:, 0].tolist()):
         axes.text(x, weight / 2, f"{weight:.2f}", ha="center", va="center", fontsize=8, color="white")
     axes.set_xticks(place, [view.name for view in blocks])
     axes.set_xlim(-0.6, len(blocks) - 0.4)

@@ -120,7 +120,7 @@ class LocalAttribution:
 
     @property
     def scale(self) -> int:
-        return self.result.shape[0] // self.source.shape[0]
+        return int(self.result.shape[0] // self.source.shape[0])
 
 
 def local_attribution(
@@ -200,7 +200,8 @@ def lam_figure(found: LocalAttribution, title: str) -> Figure:
     plots.show(axes[1], found.result, f"result, window {found.window[2]}x{found.window[2]}")
     axes[2].imshow(plots.gray(found.source), cmap="gray", vmin=0, vmax=1)
     # Strengths span magnitudes: a logarithm shows the weak ones, which make the range.
-    heat = np.log10(np.maximum(found.strength / max(float(found.strength.max()), 1e-30), 10.0**-MAGNITUDES))
+    share = found.strength / max(float(found.strength.max()), 1e-30)
+    heat = np.log10(np.ma.masked_less(share, 10.0**-MAGNITUDES))
     drawn = plots.show(axes[2], heat, "attribution (logarithmic)", cmap="inferno", vmin=-MAGNITUDES, vmax=0, alpha=0.9)
     bar = figure.colorbar(drawn, ax=list(axes), location="right", shrink=0.7, aspect=30, pad=0.01)
     bar.set_ticks(range(-MAGNITUDES, 1), labels=[f"{10.0**tick:g}" for tick in range(-MAGNITUDES, 1)])

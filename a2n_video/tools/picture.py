@@ -74,12 +74,15 @@ class Footage:
     def shots(self, start: Fraction | None = None, frames: int | None = None) -> Iterator[Shot]:
         """The same as RGB with times."""
         for number, frame in enumerate(self.frames(start, frames)):
-            time = (frame.pts - self.time_map.first_pts) * self.time_map.time_base
-            yield Shot(number=number, time=time, rgb=rgb_of(frame))
+            yield Shot(number=number, time=self.time_of(frame), rgb=rgb_of(frame))
 
     def shot(self, at: Fraction = Fraction(0)) -> Shot:
         """The frame that is shown at `at` seconds."""
         return next(self.shots(at, 1))
+
+    def time_of(self, frame: av.VideoFrame) -> Fraction:
+        """Seconds from the file's first frame; the reader has given every frame a pts."""
+        return ((frame.pts or 0) - self.time_map.first_pts) * self.time_map.time_base
 
     def _pts_at(self, at: Fraction) -> int:
         """Settled pts of the frame shown at a time, which begins at or before it."""
@@ -101,7 +104,7 @@ def rgb_of(frame: av.VideoFrame) -> Tensor:
 
 def to_image(rgb: Tensor) -> Image:
     """RGB (1, 3, H, W) in 0..1 -> 8 bits, rounded and held within the range."""
-    return (255 * rgb[0].detach().cpu()).round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()  # type: ignore[no-any-return]
+    return (255 * rgb[0].detach().cpu()).round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
 
 
 def display_size(width: int, height: int, sar: Fraction) -> tuple[int, int]:

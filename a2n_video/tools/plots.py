@@ -71,7 +71,7 @@ def words(text: str, height: int) -> NDArray[np.float32] | None:
     deep = font.get_descent() / 64
     font.set_text(text)
     font.draw_glyphs_to_bitmap(antialiased=True)
-    drawn = np.asarray(font.get_image(), np.float32) / 255
+    drawn: NDArray[np.float32] = np.asarray(font.get_image(), np.float32) / 255
     result = np.zeros((height, drawn.shape[1]), np.float32)
     baseline = round((height + line / 64) / 2 - deep)
     top = max(0, baseline - (drawn.shape[0] - round(font.get_descent() / 64)))

@@ -99,7 +99,6 @@ def preview(source: Path, dest: Path, wanted: PreviewOptions) -> Preview:
     footage = Footage.open(source)
     at = wanted.at if wanted.at is not None else footage.seconds / 2
     frame = next(footage.frames(at, 1))
-    time = (frame.pts - footage.time_map.first_pts) * footage.time_map.time_base
     rgb = rgb_of(frame)
     window = settle(wanted.crop, rgb)
     scale = wanted.options.scale
@@ -114,7 +113,7 @@ def preview(source: Path, dest: Path, wanted: PreviewOptions) -> Preview:
     turns = round(footage.info.rotation / 90)
     images = {name: np.rot90(to_image(panel), turns) for name, panel in panels.items()}
     write_file(dest, png_bytes(side_by_side(images)), overwrite=wanted.overwrite)
-    return Preview(path=dest, labels=tuple(images), window=window, time=time)
+    return Preview(path=dest, labels=tuple(images), window=window, time=footage.time_of(frame))
 
 
 def settle(crop: Crop | None, rgb: Tensor) -> Window:

@@ -1,0 +1,231 @@
+"""Videos measured against one another, frame by frame, in step: PSNR, SSIM, flicker, and pictures of chosen frames."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cache
+from typing import Any, Final
+
+import numpy as np
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from a2n_video.engine.resize import resize
+from a2n_video.errors import InputError, MissingDependencyError
+from a2n_video.tools.metrics import luma, psnr
+from a2n_video.tools.picture import Footage, Image, Shot, to_image
+
+BICUBIC: Final = "bicubic"
+BEST_DB: Final = 99.0  # stands for the infinity of equal pictures, which neither a curve nor JSON can hold
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cast:
+    """Who is compared. `base` is the reference (of the results' size) or the source of them; `small` is what bicubic enlarges."""
+
+    base: Footage
+    base_name: str
+    results: dict[str, Footage]
+    small: Footage | None
+
+    @property
+    def has_reference(self) -> bool:
+        return self.base.info.width == self.width and self.base.info.height == self.height
+
+    @property
+    def width(self) -> int:
+        return next(iter(self.results.values())).info.width
+
+    @property
+    def height(self) -> int:
+        return next(iter(self.results.values())).info.height
+
+    @property
+    def versions(self) -> list[str]:
+        """What has curves: bicubic first where there is something to enlarge, then the results."""
+        return [*([BICUBIC] if self.small else []), *self.results]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One version on one frame.
+
+    With a reference: `psnr_db` and `ssim` on luma. Without: `kept_db`, the PSNR on luma of the result shrunk back to the source's size
+    (area) against the source. `flicker` is the mean absolute change of luma since the frame before, in 8-bit steps, less that of the
+    base; None on the first frame. `vmaf` is filled in later where it can be had.
+    """
+
+    frame: int
+    time: Fraction
+    version: str
+    psnr_db: float | None = None
+    ssim: float | None = None
+    kept_db: float | None = None
+    flicker: float | None = None
+    vmaf: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Still:
+    """A chosen frame: its label, time and pictures by version, the base first (at its own size)."""
+
+    label: str
+    frame: int
+    time: Fraction
+    pictures: dict[str, Image]
+
+
+@dataclass
+class Comparison:
+    """Everything measured, and what could not be."""
+
+    cast: Cast
+    rows: list[Measurement] = field(default_factory=list)
+    stills: list[Still] = field(default_factory=list)
+    frames: int = 0
+    unmatched: int = 0  # frames of the base that some result has no frame for
+
+
+def in_step(base: Footage, others: list[Footage], start: Fraction | None, frames: int | None) -> Iterator[tuple[Shot, list[Shot | None]]]:
+    """Each frame of `base` from `start` on with the others' frames of the same time, None where one has none.
+
+    The others begin where `base` begins at `start`. Times are equal when they differ by less than half a frame.
+    """
+    near = base.time_map.step * base.time_map.time_base / 2
+    streams = [other.shots() for other in others]
+    heads: list[Shot | None] = [next(stream, None) for stream in streams]
+    origin: Fraction | None = None
+    for shot in base.shots(start, frames):
+        origin = shot.time if origin is None else origin
+        now = shot.time - origin
+        found: list[Shot | None] = []
+        for index, stream in enumerate(streams):
+            while (head := heads[index]) is not None and head.time < now - near:
+                heads[index] = next(stream, None)
+            found.append(head if head is not None and head.time < now + near else None)
+        yield Shot(number=shot.number, time=now, rgb=shot.rgb), found
+
+
+def measure(cast: Cast, times: list[Fraction], *, start: Fraction | None = None, frames: int | None = None) -> Comparison:
+    """Measure every frame, at most `frames`, and keep pictures of the first frames at or after `times`.
+
+    Where there is a reference, the frame of the first result's lowest PSNR is kept too.
+    """
+    result = Comparison(cast=cast)
+    meter = _Meter(cast)
+    wanted = sorted(times)
+    worst: tuple[float, Still] | None = None
+    small = cast.small if cast.small is not None and cast.small is not cast.base else None
+    others = [*cast.results.values(), *([small] if small else [])]
+    for shot, found in in_step(cast.base, others, start, frames):
+        if any(other is None for other in found):
+            result.unmatched += 1
+            continue
+        seen = [other.rgb for other in found if other is not None]
+        versions = meter.versions(shot.rgb, seen)
+        rows = meter.rows(result.frames, shot, versions)
+        result.rows += rows
+        score = rows[-len(cast.results)].psnr_db
+        due = bool(wanted) and shot.time >= wanted[0]
+        while wanted and shot.time >= wanted[0]:
+            wanted.pop(0)
+        lowest = score is not None and (worst is None or score < worst[0])
+        if due or lowest:
+            pictures = {cast.base_name: to_image(shot.rgb), **{name: to_image(rgb) for name, rgb in versions.items()}}
+            still = Still(label=f"{float(shot.time):.2f} s", frame=result.frames, time=shot.time, pictures=pictures)
+            result.stills += [still] if due else []
+            worst = (score, still) if lowest and score is not None else worst
+        result.frames += 1
+    if not result.frames:
+        raise InputError(f"{cast.base.path}: no frame of it has the time of a frame of every result; were they made with --start?")
+    if worst is not None and worst[1].frame not in [still.frame for still in result.stills]:
+        still = worst[1]
+        result.stills.append(
+            Still(label=f"{float(still.time):.2f} s, lowest PSNR", frame=still.frame, time=still.time, pictures=still.pictures)
+        )
+    return result
+
+
+class _Meter:
+    """Measures frames in order; it remembers the luma of the frame before."""
+
+    def __init__(self, cast: Cast) -> None:
+        self.cast = cast
+        self.before: dict[str, Tensor] = {}
+        self.ssim = structural_similarity() if cast.has_reference else None
+
+    def versions(self, base: Tensor, seen: list[Tensor]) -> dict[str, Tensor]:
+        """Frames by version: bicubic made here from the small video, then the results."""
+        named = dict(zip(self.cast.results, seen, strict=False))
+        if self.cast.small is None:
+            return named
+        small = base if self.cast.small is self.cast.base else seen[-1]
+        return {BICUBIC: resize(small, self.cast.height, self.cast.width), **named}
+
+    def rows(self, number: int, shot: Shot, versions: dict[str, Tensor]) -> list[Measurement]:
+        lumas = {name: _luma(rgb) for name, rgb in versions.items()}
+        base = _luma(shot.rgb)
+        # The base's change is measured at the results' size: small pictures change more from pixel to pixel.
+        full = base if self.cast.has_reference else resize(base, self.cast.height, self.cast.width)
+        changes = {name: self._change(name, y) for name, y in {"": full, **lumas}.items()}
+        return [
+            Measurement(
+                frame=number,
+                time=shot.time,
+                version=name,
+                **self._likeness(y, base),
+                flicker=None if changes[""] is None else (changes[name] or 0.0) - changes[""],
+            )
+            for name, y in lumas.items()
+        ]
+
+    def _change(self, name: str, y: Tensor) -> float | None:
+        before = self.before.get(name)
+        self.before[name] = y
+        return None if before is None else float((y - before).abs().mean())
+
+    def _likeness(self, y: Tensor, base: Tensor) -> dict[str, float]:
+        if self.ssim is None:
+            return {"kept_db": decibels(F.interpolate(y, base.shape[-2:], mode="area"), base)}
+        return {"psnr_db": decibels(y, base), "ssim": self.ssim(y[0, 0].numpy(), base[0, 0].numpy())}
+
+
+def _luma(rgb: Tensor) -> Tensor:
+    """Luma of a frame as it is shown: 8 bits a channel."""
+    return luma((255 * rgb).round().clamp(0, 255))
+
+
+def decibels(a: Tensor, b: Tensor) -> float:
+    """PSNR of two lumas, at most BEST_DB."""
+    return min(BEST_DB, psnr(a, b).item())
+
+
+@cache
+def structural_similarity() -> Callable[[NDArray[Any], NDArray[Any]], float]:
+    """SSIM of two lumas in 0..255 as Wang et al. 2004 have it, from scikit-image. MissingDependencyError without it."""
+    try:
+        from skimage.metrics import structural_similarity as similarity
+    except ImportError as error:
+        raise MissingDependencyError(
+            "SSIM needs scikit-image, which is not installed; get it with: pip install 'a2n-video[plots]'"
+        ) from error
+
+    def ssim(a: NDArray[Any], b: NDArray[Any]) -> float:
+        settings: dict[str, Any] = {"data_range": 255, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+        return float(
+            similarity(  # type: ignore[no-untyped-call]
+                a.astype(np.float32), b.astype(np.float32), **settings
+            )
+        )
+
+    return ssim
+
+
+def mean_of(rows: list[Measurement], version: str, name: str) -> float | None:
+    """Mean of one measure of one version over the frames that have it; None where none has."""
+    values = [value for row in rows if row.version == version and (value := getattr(row, name)) is not None]
+    return math.fsum(values) / len(values) if values else None
