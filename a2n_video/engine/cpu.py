@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -30,12 +33,16 @@ class TorchCompute:
         self._net = lowered(model, getattr(torch, plan.dtype))
         self._recovery = Recovery(batch_size=plan.batch_size, strip_rows=plan.strip_rows, height=geometry.source.height)
 
-    def __call__(self, rows: Rows) -> Rows:
-        with torch.inference_mode():
-            return self._recovery.run(self._part, torch.from_numpy(rows)).numpy()
+    def start(self, rows: Rows) -> Callable[[], Rows]:
+        """Nothing runs beside this thread: all is done when the result is asked for."""
+        return partial(self._result, rows)
 
     def recoveries(self) -> int:
         return self._recovery.count
+
+    def _result(self, rows: Rows) -> Rows:
+        with torch.inference_mode():
+            return self._recovery.run(self._part, torch.from_numpy(rows)).numpy()
 
     def _part(self, rows: Tensor, strip_rows: int) -> Tensor:
         rgb = in_strips(self._net, self._source.to_rgb(rows), strip_rows)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +19,7 @@ from a2n_video.engine.color import ColorConverter, enlarge_alpha
 from a2n_video.engine.protocol import Geometry, Rows
 from a2n_video.engine.worker import WorkerEngine
 from a2n_video.errors import MissingDependencyError
-from a2n_video.net.fuse import FusedA2N, fuse
+from a2n_video.net.fuse import FusedA2N, FusedBlock, fuse
 from a2n_video.net.model import A2N
 from a2n_video.options import ExecutionPlan
 
@@ -39,45 +41,66 @@ def _openvino() -> Any:
 def converted(net: FusedA2N, shape: Sequence[int]) -> openvino.Model:
     """The network as an OpenVINO graph for input (N, 3, H, W); -1 is any size."""
     ov = _openvino()
+    for block in net.modules():
+        if isinstance(block, FusedBlock):
+            block.joined = False
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the converter's own use of torch.jit
-        graph = ov.convert_model(net, example_input=torch.rand(1, 3, 32, 48))
+        graph = ov.convert_model(net, example_input=torch.rand(1, 3, 16, 24))
     graph.reshape(ov.PartialShape(list(shape)))
     return graph
 
 
+def compiled(net: FusedA2N, shape: Sequence[int], dtype: str, threads: int) -> openvino.CompiledModel:
+    """The network ready to run on the CPU; `threads` bounds it, so that decoder and encoder breathe."""
+    config = {
+        "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[dtype],
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+    }
+    return _openvino().Core().compile_model(converted(net, shape), "CPU", config)
+
+
 class OpenVINOCompute:
-    """Rows -> rows through an OpenVINO graph; see `WorkerEngine`."""
+    """Rows -> rows through an OpenVINO graph; see `WorkerEngine`.
+
+    Two requests take turns: while one is computed, this thread turns planes into RGB for the next and back for the one before.
+    The graph has one fixed shape (a batch of any size costs speed); a short batch is filled up with its last frame.
+    """
 
     def __init__(self, model: A2N, geometry: Geometry, plan: ExecutionPlan) -> None:
-        ov = _openvino()
         torch.set_num_threads(plan.threads)  # of this thread's OpenMP team, for colour
         self._scale = geometry.scale
+        self._batch_size = plan.batch_size
         self._source = ColorConverter(geometry.source, geometry.color)
         self._target = ColorConverter(geometry.target, geometry.color)
-        graph = converted(fuse(model), (-1, 3, geometry.source.height, geometry.source.width))
-        config = {
-            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[plan.dtype],
-            "INFERENCE_NUM_THREADS": plan.threads,
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
-        }
-        self._request = ov.Core().compile_model(graph, "CPU", config).create_infer_request()
+        shape = (plan.batch_size, 3, geometry.source.height, geometry.source.width)
+        graph = compiled(fuse(model), shape, plan.dtype, plan.threads)
+        self._requests = deque(graph.create_infer_request() for _ in range(2))
 
-    def __call__(self, rows: Rows) -> Rows:
+    def start(self, rows: Rows) -> Callable[[], Rows]:
         with torch.inference_mode():
             source = torch.from_numpy(rows)
-            rgb = self._infer(self._source.to_rgb(source))
+            filled = (
+                torch.cat([source, source[-1:].expand(self._batch_size - len(source), -1)]) if len(source) < self._batch_size else source
+            )
+            rgb = self._source.to_rgb(filled).numpy()
             alpha = self._source.alpha(source)
-            return self._target.to_rows(rgb, None if alpha is None else enlarge_alpha(alpha, self._scale)).numpy()
+        request = self._requests[0]
+        self._requests.rotate(-1)
+        request.start_async([rgb], share_inputs=True)
+        return partial(self._finish, request, len(rows), rgb, alpha)
 
     def recoveries(self) -> int:
         return 0
 
-    def _infer(self, rgb: Tensor) -> Tensor:
-        """RGB to RGB; the result is the request's own memory, good until the next call."""
-        self._request.infer([rgb.numpy()], share_inputs=True, share_outputs=True)
-        return torch.from_numpy(self._request.get_output_tensor().data)
+    def _finish(self, request: openvino.InferRequest, frames: int, kept: Rows, alpha: Tensor | None) -> Rows:
+        """`kept` is the input: the request reads it in place, so it must live until now."""
+        request.wait()
+        with torch.inference_mode():
+            rgb = torch.from_numpy(request.get_output_tensor().data)[:frames]
+            return self._target.to_rows(rgb, None if alpha is None else enlarge_alpha(alpha, self._scale)).numpy()
 
 
 def open_openvino_engine(model: A2N, geometry: Geometry, plan: ExecutionPlan) -> WorkerEngine:

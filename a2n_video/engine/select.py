@@ -60,6 +60,11 @@ def has_openvino() -> bool:
     return find_spec("openvino") is not None
 
 
+def cpu_strip_rows(width: int) -> int:
+    """Rows of a strip of a frame of that width, for torch on the CPU."""
+    return max(1, _CPU_STRIP_PIXELS // width)
+
+
 def resolve_plan(options: ModelOptions, geometry: Geometry) -> ExecutionPlan:
     """Settle engine, device, dtype, batch, strips and threads for one geometry.
 
@@ -83,7 +88,7 @@ def resolve_plan(options: ModelOptions, geometry: Geometry) -> ExecutionPlan:
         dtype=_resolve_dtype(options, engine),
         layout="nchw" if engine == "openvino" else "nhwc",
         batch_size=options.batch_size or max(1, min(_MAX_BATCH, -(-per_batch // pixels))),
-        strip_rows=_CPU_STRIP_PIXELS // geometry.source.width + 1 if engine == "torch" else 0,
+        strip_rows=cpu_strip_rows(geometry.source.width) if engine == "torch" else 0,
         threads=options.threads or _cores(),
         compile=options.compile == "on",
         cuda_graph=options.cuda_graph,

@@ -10,7 +10,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from a2n_video.engine.protocol import EngineStats, Geometry, Rows, pack_rows
@@ -22,11 +23,27 @@ _IN_FLIGHT = 2  # batches packed or in work; more only holds memory
 class Compute(Protocol):
     """What the thread runs; made, called and dropped on it."""
 
-    def __call__(self, rows: Rows) -> Rows:
-        """Rows of the source's format -> new rows of the target's."""
+    def start(self, rows: Rows) -> Callable[[], Rows]:
+        """Begin rows of the source's format; what is returned waits for them and gives new rows of the target's.
+
+        A second batch may be started before the first is finished; they are finished in order.
+        """
 
     def recoveries(self) -> int:
         """How often it ran out of memory and went on."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    rows: Rows
+    future: Future[Rows]
+
+
+@dataclass(frozen=True)
+class _Started:
+    finish: Callable[[], Rows]
+    future: Future[Rows]
+    frames: int
 
 
 class WorkerEngine:
@@ -41,31 +58,29 @@ class WorkerEngine:
         self.geometry = geometry
         self.batch_size = batch_size
         self._slots = threading.Semaphore(_IN_FLIGHT)
-        self._jobs: queue.SimpleQueue[tuple[Rows, Future[Rows]] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._stats = EngineStats()
         self._error: BaseException | None = None
         self._closed = False
+        self._posting = threading.Lock()  # nothing is posted behind the end
         ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._work, args=(open_compute, ready), name="a2n-engine", daemon=True)
         self._thread.start()
-        try:
-            ready.result()
-        except BaseException:
-            self._closed = True
-            self._jobs.put(None)
-            raise
+        ready.result()
 
     def submit(self, frames: Sequence[Planes]) -> Future[Rows]:
         """See `Engine.submit`."""
         if not 1 <= len(frames) <= self.batch_size:
             raise ValueError(f"{len(frames)} frames came, a batch is 1 to {self.batch_size}")
-        if self._closed:
-            raise RuntimeError("the engine is closed")
         rows = pack_rows(self.geometry.source, frames)
         self._slots.acquire()
-        future: Future[Rows] = Future()
-        self._jobs.put((rows, future))
-        return future
+        with self._posting:
+            if self._closed:
+                self._slots.release()
+                raise RuntimeError("the engine is closed")
+            job = _Job(rows, Future())
+            self._jobs.put(job)
+        return job.future
 
     def flush(self) -> None:
         """Nothing waits for company: each batch is started as it comes."""
@@ -74,8 +89,9 @@ class WorkerEngine:
         return self._stats
 
     def close(self) -> None:
-        self._closed = True
-        self._jobs.put(None)
+        with self._posting:
+            self._closed = True
+            self._jobs.put(None)
         self._thread.join()
 
     def _work(self, open_compute: Callable[[], Compute], ready: Future[None]) -> None:
@@ -85,26 +101,54 @@ class WorkerEngine:
             ready.set_exception(error)
             return
         ready.set_result(None)
-        while (job := self._jobs.get()) is not None:
-            rows, future = job
-            if self._closed:
-                future.cancel()
-            else:
-                self._serve(compute, rows, future)
-            self._slots.release()
-            del job, rows, future  # an idle engine holds nobody's frames
+        pending: _Started | None = None
+        ended = False
+        while not ended or pending is not None:
+            started_s = time.perf_counter()
+            job, ended = (None, True) if ended else self._next(wait=pending is None)
+            next_pending = None if job is None else self._start(compute, job)
+            if pending is not None:
+                self._finish(compute, pending)
+                self._stats = replace(self._stats, busy_s=self._stats.busy_s + time.perf_counter() - started_s)
+            pending = next_pending
+            del job, next_pending  # an idle engine holds nobody's frames
 
-    def _serve(self, compute: Compute, rows: Rows, future: Future[Rows]) -> None:
-        started = time.perf_counter()
+    def _next(self, *, wait: bool) -> tuple[_Job | None, bool]:
+        """The next batch, or None where there is none yet; and whether the end has come."""
+        try:
+            job = self._jobs.get(block=wait)
+        except queue.Empty:
+            return None, False
+        return job, job is None
+
+    def _start(self, compute: Compute, job: _Job) -> _Started | None:
+        if self._closed:
+            job.future.cancel()
+            self._slots.release()
+            return None
         try:
             if self._error is not None:
                 raise self._error
-            result = compute(rows)
+            finish = compute.start(job.rows)
+        except BaseException as error:  # noqa: BLE001  handed on whole by this future, in its turn
+            finish = partial(_raise, error)
+        return _Started(finish, job.future, len(job.rows))
+
+    def _finish(self, compute: Compute, started: _Started) -> None:
+        try:
+            rows = started.finish()  # after an error too: what was started reads its input until it is waited for
+            if self._error is not None:
+                raise self._error
         except BaseException as error:  # noqa: BLE001  handed on whole by this future and every later one
-            self._error = error
-            future.set_exception(error)
-            return
-        s = self._stats
-        busy = s.busy_s + time.perf_counter() - started
-        self._stats = replace(s, frames=s.frames + len(rows), batches=s.batches + 1, oom_recoveries=compute.recoveries(), busy_s=busy)
-        future.set_result(result)
+            self._error = self._error or error
+            started.future.set_exception(self._error)
+        else:
+            s = self._stats
+            done = replace(s, frames=s.frames + started.frames, batches=s.batches + 1, oom_recoveries=compute.recoveries())
+            self._stats = done
+            started.future.set_result(rows)
+        self._slots.release()
+
+
+def _raise(error: BaseException) -> Rows:
+    raise error
