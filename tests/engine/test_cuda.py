@@ -6,8 +6,8 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from a2n_video.engine.accelerator import AcceleratorEngine, fastest_layout, open_accelerator_engine
 from a2n_video.engine.backend import TorchBackend, syncs_are_errors
+from a2n_video.engine.cpu import open_cpu_engine
 from a2n_video.engine.network_step import network_step
 from a2n_video.engine.pipeline import Pipeline, Steps
 from a2n_video.engine.protocol import Geometry, Rows, run
@@ -54,14 +55,6 @@ def model() -> A2N:
 def frames(count: int) -> list[Planes]:
     rows = np.random.default_rng(0).integers(16, 235, (count, YUV.samples), np.uint8)
     return [YUV.unpack(row) for row in rows]
-
-
-@contextmanager
-def closing(engine: AcceleratorEngine) -> Iterator[AcceleratorEngine]:
-    try:
-        yield engine
-    finally:
-        engine.close()
 
 
 def pipelined(model: A2N, plan: ExecutionPlan, count: int = 20, *, guard_syncs: bool = False) -> Rows:
@@ -102,10 +95,9 @@ def test_float16_is_within_a_code_of_float32(model: A2N) -> None:
 
 
 def test_the_card_is_within_a_code_of_the_cpu(model: A2N) -> None:
-    from a2n_video.engine.cpu import TorchCompute
-
-    rows = np.stack([np.concatenate([p.ravel() for p in f]) for f in frames(2)])
-    expected = TorchCompute(model, GEOMETRY, replace(PLAN, device="cpu", dtype="float32"))(rows)
+    plan = replace(PLAN, engine="torch", device="cpu", dtype="float32")
+    with closing(open_cpu_engine(model, GEOMETRY, plan)) as engine:
+        expected = engine.submit(frames(2)).result(120)
     assert most_codes_apart(pipelined(model, replace(PLAN, dtype="float32"), 2), expected) <= 1
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from a2n_video.engine import accelerator
 from a2n_video.engine import network_step as module
 from a2n_video.engine.accelerator import AcceleratorEngine, open_pipeline
 from a2n_video.engine.backend import HostBackend, Tensors
-from a2n_video.engine.cpu import TorchCompute
+from a2n_video.engine.cpu import open_cpu_engine
 from a2n_video.engine.network_step import GraphedStep, Step, exact_step, graphed, network_step, time_layouts
 from a2n_video.engine.protocol import Geometry, Rows
 from a2n_video.media.colorspec import ColorSpec
@@ -58,9 +61,14 @@ def packed(count: int) -> Rows:
     return rows
 
 
+def by_the_torch_engine(count: int) -> Rows:
+    with closing(open_cpu_engine(model(), GEOMETRY, replace(PLAN, engine="torch"))) as engine:
+        return engine.submit(frames(count)).result(60)
+
+
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 def test_a_step_equals_the_torch_engine(layout: str) -> None:
-    expected = TorchCompute(model(), GEOMETRY, PLAN)(packed(3))
+    expected = by_the_torch_engine(3)
     got, flags = computed(network_step(model(), GEOMETRY, replace(PLAN, layout=layout), CPU), packed(3))
     assert np.abs(got.astype(int) - expected).max() <= 1
     assert (got != expected).mean() < 0.001
@@ -176,3 +184,33 @@ def test_flags_see_one_bad_sample() -> None:
 
     step = module.NetworkStep(Broken(), GEOMETRY, CPU)  # type: ignore[arg-type]
     assert computed(step, packed(3))[1] == [0, 1, 0]
+
+
+class OnHost(HostBackend):
+    """Stands where a card's backend would."""
+
+    made: ClassVar[list[OnHost]] = []
+
+    def __init__(self, device: torch.device) -> None:
+        self.guard_syncs = False
+        self.released = 0
+        OnHost.made.append(self)
+
+    def release_memory(self) -> None:
+        self.released += 1
+
+
+def test_what_a_plan_opens_computes_as_the_torch_engine_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of `open_accelerator_engine` but the card; the guard is off while the engine warms up and on afterwards."""
+    monkeypatch.setattr(accelerator, "TorchBackend", OnHost)
+    engine = accelerator.open_accelerator_engine(model(), GEOMETRY, PLAN, guard_syncs=True)
+    got = np.concatenate([engine.submit(frames(3)[i : i + 2]).result(60) for i in (0, 2)])
+    engine.close()
+    assert OnHost.made[-1].guard_syncs
+    assert np.abs(got.astype(int) - by_the_torch_engine(3)).max() <= 1
+
+
+def test_timing_layouts_leaves_no_memory_to_a_stream_that_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accelerator, "TorchBackend", OnHost)
+    assert accelerator.fastest_layout(model(), GEOMETRY, PLAN) in ("nchw", "nhwc")
+    assert OnHost.made[-1].released == 1
