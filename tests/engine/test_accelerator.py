@@ -42,7 +42,7 @@ def engine_on(
     try:
         yield engine
     finally:
-        closing = threading.Thread(target=engine.close)
+        closing = threading.Thread(target=engine.close, daemon=True)
         closing.start()
         closing.join(ENDS_WITHIN_S)
         assert not closing.is_alive(), "close does not come back"
