@@ -49,7 +49,7 @@ def check_encoder(settings: EncoderSettings) -> None:
         raise OptionError(
             f"no encoder named {settings.codec!r} in this FFmpeg; common ones are libx264 libx265 libsvtav1 libvpx-vp9 ffv1 prores_ks"
         )
-    container = av.open(io.BytesIO(), "w", format="nut")
+    container = av.open(io.BytesIO(), "w", format=settings.container)
     try:
         context = _add_stream(container, settings).codec_context
         context.open()
