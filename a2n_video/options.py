@@ -77,14 +77,31 @@ class Execution:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClusterOptions:
+    """Several devices or machines: `ray` asks for them, `ray_address` names a cluster (None: this machine).
+
+    One worker a GPU, or `cpus_per_worker` cores each; `devices` names them instead. `ship` sends parts of the input and the results
+    through Ray, for machines that do not see the files. `lease_s`: after so long, another worker is set on a segment too.
+    """
+
+    ray: bool = False
+    ray_address: str | None = None
+    cpus_per_worker: int = 1
+    devices: tuple[str, ...] = ()
+    ship: bool = False
+    lease_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class JobOptions:
-    """A whole job's options in five parts; `with_changes` takes any part's field by its own name."""
+    """A whole job's options in six parts; `with_changes` takes any part's field by its own name."""
 
     model: ModelOptions = field(default_factory=ModelOptions)
     encode: EncodeOptions = field(default_factory=EncodeOptions)
     time: TimeRange = field(default_factory=TimeRange)
     fidelity: Fidelity = field(default_factory=Fidelity)
     execution: Execution = field(default_factory=Execution)
+    cluster: ClusterOptions = field(default_factory=ClusterOptions)
 
     def with_changes(self, **changes: Any) -> JobOptions:
         """The same with some fields changed, each named as in its part (`scale=2, crf=18`); an unknown name is an OptionError."""
@@ -137,5 +154,12 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Fraction) else value
 
 
-_PARTS = {"model": ModelOptions, "encode": EncodeOptions, "time": TimeRange, "fidelity": Fidelity, "execution": Execution}
+_PARTS = {
+    "model": ModelOptions,
+    "encode": EncodeOptions,
+    "time": TimeRange,
+    "fidelity": Fidelity,
+    "execution": Execution,
+    "cluster": ClusterOptions,
+}
 _PART_OF = {f.name: part for part, cls in _PARTS.items() for f in fields(cls)}

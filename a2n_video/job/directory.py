@@ -69,15 +69,18 @@ class JobDirectory:
 
     def clear(self) -> None:
         """Remove all but the lock: the job begins anew."""
-        for entry in self.path.iterdir():
-            if entry.name != LOCK:
-                entry.unlink()
+        self._clear_all_but(LOCK)
         sync_directory(self.path)
 
     def clear_segments(self) -> None:
         """Remove all but lock and journal: what no journal vouches for."""
+        self._clear_all_but(LOCK, JOURNAL)
+
+    def _clear_all_but(self, *names: str) -> None:
         for entry in self.path.iterdir():
-            if entry.name not in (LOCK, JOURNAL):
+            if entry.is_dir():  # a worker's
+                shutil.rmtree(entry, ignore_errors=True)
+            elif entry.name not in names:
                 entry.unlink()
 
     def remove(self) -> None:

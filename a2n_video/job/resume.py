@@ -20,14 +20,13 @@ _LIBRARIES: Final = {"torch": ("torch",), "accelerator": ("torch",), "openvino":
 _MOST_ENCODER_THREADS: Final = 16
 
 
-def job_record(plan: JobPlan) -> JobRecord:
-    """What this job is, for the journal; `marks` are entered once the length of segments is settled."""
-    try:
-        identity = InputIdentity.of(plan.source)
-    except OSError as error:
-        raise InputError(f"{plan.source}: cannot be read any more ({error.strerror})") from error
+def job_record(plan: JobPlan, identity: InputIdentity | None = None) -> JobRecord:
+    """What this job is, for the journal; `marks` are entered once the length of segments is settled.
+
+    `identity`: the input's, where this machine does not see the file.
+    """
     return JobRecord(
-        input=identity,
+        input=identity or _identity(plan),
         options=compared_options(plan.options),
         versions=_versions(plan.execution.engine),
         weights_sha256=plan.execution.weights_sha256,
@@ -37,9 +36,16 @@ def job_record(plan: JobPlan) -> JobRecord:
     )
 
 
+def _identity(plan: JobPlan) -> InputIdentity:
+    try:
+        return InputIdentity.of(plan.source)
+    except OSError as error:
+        raise InputError(f"{plan.source}: cannot be read any more ({error.strerror})") from error
+
+
 def compared_options(options: JobOptions) -> dict[str, Any]:
     """The options that make another job where they differ: all but those that say how a run behaves."""
-    return {part: values for part, values in options.as_json().items() if part != "execution"}
+    return {part: values for part, values in options.as_json().items() if part not in ("execution", "cluster")}
 
 
 def _versions(engine: str) -> dict[str, str]:
@@ -54,6 +60,10 @@ def _versions(engine: str) -> dict[str, str]:
 
 def with_threads(plan: JobPlan) -> JobPlan:
     """The plan with the encoder's threads settled: x264 and x265 make other bytes with other counts."""
+    if plan.options.cluster.ray:
+        # Workers differ in what they have; what a worker is given does not.
+        threads = plan.options.cluster.cpus_per_worker
+        return replace(plan, encoder=replace(plan.encoder, threads=threads), execution=replace(plan.execution, threads=threads))
     threads = plan.encoder.threads or min(os.cpu_count() or 1, _MOST_ENCODER_THREADS)
     return replace(plan, encoder=replace(plan.encoder, threads=threads))
 
