@@ -104,7 +104,7 @@ def _add_vmaf(comparison: Comparison, options: CompareOptions) -> list[str]:
         if row.version in scores and row.frame < len(scores[row.version]) else row
         for row in comparison.rows
     ]  # fmt: skip
-    return []
+    return ["VMAF is measured on files, so bicubic has none"] if comparison.cast.small else []
 
 
 def table(rows: list[Measurement]) -> list[tuple[Any, ...]]:

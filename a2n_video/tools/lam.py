@@ -119,6 +119,11 @@ class LocalAttribution:
         return diffusion_index(self.strength)
 
     @property
+    def area(self) -> int:
+        """Source pixels that hold HELD of the attribution."""
+        return int(contribution_area(self.strength).sum())
+
+    @property
     def scale(self) -> int:
         return int(self.result.shape[0] // self.source.shape[0])
 

@@ -49,6 +49,7 @@ def page_data(page: Page) -> dict[str, Any]:
     cast, rows = page.comparison.cast, page.comparison.rows
     width, height = display_size(cast.width, cast.height, next(iter(cast.results.values())).info.sar)
     versions = cast.versions
+    files = {cast.base_name: cast.base, **({"source": cast.small} if cast.small else {}), **cast.results}
     measures = [
         {
             "name": title,
@@ -78,7 +79,7 @@ def page_data(page: Page) -> dict[str, Any]:
             }
             for still in page.comparison.stills
         ],
-        "files": [[cast.base_name, *facts(cast.base)], *([name, *facts(footage)] for name, footage in cast.results.items())],
+        "files": [[name, *facts(footage)] for name, footage in files.items()],
         "notes": page.notes,
         "jobs": page.jobs,
     }

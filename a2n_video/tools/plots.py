@@ -66,20 +66,17 @@ def words(text: str, height: int) -> NDArray[np.float32] | None:
         return None
     font = ft2font.FT2Font(font_manager.findfont("DejaVu Sans"))
     font.set_size(0.62 * height, 72)
-    font.set_text("Ág")  # the tallest and deepest letters, so that all labels share a baseline
-    _, line = font.get_width_height()
-    deep = font.get_descent() / 64
     font.set_text(text)
     font.draw_glyphs_to_bitmap(antialiased=True)
-    drawn: NDArray[np.float32] = np.asarray(font.get_image(), np.float32) / 255
-    result = np.zeros((height, drawn.shape[1]), np.float32)
-    baseline = round((height + line / 64) / 2 - deep)
-    top = max(0, baseline - (drawn.shape[0] - round(font.get_descent() / 64)))
+    drawn = np.asarray(font.get_image())
+    # One baseline for all labels, whatever their letters reach.
+    top = max(0, round(0.74 * height) - (drawn.shape[0] - round(font.get_descent() / 64)))
     kept = drawn[: height - top]
-    result[top : top + kept.shape[0]] = kept
+    result = np.zeros((height, drawn.shape[1] + height // 4), np.float32)
+    result[top : top + kept.shape[0], height // 4 :] = kept / 255
     return result
 
 
 def gray(image: Image) -> NDArray[np.float32]:
     """A faint grey picture (H, W) in 0..1 to lay colours on."""
-    return 0.35 + 0.65 * image.astype(np.float32).mean(axis=2) / 255
+    return np.asarray(0.35 + 0.65 * image.astype(np.float32).mean(axis=2) / 255, np.float32)
