@@ -6,15 +6,19 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from a2n_video import __version__
-from a2n_video.errors import A2NVideoError, OptionError, exit_code
+from a2n_video.errors import A2NVideoError, OptionError, OutputError, exit_code
 from a2n_video.job.stops import Stops, exit_code_of_stop
 from a2n_video.options import JobOptions
+
+if TYPE_CHECKING:
+    from a2n_video.job.events import Events
 
 PROG: Final = "a2n-video"
 _CLOCK: Final = re.compile(r"(?:(?:(\d+):)?(\d{1,2}):)?(\d+(?:\.\d+)?)")
@@ -35,6 +39,11 @@ def pair(text: str) -> tuple[str, str]:
     if not separator or not key:
         raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
     return key, value
+
+
+def names(text: str) -> tuple[str, ...]:
+    """A list with commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 # Every option of a job: group, flags, and what argparse is told. `dest` is the field's own name in JobOptions.
@@ -82,7 +91,7 @@ OPTIONS: Final[tuple[tuple[str, tuple[str, ...], dict[str, Any]], ...]] = (
         ("--deinterlace",),
         {
             "choices": ("auto", "frame", "field", "ivtc", "off"),
-            "help": "auto: interlaced frames are made whole, rate kept; frame: every one; field: rate doubled; ivtc: film from telecine; off",
+            "help": "auto: interlaced frames, rate kept; frame: every frame; field: rate doubled; ivtc: film from telecine; off",
         },
     ),
     ("fidelity", ("--size",), {"metavar": "SIZE", "help": "1440p, 2560x1440 or fit:3840x2160; picks the network's scale"}),
@@ -97,6 +106,19 @@ OPTIONS: Final[tuple[tuple[str, tuple[str, ...], dict[str, Any]], ...]] = (
     ),
     ("job", ("--max-errors",), {"type": int, "metavar": "N", "help": "give up after more than N decode errors (default: never)"}),
     ("job", ("--fail-on-damage",), {"action": "store_true", "help": "give up at the first sign of a damaged source"}),
+    ("cluster", ("--ray",), {"action": "store_true", "help": "make the segments on Ray's workers: this machine's devices, or a cluster"}),
+    (
+        "cluster",
+        ("--ray-address",),
+        {"metavar": "HOST:PORT", "help": "the cluster (default: RAY_ADDRESS, else this machine); implies --ray"},
+    ),
+    ("cluster", ("--cpus-per-worker",), {"type": int, "metavar": "N", "help": "cores a worker has (default 1)"}),
+    ("cluster", ("--devices",), {"type": names, "metavar": "A,B,...", "help": "one worker for each, such as cuda:0,cuda:1; implies --ray"}),
+    (
+        "cluster",
+        ("--ship",),
+        {"action": "store_true", "help": "send parts of the input and the results through Ray: no shared folder needed"},
+    ),
     ("job", ("--max-pixels",), {"type": int, "metavar": "N", "help": "refuse sources with larger pictures (default 8192*4320)"}),
 )
 
@@ -122,10 +144,17 @@ def parser() -> argparse.ArgumentParser:
     look.add_argument("--at", type=seconds, metavar="TIME", default=None, help="the frame shown then (default: the middle)")
     look.add_argument("--crop", metavar="WxH[+X+Y]", default=None, help="this part of the source (default: 320x240 where most detail is)")
     look.add_argument("--models", metavar="A,B,...", default=None, help="several models beside each other")
+    many = result.add_argument_group(
+        "many files", "FILE is then any number of inputs, and folders of them; results that are there are skipped"
+    )
+    many.add_argument("--output-dir", type=Path, metavar="DIR", default=None, help="put the results here; folders are kept below it")
+    many.add_argument("--name-pattern", metavar="PATTERN", default=None, help="their names, from {stem} {suffix} {scale} {model}")
     talk = result.add_argument_group("talk")
     talk.add_argument("--dry-run", action="store_true", default=False, help="print the plan and stop")
     talk.add_argument("-q", "--quiet", action="store_true", default=False, help="no progress and no plan, only errors")
     talk.add_argument("-v", "--verbose", action="store_true", default=False, help="more of what goes on; tracebacks of errors")
+    talk.add_argument("--json", action="store_true", default=False, help="events as JSON lines on stdout")
+    talk.add_argument("--log-file", type=Path, metavar="FILE", default=None, help="append the same lines to a file")
     talk.add_argument("--list-models", action="store_true", default=False, help="print the bundled models and stop")
     talk.add_argument("--list-devices", action="store_true", default=False, help="print the devices and stop")
     talk.add_argument("--version", action="version", version=f"{PROG} {__version__}")
@@ -138,6 +167,8 @@ def job_options(arguments: argparse.Namespace) -> JobOptions:
     given = {name: value for name, value in vars(arguments).items() if name in known}
     if "encoder_options" in given:
         given["encoder_options"] = dict(given["encoder_options"])
+    if "ray_address" in given or "devices" in given:
+        given["ray"] = True
     return JobOptions().with_changes(**given)
 
 
@@ -165,28 +196,90 @@ def _dispatch(arguments: argparse.Namespace, stops: Stops) -> int:
         return _list_devices()
     if arguments.preview is not None:
         return _preview(arguments)
+    if arguments.output_dir is not None:
+        return _batch(arguments, stops)
+    if arguments.name_pattern is not None:
+        raise OptionError("--name-pattern names the results of a batch; give --output-dir as well")
     if len(arguments.files) != 2:
         raise OptionError(f"an input and an output are needed ({len(arguments.files)} came); see {PROG} --help")
     source, dest = arguments.files
-    return _one(source, dest, arguments, stops)
+    with _event_streams(arguments) as streams:
+        return _one(source, dest, arguments, stops, streams)
 
 
-def _one(source: Path, dest: Path, arguments: argparse.Namespace, stops: Stops) -> int:
+def _one(source: Path, dest: Path, arguments: argparse.Namespace, stops: Stops, streams: Sequence[TextIO]) -> int:
+    """Do one file; whatever ends it is told to the event streams as well."""
+    from a2n_video.job.events import Events
+
+    events = Events(source, streams)
+    try:
+        return _job(source, dest, arguments, stops, events)
+    except KeyboardInterrupt as error:
+        events.error(error, exit_code_of_stop(error))
+        raise
+    except Exception as error:
+        events.error(error)
+        raise
+
+
+def _job(source: Path, dest: Path, arguments: argparse.Namespace, stops: Stops, events: Events) -> int:
     from a2n_video.job.plan import prepare
     from a2n_video.job.report import describe
     from a2n_video.job.run import run
 
     plan = prepare(source, dest, job_options(arguments))
+    events.plan(plan)
     if arguments.dry_run:
-        print(describe(plan))
+        if not arguments.json:
+            print(describe(plan))
         return 0
     if not arguments.quiet:
         print(describe(plan), file=sys.stderr)
     with _Bar(plan.frames, show=not arguments.quiet and sys.stderr.isatty()) as bar:
-        result = run(plan, on_progress=bar.update, stops=stops)
+
+        def progress(frames: int) -> None:
+            bar.update(frames)
+            events.progress(frames)
+
+        result = run(plan, on_progress=progress, stops=stops, on_segment=events.segment)
+    events.verified(result)
     if not arguments.quiet:
         print(result.summary, file=sys.stderr)
     return result.exit_code
+
+
+def _batch(arguments: argparse.Namespace, stops: Stops) -> int:
+    from a2n_video.job.batch import DEFAULT_PATTERN, BatchItem, batch_exit_code, collect, run_batch, summary
+    from a2n_video.job.events import Events
+
+    options = job_options(arguments)
+    items = collect(arguments.files, arguments.output_dir, arguments.name_pattern or DEFAULT_PATTERN, options)
+    with _event_streams(arguments) as streams:
+
+        def one(item: BatchItem) -> int:
+            return _one(item.source, item.dest, arguments, stops, streams)
+
+        outcomes = run_batch(items, overwrite=options.execution.overwrite, one=one)
+        for outcome in outcomes:
+            if outcome.fate == "skipped":
+                Events(outcome.item.source, streams).skipped(outcome.item.dest)
+    print(summary(outcomes), file=sys.stderr)
+    return batch_exit_code(outcomes)
+
+
+@contextmanager
+def _event_streams(arguments: argparse.Namespace) -> Iterator[list[TextIO]]:
+    """Where events go: stdout, a log file, both or nowhere."""
+    streams = [sys.stdout] if arguments.json else []
+    if arguments.log_file is None:
+        yield streams
+        return
+    try:
+        log = arguments.log_file.open("a", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{arguments.log_file}: the log cannot be written ({error.strerror})") from error
+    with log:
+        yield [*streams, log]
 
 
 def _preview(arguments: argparse.Namespace) -> int:

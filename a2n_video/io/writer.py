@@ -119,13 +119,20 @@ class VideoWriter:
             raise EncodeError(f"frame {self.frames} (pts {frame.pts}) could not be encoded with {self.settings.codec}: {error}") from error
         self.frames += 1
 
+    def _with_dts(self, packets: list[av.Packet[VideoStream]]) -> list[av.Packet[VideoStream]]:
+        """x265 leaves dts unset memory where one or two frames are all it gets; so few are never reordered."""
+        if self.frames <= 2:
+            for packet in packets:
+                packet.dts = packet.pts
+        return packets
+
     def close(self) -> None:
         """Drain the encoder and finish the file; the file object stays open and is the caller's. Idempotent."""
         if self._closed:
             return
         self._closed = True
         try:
-            self._container.mux(self._stream.encode(None))
+            self._container.mux(self._with_dts(self._stream.encode(None)))
             self._container.close()
         except av.FFmpegError as error:
             raise EncodeError(f"after {self.frames} frames the {self.settings.codec} encoder could not be finished: {error}") from error

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import takewhile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from a2n_video.errors import IncompleteSourceError
 from a2n_video.io.fitting import fitted
 from a2n_video.io.reader import Damage, VideoReader
-from a2n_video.job.directory import JobDirectory
 from a2n_video.job.journal import Journal, SegmentRecord
 from a2n_video.job.plan import JobPlan
 from a2n_video.job.prefetch import prefetch
@@ -37,7 +37,7 @@ class SegmentMaker:
     is given, else after 24 frames, by their speed.
     """
 
-    def __init__(self, plan: JobPlan, folder: JobDirectory, journal: Journal, stops: Stops) -> None:
+    def __init__(self, plan: JobPlan, folder: Path, journal: Journal, stops: Stops) -> None:
         self.plan, self.folder, self.journal, self.stops = plan, folder, journal, stops
         self.damage: list[Damage] = []
         self.frames = 0
@@ -52,13 +52,13 @@ class SegmentMaker:
         stretches = missing_stretches(marks, standing)
         if not stretches:
             return
-        model = replace(self.plan.options.model, scale=self.plan.geometry.scale)
-        with Upscaler.from_options(model, self.plan.execution, self.plan.geometry.layout) as upscaler:
+        with upscaler_of(self.plan) as upscaler:
             for stretch in stretches:
                 with self.stops.deferred():
-                    self._make_stretch(stretch, marks, upscaler, on_progress)
+                    self.make_stretch(stretch, marks, upscaler, on_progress)
 
-    def _make_stretch(self, stretch: Stretch, marks: Sequence[int], upscaler: Upscaler, on_progress: Progress | None) -> None:
+    def make_stretch(self, stretch: Stretch, marks: Sequence[int], upscaler: Upscaler, on_progress: Progress | None) -> None:
+        """Encode consecutive segments in one go."""
         plan = self.plan
         with VideoReader(
             plan.source,
@@ -74,7 +74,7 @@ class SegmentMaker:
             with (
                 closing(upscaled),  # type: ignore[type-var]
                 SegmentedWriter(
-                    self.folder.path,
+                    self.folder,
                     plan.encoder,
                     marks,
                     self.journal,
@@ -115,6 +115,12 @@ class SegmentMaker:
         marks = tuple(mark for mark in self.plan.time_map.marks(segment_frames) if after is None or mark > after)
         self.journal.begin(replace(job_record(self.plan), marks=marks))
         return marks
+
+
+def upscaler_of(plan: JobPlan) -> Upscaler:
+    """The upscaler a plan asks for; the caller closes it."""
+    model = replace(plan.options.model, scale=plan.geometry.scale)
+    return Upscaler.from_options(model, plan.execution, plan.geometry.layout)
 
 
 class _Pace:

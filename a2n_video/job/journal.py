@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -114,6 +114,7 @@ class Journal:
     job: JobRecord | None = None
     segments: dict[int, SegmentRecord] = field(default_factory=dict)
     result: ResultRecord | None = None
+    on_segment: Callable[[SegmentRecord], None] | None = None  # told of each segment once it is durable
     _fd: int = -1
 
     @classmethod
@@ -158,6 +159,8 @@ class Journal:
         """Enter a finished segment: durable when this returns."""
         self._append("segment", asdict(segment))
         self.segments[segment.number] = segment
+        if self.on_segment is not None:
+            self.on_segment(segment)
 
     def add_result(self, result: ResultRecord) -> None:
         """Enter the verified result, before it gets its name."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from a2n_video.errors import IncompleteSourceError, JobConflictError
 from a2n_video.io.convert import converted_streams
 from a2n_video.io.outfile import OutFile, publish
+from a2n_video.io.reader import Damage
 from a2n_video.io.remux import RemuxJob, remux
 from a2n_video.job.directory import JobDirectory, result_stands
 from a2n_video.job.encode import Progress, SegmentMaker
@@ -19,9 +20,22 @@ from a2n_video.job.journal import Journal, ResultRecord, SegmentRecord
 from a2n_video.job.plan import JobPlan, prepare
 from a2n_video.job.resume import resumed
 from a2n_video.job.segments import segment_files
+from a2n_video.job.space import check_space
 from a2n_video.job.stops import Stops
 from a2n_video.job.verify import encoded_times, expect, verify
 from a2n_video.options import Execution, JobOptions
+
+
+class Maker(Protocol):
+    """Makes a job's missing segments: here or elsewhere. `damage` is what its own readers met."""
+
+    @property
+    def damage(self) -> Sequence[Damage]: ...
+
+    def make(self, standing: Mapping[int, SegmentRecord], on_progress: Progress | None) -> None: ...
+
+
+MakerFactory = Callable[[JobPlan, JobDirectory, Journal, Stops], Maker]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,14 +103,25 @@ def upscale_video(
     return run(prepare(Path(source), Path(dest), settled), on_progress)
 
 
-def run(plan: JobPlan, on_progress: Progress | None = None, stops: Stops | None = None) -> UpscaleResult:
-    """Carry out a settled job, or what is left of it, until it is done or `stops` says so."""
+def run(
+    plan: JobPlan,
+    on_progress: Progress | None = None,
+    stops: Stops | None = None,
+    make: MakerFactory | None = None,
+    on_segment: Callable[[SegmentRecord], None] | None = None,
+) -> UpscaleResult:
+    """Carry out a settled job, or what is left of it, until it is done or `stops` says so. `make`: who makes the segments.
+
+    `on_progress(frames)` and `on_segment(record)` are called from this thread.
+    """
     stops = stops or Stops()
     started = time.monotonic()
     with _job_directory(plan) as folder, Journal.open(folder.journal) as journal:
         plan, standing = resumed(plan, folder, journal)
         _check_whole(plan)
-        maker = SegmentMaker(plan, folder, journal, stops)
+        check_space(plan, folder.path)
+        journal.on_segment = on_segment
+        maker = (make or _maker(plan))(plan, folder, journal, stops)
         maker.make(standing, on_progress)
         damage = _damage(plan, maker, journal)
         verified = _finish(plan, folder, journal, stops)
@@ -111,6 +136,15 @@ def run(plan: JobPlan, on_progress: Progress | None = None, stops: Stops | None 
         resumed_frames=sum(record.frames for record in standing.values()),
         warnings=plan.time_map.warnings,
     )
+
+
+def _maker(plan: JobPlan) -> MakerFactory:
+    """Who makes the segments: this process, or Ray's workers."""
+    if plan.options.cluster.ray:
+        from a2n_video.job.distributed import DistributedMaker
+
+        return DistributedMaker
+    return lambda plan, folder, journal, stops: SegmentMaker(plan, folder.path, journal, stops)
 
 
 @contextmanager
@@ -135,7 +169,7 @@ def _check_whole(plan: JobPlan) -> None:
         raise IncompleteSourceError(f"{plan.source}: {plan.cut_short}; leave out --fail-on-damage to make what can be made")
 
 
-def _damage(plan: JobPlan, maker: SegmentMaker, journal: Journal) -> DamageReport:
+def _damage(plan: JobPlan, maker: Maker, journal: Journal) -> DamageReport:
     return DamageReport(
         errors=sum(record.errors for record in journal.segments.values()),
         repeated=sum(damage.repeated for damage in maker.damage),

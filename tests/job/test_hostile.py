@@ -92,7 +92,8 @@ def listener() -> Iterator[tuple[int, list[object]]]:
 def playlists(sentinel: Path, port: int) -> dict[str, bytes]:
     path, url = str(sentinel).encode(), b"http://127.0.0.1:%d/x.ts" % port
     m3u8 = b"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n%s\n#EXT-X-ENDLIST\n"
-    mpd = b'<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" mediaPresentationDuration="PT1S"><Period><AdaptationSet>'
+    mpd = b'<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" mediaPresentationDuration="PT1S">'
+    mpd += b"<Period><AdaptationSet>"
     mpd += (
         b'<Representation id="1" bandwidth="1" mimeType="video/mp4"><BaseURL>%s</BaseURL></Representation></AdaptationSet></Period></MPD>'
     )

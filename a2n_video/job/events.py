@@ -1,0 +1,91 @@
+"""What a run does, as JSON lines for other programs: --json on stdout, --log-file in a file.
+
+Each line is an object with `event` (its kind), `time` (seconds since 1970) and `source`; further fields by kind, as the functions below
+name them. Kinds and fields are stable: new ones may come, none goes or changes its meaning.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+from a2n_video.errors import exit_code
+from a2n_video.job.journal import SegmentRecord
+from a2n_video.job.plan import JobPlan
+from a2n_video.job.run import UpscaleResult
+
+_PROGRESS_EVERY_S: Final = 1.0
+
+
+class Events:
+    """Writes the events of one file's job to any number of text streams, each line flushed. Used from one thread."""
+
+    def __init__(self, source: Path, streams: Sequence[TextIO]) -> None:
+        self._source = str(source)
+        self._streams = streams
+        self._frames = 0
+        self._next_progress = 0.0
+
+    def plan(self, plan: JobPlan) -> None:
+        """`dest`, `frames` (expected), `seconds` (of video), `codec`, `width`, `height`, `pix_fmt`, `execution`, `streams` (their fates)."""
+        start, end = plan.time_map.window
+        encoder = plan.encoder
+        self._frames = plan.frames
+        self._write(
+            "plan",
+            dest=str(plan.dest),
+            frames=plan.frames,
+            seconds=float(end - start),
+            codec=encoder.codec,
+            width=encoder.width,
+            height=encoder.height,
+            pix_fmt=encoder.pix_fmt,
+            execution=plan.execution.as_json(),
+            streams=[asdict(fate) for fate in plan.streams.fates],
+        )
+
+    def progress(self, frames: int) -> None:
+        """`frames` (encoded so far), `of` (expected); at most once a second, and for the last frame."""
+        now = time.monotonic()
+        if now >= self._next_progress or frames >= self._frames:
+            self._next_progress = now + _PROGRESS_EVERY_S
+            self._write("progress", frames=frames, of=self._frames)
+
+    def segment(self, record: SegmentRecord) -> None:
+        """A segment is on the disk: `number`, `frames`, `first_pts`, `last_pts`, `size`, `sha256`, `errors`."""
+        values = asdict(record)
+        self._write("segment", **{name: values[name] for name in ("number", "frames", "first_pts", "last_pts", "size", "sha256", "errors")})
+
+    def verified(self, result: UpscaleResult) -> None:
+        """The result is in place: `dest`, `frames`, `resumed_frames`, `elapsed` (seconds), `verified` (words), `damage`, `exit_code`."""
+        self._write(
+            "verified",
+            dest=str(result.path),
+            frames=result.frames,
+            resumed_frames=result.resumed_frames,
+            elapsed=result.seconds,
+            verified=result.verified,
+            damage=asdict(result.damage),
+            exit_code=result.exit_code,
+        )
+
+    def skipped(self, dest: Path) -> None:
+        """A batch leaves a file out whose result is there: `dest`."""
+        self._write("skipped", dest=str(dest))
+
+    def error(self, error: BaseException, code: int | None = None) -> None:
+        """`kind` (the class), `message`, `exit_code`, and `trace` for what is no error of ours."""
+        code = exit_code(error) if code is None else code
+        trace = {"trace": "".join(traceback.format_exception(error))} if code == 1 else {}
+        self._write("error", kind=type(error).__name__, message=str(error), exit_code=code, **trace)
+
+    def _write(self, event: str, **values: Any) -> None:
+        line = json.dumps({"event": event, "time": time.time(), "source": self._source, **values}, default=str)
+        for stream in self._streams:
+            stream.write(f"{line}\n")
+            stream.flush()

@@ -1,0 +1,178 @@
+"""Batches: which files, what names, one summary; a failure costs one file. Events: one JSON line for each thing that happens."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from a2n_video.cli import main
+from a2n_video.errors import DecodeError, InputError, OptionError, OutputError
+from a2n_video.job.batch import BatchItem, Outcome, batch_exit_code, collect, run_batch, summary
+from a2n_video.job.plan import prepare
+from a2n_video.job.space import check_space, needed_bytes
+from a2n_video.options import JobOptions
+from tests.made import decoded, make_source
+
+OPTIONS = JobOptions()
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_source(tmp_path_factory.mktemp("batch") / "a.mkv", pts=range(12))
+
+
+@pytest.fixture
+def folder(clip: Path, tmp_path: Path) -> Path:
+    """Two good videos, one in a folder below; a broken one; things that are no videos."""
+    root = tmp_path / "in"
+    (root / "below").mkdir(parents=True)
+    (root / "old.mkv.a2n").mkdir()
+    for name in ("a.mkv", "below/b.MKV", "old.mkv.a2n/result.mkv", ".hidden.mkv"):
+        shutil.copy(clip, root / name)
+    (root / "c.mp4").write_bytes(b"no video at all")
+    (root / "notes.txt").write_text("x")
+    return root
+
+
+def names(items: list[BatchItem], root: Path) -> list[tuple[str, str]]:
+    return [(str(item.source.relative_to(root)), str(item.dest)) for item in items]
+
+
+def test_collect(folder: Path) -> None:
+    found = collect([folder], Path("out"), "{stem}_x{scale}{suffix}", OPTIONS)
+    assert names(found, folder) == [("a.mkv", "out/a_x2.mkv"), ("below/b.MKV", "out/below/b_x2.MKV"), ("c.mp4", "out/c_x2.mp4")]
+
+
+def test_results_are_no_sources(folder: Path) -> None:
+    shutil.copytree(folder / "below", folder / "results")
+    assert len(collect([folder], folder / "results", "{stem}{suffix}", OPTIONS)) == 3
+
+
+def test_a_container_that_is_not_written_becomes_mkv(tmp_path: Path) -> None:
+    assert collect([tmp_path / "x.wmv"], tmp_path, "{stem}-{model}{suffix}", OPTIONS)[0].dest.name == "x-auto.mkv"
+
+
+@pytest.mark.parametrize("pattern", ["{oops}", "{stem", "", "../{stem}{suffix}", "a/{stem}"])
+def test_patterns_that_make_no_name(folder: Path, pattern: str) -> None:
+    with pytest.raises(OptionError):
+        collect([folder], Path("out"), pattern, OPTIONS)
+
+
+def test_two_sources_with_one_result_are_told(folder: Path) -> None:
+    with pytest.raises(OptionError, match="would both become"):
+        collect([folder], Path("out"), "same.mkv", JobOptions())
+        collect([folder / "a.mkv", folder / "c.mp4"], Path("out"), "same.mkv", OPTIONS)
+
+
+def test_a_folder_without_videos_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no video"):
+        collect([tmp_path], tmp_path, "{stem}{suffix}", OPTIONS)
+
+
+def test_batch_on_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [str(folder), "--output-dir", str(tmp_path / "out"), "--model", "nearest", "--preset", "ultrafast", "-q"]
+    assert main(arguments) == 8
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "3 files: 2 done, 1 failed"
+    assert told[1].startswith(f"failed   {folder / 'c.mp4'}: ")
+    results = sorted(p.relative_to(tmp_path / "out") for p in (tmp_path / "out").rglob("*") if p.is_file())
+    assert results == [Path("a_x2.mkv"), Path("below/b_x2.MKV")]
+    assert all(len(decoded(tmp_path / "out" / path)) == 12 for path in results)
+    before = (tmp_path / "out/a_x2.mkv").stat().st_mtime_ns
+    assert main(arguments) == 8
+    assert capsys.readouterr().err.startswith("3 files: 2 skipped, 1 failed")
+    assert (tmp_path / "out/a_x2.mkv").stat().st_mtime_ns == before
+    (folder / "c.mp4").unlink()
+    assert main([*arguments, "--overwrite"]) == 0
+    assert capsys.readouterr().err == "2 files: 2 done\n"
+    assert (tmp_path / "out/a_x2.mkv").stat().st_mtime_ns > before
+
+
+def test_an_unfinished_result_is_not_skipped(tmp_path: Path) -> None:
+    item = BatchItem(source=tmp_path / "a", dest=tmp_path / "b")
+    item.dest.write_bytes(b"")
+    (tmp_path / "b.a2n").mkdir()
+    assert [o.fate for o in run_batch([item], overwrite=False, one=lambda item: 0)] == ["done"]
+
+
+def test_any_error_costs_one_file_and_a_stop_ends_all(tmp_path: Path) -> None:
+    items = [BatchItem(source=tmp_path / name, dest=tmp_path / f"{name}.out") for name in "abcd"]
+    errors = {"a": MemoryError("all gone"), "c": DecodeError("not a video")}
+
+    def one(item: BatchItem) -> int:
+        if error := errors.get(item.source.name):
+            raise error
+        return 4 if item.source.name == "d" else 0
+
+    outcomes = run_batch(items, overwrite=False, one=one)
+    assert [o.fate for o in outcomes] == ["failed", "done", "failed", "damaged"]
+    assert batch_exit_code(outcomes) == 8
+    assert summary(outcomes).splitlines()[0] == "4 files: 1 done, 1 damaged, 2 failed"
+
+    def stopped(item: BatchItem) -> int:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_batch(items, overwrite=False, one=stopped)
+
+
+def test_exit_codes(tmp_path: Path) -> None:
+    item = BatchItem(source=tmp_path, dest=tmp_path)
+    failed = Outcome(item=item, fate="failed", error=DecodeError("x"))
+    damaged, done = Outcome(item=item, fate="damaged"), Outcome(item=item, fate="done")
+    assert [batch_exit_code(o) for o in ([done], [done, damaged], [failed], [failed, done])] == [0, 4, 3, 8]
+
+
+def events(text: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_events(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "log"
+    arguments = [
+        str(clip),
+        str(tmp_path / "out.mkv"),
+        "--model",
+        "nearest",
+        "--segment-frames",
+        "5",
+        "--json",
+        "--log-file",
+        str(log),
+        "-q",
+    ]
+    assert main(arguments) == 0
+    told = capsys.readouterr()
+    found = events(told.out)
+    assert told.err == ""
+    assert log.read_text() == told.out
+    assert [e["event"] for e in found if e["event"] != "progress"] == ["plan", "segment", "segment", "segment", "verified"]
+    assert {"time", "source"} <= set.intersection(*(set(e) for e in found))
+    plan, segment, verified = found[0], next(e for e in found if e["event"] == "segment"), found[-1]
+    assert (plan["frames"], plan["width"], plan["height"], plan["codec"]) == (12, 128, 96, "libx264")
+    assert (segment["number"], segment["frames"]) == (0, 5)
+    assert (verified["frames"], verified["exit_code"], verified["dest"]) == (12, 0, str(tmp_path / "out.mkv"))
+    assert [e["frames"] for e in found if e["event"] == "progress"][-1] == 12
+    assert main(arguments) == 5
+    [error] = events(capsys.readouterr().out)
+    assert (error["event"], error["kind"], error["exit_code"]) == ("error", "OutputExistsError", 5)
+    assert log.read_text().count("\n") == len(found) + 1
+
+
+def test_too_little_room_is_told_before_the_first_frame(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = prepare(clip, tmp_path / "out.mkv", OPTIONS.with_changes(model="nearest", codec="ffv1"))
+    assert needed_bytes(plan) == 2 * 12 * 128 * 96 * 3 // 8
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=needed_bytes(plan) - 1))
+    with pytest.raises(OutputError, match="make room"):
+        check_space(plan, tmp_path)
+    (tmp_path / "written").write_bytes(b"x")  # what is there already need not be written again
+    check_space(plan, tmp_path)
+
+
+def test_batch_options_need_a_folder(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(clip), "out.mkv", "--name-pattern", "{stem}{suffix}"]) == 2
+    assert "--output-dir" in capsys.readouterr().err
