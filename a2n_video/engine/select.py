@@ -20,10 +20,15 @@ ACCELERATORS: Final = ("cuda", "xpu")
 _CPU_BATCH_PIXELS: Final = 1 << 16
 _ACCELERATOR_BATCH_PIXELS: Final = 1 << 20
 _MAX_BATCH: Final = 8
-# OpenVINO runs the whole graph on the whole frame, and Linux kills what grows too large: beyond this, torch in strips.
-OPENVINO_MAX_PIXELS: Final = 2048 * 1152
-# Source pixels of a strip on the CPU: its maps stay in the cache.
-_CPU_STRIP_PIXELS: Final = 640 * 40
+# OpenVINO runs the whole graph on the whole frame, and Linux kills what grows too large: a frame whose maps would not fit goes to
+# torch in strips, decided beforehand. Bytes a pixel: 832 measured between 320x180 and 1280x720 (x2, bfloat16), and some room.
+_OPENVINO_BYTES_PER_PIXEL: Final = 1100
+OPENVINO_MAX_PIXELS: Final = 4096 * 2304
+# Source pixels of a strip on the CPU: its maps stay in the cache; fewer rows than this spend too much on the halo.
+_CPU_STRIP_PIXELS: Final = 640 * 72
+_CPU_STRIP_MIN_ROWS: Final = 24
+# Bytes of maps a pixel, at most, in torch: where this is far from the free memory, nothing needs to be probed.
+_TORCH_BYTES_PER_PIXEL: Final = 2048
 _DTYPES: Final = {
     "torch": ("float32", "bfloat16"),
     "openvino": ("float32", "bfloat16"),
@@ -62,7 +67,7 @@ def has_openvino() -> bool:
 
 def cpu_strip_rows(width: int) -> int:
     """Rows of a strip of a frame of that width, for torch on the CPU."""
-    return max(1, _CPU_STRIP_PIXELS // width)
+    return max(_CPU_STRIP_MIN_ROWS, _CPU_STRIP_PIXELS // width)
 
 
 def resolve_plan(options: ModelOptions, geometry: Geometry) -> ExecutionPlan:
@@ -93,7 +98,9 @@ def resolve_plan(options: ModelOptions, geometry: Geometry) -> ExecutionPlan:
         compile=options.compile == "on",
         cuda_graph=options.cuda_graph,
     )
-    return _with_timed_layout(plan, geometry) if engine == "accelerator" else plan
+    if engine == "accelerator":
+        return _with_timed_layout(plan, geometry)
+    return _fitted(plan, geometry) if engine == "torch" else plan
 
 
 def open_engine(plan: ExecutionPlan, geometry: Geometry) -> Engine:
@@ -135,6 +142,23 @@ def _with_timed_layout(plan: ExecutionPlan, geometry: Geometry) -> ExecutionPlan
     from a2n_video.engine.accelerator import fastest_layout
 
     return replace(plan, layout=fastest_layout(_planned_model(plan, geometry), geometry, plan))
+
+
+def _fitted(plan: ExecutionPlan, geometry: Geometry) -> ExecutionPlan:
+    """The plan with batch and strips that fit the free memory; probed only where that is in doubt."""
+    from a2n_video.engine.footprint import fitted, free_host_bytes
+
+    free = free_host_bytes()
+    at_most = geometry.source.width * geometry.source.height * plan.batch_size * _TORCH_BYTES_PER_PIXEL
+    return plan if at_most < free // 4 else fitted(plan, _planned_model(plan, geometry), geometry, free)
+
+
+def _fits_openvino(options: ModelOptions, geometry: Geometry) -> bool:
+    from a2n_video.engine.footprint import free_host_bytes
+
+    pixels = geometry.source.width * geometry.source.height
+    need = pixels * (options.batch_size or 1) * _OPENVINO_BYTES_PER_PIXEL
+    return pixels <= OPENVINO_MAX_PIXELS and need <= free_host_bytes() // 2
 
 
 def _check_numbers(options: ModelOptions) -> None:
@@ -192,8 +216,7 @@ def _resolve_engine(options: ModelOptions, device: str, geometry: Geometry) -> s
         return engine
     if device != "cpu":
         return "accelerator"
-    small = geometry.source.width * geometry.source.height <= OPENVINO_MAX_PIXELS
-    return "openvino" if small and (engine == "openvino" or has_openvino()) else "torch"
+    return "openvino" if (engine == "openvino" or has_openvino()) and _fits_openvino(options, geometry) else "torch"
 
 
 def _resolve_dtype(options: ModelOptions, engine: str) -> str:
