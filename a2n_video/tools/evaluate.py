@@ -130,12 +130,16 @@ class Clip:
     path: Path
     scale: int
     large: list[Image] = field(init=False)
+    measured: list[int] = field(init=False)
+    pairs: list[tuple[int, int]] = field(init=False)
 
     def __post_init__(self) -> None:
         # 4:2:0 halves the small frame once more.
         self.large = [cropped(image, 2 * self.scale) for image in islice(read_rgb(self.path), CLIP_FRAMES)]
-        if len(self.large) <= max(MEASURED):
-            raise InputError(f"{self.path}: {len(self.large)} frames, more than {max(MEASURED)} are needed")
+        self.measured = [index for index in MEASURED if index < len(self.large)]
+        self.pairs = [pair for pair in FLICKER_PAIRS if max(pair) < len(self.large)]
+        if not self.pairs:
+            raise InputError(f"{self.path}: {len(self.large)} frames, more than {max(FLICKER_PAIRS[0])} are needed")
 
     def small(self, crf: int | None) -> list[Image]:
         frames = [shrunk(to_tensor([image]), self.scale)[0].permute(1, 2, 0).numpy() for image in self.large]
@@ -143,27 +147,27 @@ class Clip:
             return frames
         return through_codec(frames, Encoding(codec="libx264", options={"preset": "medium", "crf": str(crf)}))
 
-    def row(self, small: list[Image], crf: int | None, enlarger: Enlarger, *, flicker: bool = True) -> ClipRow:
+    def row(self, small: list[Image], crf: int | None, enlarger: Enlarger) -> ClipRow:
         """Compare one enlarger's results with the original."""
-        wanted = sorted({*MEASURED, *(index for pair in FLICKER_PAIRS for index in pair if flicker)})
+        wanted = sorted({*self.measured, *(index for pair in self.pairs for index in pair)})
         results = {index: enlarger(to_tensor([small[index]])) for index in wanted}
-        pairs = [(results[index], to_tensor([self.large[index]])) for index in MEASURED]
+        pairs = [(results[index], to_tensor([self.large[index]])) for index in self.measured]
         return ClipRow(
             model=enlarger.name,
             scale=self.scale,
             dtype=enlarger.dtype,
             set=self.path.stem,
             input="clean" if crf is None else f"crf{crf}",
-            images=len(MEASURED),
+            images=len(pairs),
             psnr_y=math.fsum(psnr_y(a, b, self.scale).item() for a, b in pairs) / len(pairs),
             ssim_y=math.fsum(ssim_y(a, b, self.scale).item() for a, b in pairs) / len(pairs),
-            flicker=self._flicker(results) if flicker else math.nan,
+            flicker=self._flicker(results),
         )
 
     def _flicker(self, results: dict[int, Tensor]) -> float:
         change = [
             _change(results[a], results[b], self.scale) - _change(to_tensor([self.large[a]]), to_tensor([self.large[b]]), self.scale)
-            for a, b in FLICKER_PAIRS
+            for a, b in self.pairs
         ]
         return math.fsum(change) / len(change)
 
@@ -182,14 +186,11 @@ def clip_rows(paths: Sequence[Path], enlargers: Sequence[Enlarger]) -> Iterator[
                 yield clip.row(small, crf, enlarger)
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Rows as text, one a line."""
-    lines = []
-    for row in rows:
-        start = f"{row.model:24} x{row.scale} {row.dtype:9} {row.set:40}"
-        extra = f" {row.input:6} flicker {row.flicker:+.3f}" if isinstance(row, ClipRow) else ""
-        lines.append(f"{start} {row.images:3} {row.psnr_y:6.2f} dB {row.ssim_y:.4f}{extra}")
-    return "\n".join(lines)
+def line(row: Row) -> str:
+    """A row as text."""
+    start = f"{row.model:24} x{row.scale} {row.dtype:9} {row.set:40}"
+    extra = f" {row.input:6} flicker {row.flicker:+.3f}" if isinstance(row, ClipRow) else ""
+    return f"{start} {row.images:3} {row.psnr_y:6.2f} dB {row.ssim_y:.4f}{extra}"
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -209,15 +210,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def run(args: argparse.Namespace) -> list[Row]:
-    """The rows that the arguments ask for: bicubic's and the model's."""
+def run(args: argparse.Namespace) -> Iterator[Row]:
+    """The rows that the arguments ask for, bicubic's and the model's, as they are done."""
     scale = args.scale or _scale_of(args.weights)
     options = ModelOptions(model=args.model, weights=args.weights, scale=scale, dtype=args.dtype, device=args.device)
     enlargers = [Enlarger(None, scale), Enlarger(options, scale)]
     try:
         if args.images:
-            return [image_row(args.images, enlarger) for enlarger in enlargers]
-        return list(clip_rows(args.clips, enlargers))
+            yield from (image_row(args.images, enlarger) for enlarger in enlargers)
+        else:
+            yield from clip_rows(args.clips, enlargers)
     finally:
         for enlarger in enlargers:
             enlarger.close()
@@ -237,12 +239,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         error: A2NVideoError = OptionError(f"--scale {args.scale}: 2, 3 or 4 is taken")
         print(error, file=sys.stderr)
         return exit_code(error)
+    rows = []
     try:
-        rows = run(args)
+        for row in run(args):
+            rows.append(row)
+            if not args.json:
+                print(line(row), flush=True)
     except A2NVideoError as failure:
         print(failure, file=sys.stderr)
         return exit_code(failure)
-    print(json.dumps({"rows": [asdict(row) for row in rows]}) if args.json else table(rows))
+    if args.json:
+        print(json.dumps({"rows": [asdict(row) for row in rows]}))
     return 0
 
 

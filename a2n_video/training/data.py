@@ -11,6 +11,7 @@ import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Final, Literal
 
@@ -46,12 +47,19 @@ class DataConfig:
     scale: int = 2
     patch: int = 96  # side of the small patch
     frame: tuple[int, int] = (144, 192)  # (height, width) of the small frame that is encoded
-    clip_frames: int = 12
+    clip_frames: int = 16
     per_clip: int = 3
     clean: int = 1400
     compressed: int = 2600
     drawn: int = 24  # pictures drawn here, beside those of the folder
     seed: int = 1
+
+    def __post_init__(self) -> None:
+        # libx265 writes beyond its buffers on frames smaller than one of its blocks: 48x32 corrupted the heap.
+        if min(self.frame) < 64 or any(side % 2 for side in self.frame):
+            raise ValueError(f"frames are even and 64 or more on each side, not {self.frame}")
+        if self.patch > min(self.frame):
+            raise ValueError(f"patches of {self.patch} do not fit into frames of {self.frame}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +165,8 @@ def prepare(pictures: Path, folder: Path, config: DataConfig, *, workers: int | 
         _create(config, folder, split, config.per_clip * sum(job.split == split for job in jobs))
     work = partial(_work, config, folder)
     workers = workers or os.cpu_count() or 1
-    with ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    spawn = get_context("spawn")  # a fork of a process that has threads can hang
+    with ProcessPoolExecutor(workers, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for _ in tqdm(pool.map(work, jobs, chunksize=8), total=len(jobs), unit="clip", disable=None):
             pass
     kinds = {"train": ["clean", "compressed"], "held": [name for name, _ in HELD_KINDS]}

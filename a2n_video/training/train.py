@@ -177,7 +177,9 @@ def progress(steps: int, start: int) -> AbstractContextManager[Any]:
 def batches(config: TrainConfig, pairs: Path, start: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches of steps `start`, `start` + 1, ...; each is decided by (seed, step) alone."""
     data = PairBatches(pairs, batch=config.batch, side=config.side, clean_share=config.clean_share, seed=config.seed)
-    return iter(DataLoader(data, batch_size=None, sampler=range(start, config.steps), num_workers=config.workers))
+    context = "spawn" if config.workers else None
+    steps = range(start, config.steps)
+    return iter(DataLoader(data, batch_size=None, sampler=steps, num_workers=config.workers, multiprocessing_context=context))
 
 
 def evaluate(run: Run, held: HeldOut, loss: float) -> None:

@@ -1,0 +1,147 @@
+"""The loop learns, goes on bit for bit from a checkpoint, and keeps its best averaged weights in a file the product loads."""
+
+from __future__ import annotations
+
+import csv
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from a2n_video.errors import WeightsError
+from a2n_video.net.model import A2N, A2NConfig
+from a2n_video.net.weights import load_model, save_model
+from a2n_video.training.__main__ import main, parse
+from a2n_video.training.data import HELD_KINDS
+from a2n_video.training.held import HeldOut
+from a2n_video.training.train import TrainConfig, Trainer, learning_rate, train
+
+TINY = TrainConfig(
+    n_features=8, n_blocks=1, head="pixelshuffle", steps=12, batch=2, side=12, eval_every=4, warm_up=3, threads=1, learning_rate=2e-3
+)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pairs of smooth noise and its average over 2x2, in the layout of `training data`."""
+    folder = tmp_path_factory.mktemp("pairs")
+    rng = np.random.default_rng(1)
+    for split, kinds in (("train", [0] * 6 + [1] * 6), ("held", [0, 1, 2, 3])):
+        high = rng.integers(0, 255, (len(kinds), 16, 16, 3)).repeat(3, 1).repeat(3, 2)[:, :32, :32].astype(np.uint8)
+        low = high.reshape(len(kinds), 16, 2, 16, 2, 3).mean((2, 4)).astype(np.uint8)
+        for name, array in (("low", low), ("high", high), ("kind", np.array(kinds, np.uint8))):
+            np.save(folder / f"{split}_{name}.npy", array)
+    return folder
+
+
+def same(a: Trainer, b: Trainer) -> bool:
+    tensors = [(trainer.model.state_dict(), trainer.average.state_dict()) for trainer in (a, b)]
+    return all(torch.equal(x, y) for one, two in zip(*tensors, strict=True) for x, y in zip(one.values(), two.values(), strict=True))
+
+
+@pytest.mark.parametrize("amp", [False, True])
+def test_a_resumed_run_is_bit_equal(pairs: Path, tmp_path: Path, amp: bool) -> None:
+    config = TrainConfig(**{**TINY.__dict__, "amp": amp})
+    whole = train(pairs, tmp_path / "whole", config)
+    part = train(pairs, tmp_path / "parts", config, stop_at=5)
+    assert (part.step, whole.step) == (5, 12) and not same(part, whole)
+    resumed = train(pairs, tmp_path / "parts", config)
+    assert resumed.step == 12 and same(resumed, whole)
+
+
+def test_any_number_of_workers_reads_the_same_batches(pairs: Path, tmp_path: Path) -> None:
+    alone = train(pairs, tmp_path / "a", TINY, stop_at=3)
+    helped = train(pairs, tmp_path / "b", TrainConfig(**{**TINY.__dict__, "workers": 2}), stop_at=3)
+    assert same(alone, helped)
+
+
+def test_it_learns(pairs: Path) -> None:
+    trainer = Trainer(TrainConfig(**{**TINY.__dict__, "steps": 60, "amp": False}), 2, torch.device("cpu"))
+    low, high = (torch.from_numpy(np.load(pairs / f"train_{name}.npy")).permute(0, 3, 1, 2) for name in ("low", "high"))
+    losses = [trainer.train_step(low, high) for _ in range(60)]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_the_average_follows_slowly() -> None:
+    trainer = Trainer(TINY, 2, torch.device("cpu"))
+    start = trainer.average.conv_first.weight.clone()
+    trainer.model.conv_first.weight.data.add_(1)
+    trainer.step = 10**6
+    trainer.update_average()
+    assert torch.allclose(trainer.average.conv_first.weight - start, torch.full_like(start, 1 - TINY.ema), atol=1e-5)
+
+
+def test_the_schedule() -> None:
+    config = TrainConfig(steps=1000, warm_up=100, learning_rate=1.0, final_learning_rate=0.01)
+    rates = [learning_rate(config, step) for step in range(1001)]
+    assert rates[0] == 0.01 and rates[99] == 1.0 == max(rates)
+    assert rates[550] == pytest.approx(0.505)
+    assert rates[1000] == pytest.approx(0.01)
+    assert all(a >= b for a, b in pairwise(rates[100:]))
+
+
+def test_what_a_run_leaves(pairs: Path, tmp_path: Path) -> None:
+    trainer = train(pairs, tmp_path, TINY)
+    model = load_model(tmp_path / "best.safetensors", 2)
+    assert model.config == trainer.average.config
+    rows = list(csv.DictReader((tmp_path / "curve.csv").open()))
+    assert [row["step"] for row in rows] == ["4", "8", "12"]
+    assert {"loss", "score", *(name for name, _ in HELD_KINDS)} <= set(rows[0])
+    assert max(float(row["score"]) for row in rows) == pytest.approx(trainer.best, abs=1e-3)
+    assert json.loads((tmp_path / "config.json").read_text())["steps"] == 12
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_only_better_weights_replace_the_best(pairs: Path, tmp_path: Path) -> None:
+    from a2n_video.training.train import Run
+
+    run = Run(tmp_path, Trainer(TINY, 2, torch.device("cpu")))
+    run.save_best(1.0)
+    kept = (tmp_path / "best.safetensors").read_bytes()
+    run.trainer.average.conv_first.weight.add_(1)
+    run.save_best(0.9)
+    assert (tmp_path / "best.safetensors").read_bytes() == kept
+    run.save_best(1.1)
+    assert (tmp_path / "best.safetensors").read_bytes() != kept
+
+
+def test_a_warm_start_takes_the_trunk_of_another_scale(tmp_path: Path) -> None:
+    path = tmp_path / "x2.safetensors"
+    source = A2N(A2NConfig(n_features=8, n_blocks=1, head="pixelshuffle"))
+    save_model(source, path)
+    trainer = Trainer(TINY, 4, torch.device("cpu"))
+    assert trainer.warm_start(load_model(path).state_dict()) == ["conv_last.bias", "conv_last.weight"]
+    for network in (trainer.model, trainer.average):
+        assert torch.equal(network.trunk_conv.weight, source.trunk_conv.weight)
+
+
+def test_a_checkpoint_of_another_network_is_refused(pairs: Path, tmp_path: Path) -> None:
+    train(pairs, tmp_path, TINY, stop_at=1)
+    with pytest.raises(WeightsError, match="another network"):
+        train(pairs, tmp_path, TrainConfig(**{**TINY.__dict__, "n_blocks": 2}))
+
+
+def test_held_out_gains_are_over_bicubic(pairs: Path) -> None:
+    held = HeldOut(pairs)
+
+    class Perfect(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return held.high[[row for small in x for row in range(4) if torch.equal(held.low[row], (255 * small).byte())]].float() / 255
+
+    gains = held.gains(Perfect(), torch.device("cpu"), amp=False)
+    expected = (100 - held.bicubic).tolist()
+    assert list(gains.values()) == pytest.approx(expected)
+    assert held.score({"clean": 4.0, "crf23": 1.0, "crf28": 2.0, "crf33": 3.0}, 0.25) == pytest.approx(0.25 * 4 + 0.75 * 2)
+
+
+def test_the_command_line(pairs: Path, tmp_path: Path) -> None:
+    args = parse(["train", str(pairs), str(tmp_path), "--learning-rate", "1e-3", "--no-amp"])
+    assert (args.learning_rate, args.amp, args.n_blocks) == (1e-3, False, TrainConfig.n_blocks)
+    shape = ["--n-features", "8", "--n-blocks", "1", "--head", "pixelshuffle", "--side", "12", "--batch", "1", "--threads", "1"]
+    main(["train", str(pairs), str(tmp_path / "run"), *shape, "--steps", "2", "--eval-every", "2"])
+    assert (tmp_path / "run" / "best.safetensors").is_file()
+    with pytest.raises(SystemExit):
+        parse(["train", str(pairs)])
