@@ -103,7 +103,9 @@ def test_what_float16_cannot_hold_is_flagged_and_redone_in_float32() -> None:
 def test_a_model_is_left_as_it_was() -> None:
     mine = model()
     network_step(mine, GEOMETRY, replace(PLAN, dtype="float16", layout="nhwc"), CPU)
+    network_step(mine, GEOMETRY, PLAN, torch.device("meta"))
     assert {p.dtype for p in mine.parameters()} == {torch.float32}
+    assert {p.device for p in mine.parameters()} == {CPU}
     assert all(p.is_contiguous() for p in mine.parameters())
 
 
