@@ -33,12 +33,12 @@ def level(number: int) -> int:
     return 30 + 4 * number
 
 
-def picture(number: int, size: tuple[int, int] = SIZE) -> av.VideoFrame:
-    """A frame all of one luma, its number's."""
+def picture(number: int, size: tuple[int, int] = SIZE, pix_fmt: str = "yuv420p") -> av.VideoFrame:
+    """A frame all of one luma, its number's, in 8-bit 4:2:0 of either range."""
     width, height = size
     planes = np.full((height * 3 // 2, width), 128, np.uint8)
     planes[:height] = level(number)
-    return av.VideoFrame.from_ndarray(planes, format="yuv420p")
+    return av.VideoFrame.from_ndarray(planes, format=pix_fmt)
 
 
 def shown_number(frame: av.VideoFrame) -> int:
@@ -63,7 +63,10 @@ class Sound:
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """What to make: frame times in seconds, and how they are stored. Times below zero are written as they are."""
+    """What to make: frame times in seconds, and how they are stored. Times below zero are written as they are.
+
+    `stored` are times to write instead of those, for a codec without reordering, such as no encoder would make.
+    """
 
     times: Sequence[Fraction]
     codec: str = "libx264"
@@ -71,6 +74,7 @@ class Clip:
     options: Mapping[str, str] = field(default_factory=dict)
     sounds: tuple[Sound, ...] = ()
     muxer: Mapping[str, str] = field(default_factory=dict)
+    stored: Sequence[Fraction] | None = None
 
 
 def write_clip(path: Path, clip: Clip) -> Path:
@@ -86,10 +90,12 @@ def write_clip(path: Path, clip: Clip) -> Path:
         tracks = [(sound, add_sound(output, sound)) for sound in clip.sounds]
         packets = []
         for number, time in enumerate(clip.times):
-            frame = picture(number)
+            frame = picture(number, pix_fmt=video.pix_fmt)
             frame.pts, frame.time_base = round(time / clip.time_base), clip.time_base
             packets += video.encode(frame)
         packets += video.encode(None)
+        for packet, time in zip(packets, clip.stored or (), strict=False):
+            packet.pts = packet.dts = round(time / clip.time_base)
         for sound, stream in tracks:
             packets += sound_packets(sound, stream)
         for packet in sorted(packets, key=lambda packet: (packet.dts or 0) * Fraction(packet.time_base)):

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from a2n_video import upscale_video
+from a2n_video.errors import OptionError
 from tests.clips import MS, QUICK, TICK, Clip, Sound, read_frames, read_stream, write_clip
 
 FRAME = Fraction(1, 25)
@@ -134,3 +136,160 @@ def test_every_frame_comes_at_its_time(name: str, codec: str, container: str, ma
     assert_frames(result, shape.expected)
     if shape.sound:
         assert_in_sync(source, result)
+
+
+FROM_ZERO = {"avoid_negative_ts": "make_non_negative"}
+# What a source may be stored as; each is read with a video encoder of its own, and written to both containers.
+SOURCES: dict[str, tuple[str, Clip]] = {
+    "hevc.mkv": ("mkv", Clip(times=steady(17), codec="libx265", options={"x265-params": "log-level=error:pools=1:bframes=3"})),
+    "vp9.webm": (
+        "webm",
+        Clip(times=steady(17), codec="libvpx-vp9", options={"deadline": "realtime", "lag-in-frames": "6", "auto-alt-ref": "1"}),
+    ),
+    "vp9.mp4": ("mp4", Clip(times=steady(17), codec="libvpx-vp9", options={"deadline": "realtime"}, time_base=TICK)),
+    "av1.mkv": ("mkv", Clip(times=steady(17), codec="libsvtav1", options={"preset": "12", "svtav1-params": "lp=1"})),
+    "av1.mp4": ("mp4", Clip(times=steady(17), codec="libsvtav1", options={"preset": "12", "svtav1-params": "lp=1"}, time_base=TICK)),
+    "mpeg2.mkv": ("mkv", Clip(times=steady(17), codec="mpeg2video", options={"bf": "2", "b": "2M"}, time_base=FRAME)),
+    "mpeg4.mp4": ("mp4", Clip(times=steady(17), codec="mpeg4", options={"bf": "2", "b": "2M"}, time_base=Fraction(1, 25000))),
+    "ffv1.mkv": ("mkv", Clip(times=uneven(17, MS), codec="ffv1")),
+    "mjpeg.mov": ("mov", Clip(times=uneven(17, 37 * TICK), codec="mjpeg", time_base=TICK)),
+    "h264.nut": (
+        "nut",
+        Clip(times=uneven(17, 37 * TICK), options=B_FRAMES, time_base=TICK, muxer={"avoid_negative_ts": "make_non_negative"}),
+    ),
+    "h264.ts": ("ts", Clip(times=uneven(17, 37 * TICK), options=B_FRAMES, time_base=TICK)),
+    "mpeg2.ts": ("ts", Clip(times=steady(17), codec="mpeg2video", options={"bf": "2", "b": "2M"}, time_base=FRAME)),
+    "mpeg4.avi": ("avi", Clip(times=steady(17), codec="mpeg4", options={"bf": "0", "b": "2M"}, time_base=FRAME)),
+    "h264-b.avi": ("avi", Clip(times=steady(17), options=B_FRAMES, time_base=FRAME)),
+    "mjpeg.avi": ("avi", Clip(times=steady(17), codec="mjpeg", time_base=FRAME)),
+}
+
+
+@pytest.mark.parametrize("container", ["mkv", "mp4"])
+@pytest.mark.parametrize("name", list(SOURCES))
+def test_every_kind_of_source_keeps_its_frames_and_times(name: str, container: str, tmp_path: Path) -> None:
+    """Against the first frame: some of these containers begin at times of their own."""
+    suffix, clip = SOURCES[name]
+    source, result = write_clip(tmp_path / f"source.{suffix}", clip), tmp_path / f"out.{container}"
+    upscale_video(source, result, model="nearest", threads=1, **QUICK["libx264"])
+    found = read_frames(result)
+    start = found[0][0] - clip.times[0]
+    unit = MS if suffix in ("mkv", "webm") else clip.time_base
+    stored = [round(time / unit) * unit for time in clip.times]
+    assert [number for _, number in found] == list(range(len(clip.times)))
+    allowed = Fraction(0) if container == "mp4" and suffix != "ts" else MS
+    assert all(abs(time - start - want) <= allowed for (time, _), want in zip(found, stored, strict=True))
+
+
+def joined(*parts: Path) -> bytes:
+    return b"".join(part.read_bytes() for part in parts)
+
+
+def test_joined_transport_streams_follow_one_another(tmp_path: Path) -> None:
+    """Two recordings in one file: the second one's clock starts anew, and its pictures come after the first one's, sound alike."""
+    clip = Clip(times=steady(15), options=B_FRAMES, time_base=TICK, sounds=(Sound(codec="ac3", seconds=Fraction(3, 5)),))
+    part = write_clip(tmp_path / "part.ts", clip)
+    source, result = tmp_path / "joined.ts", tmp_path / "out.mp4"
+    source.write_bytes(joined(part, part))
+    done = upscale_video(source, result, model="nearest", **QUICK["libx264"])
+    assert any("starts anew" in warning for warning in done.warnings)
+    frames, sound, alone = read_frames(result), read_stream(result, "audio"), read_stream(part, "audio")
+    assert [number for _, number in frames] == [*range(15), *range(15)]
+    times = [time for time, _ in frames]
+    assert times == sorted(set(times))
+    assert [b - a for part in (times[:15], times[15:]) for a, b in pairwise(part)] == [FRAME] * 28
+    half = len(alone)
+    assert [digest for _, digest in sound] == [digest for _, digest in alone] * 2
+    offsets = [sound[0][0] - times[0], sound[half][0] - times[15], alone[0][0] - read_frames(part)[0][0]]
+    assert max(offsets) - min(offsets) <= MS, "each part keeps its own sync"
+
+
+def test_a_counter_that_runs_over_is_unwrapped(tmp_path: Path) -> None:
+    """33 bits of 90 kHz: the picture's times pass 2**33 in the middle of the file."""
+    start = Fraction(2**33, 90000) - Fraction(2, 5)
+    source = write_clip(tmp_path / "wrap.ts", Clip(times=steady(20, start), options=B_FRAMES, time_base=TICK, muxer={"mpegts_copyts": "1"}))
+    result = tmp_path / "out.mkv"
+    upscale_video(source, result, model="nearest", **QUICK["libx264"])
+    found = read_frames(result)
+    assert [number for _, number in found] == list(range(20))
+    assert all(abs(time - found[0][0] - n * FRAME) <= MS for n, (time, _) in enumerate(found))
+
+
+@pytest.mark.parametrize(("fps", "step"), [(None, FRAME), (Fraction(24000, 1001), Fraction(1001, 24000)), (Fraction(50), Fraction(1, 50))])
+def test_a_source_without_times_is_counted_at_its_rate(fps: Fraction | None, step: Fraction, tmp_path: Path) -> None:
+    source = write_clip(tmp_path / "raw.h264", Clip(times=steady(17), options=B_FRAMES, time_base=FRAME))
+    result = tmp_path / "out.mp4"
+    done = upscale_video(source, result, model="nearest", **({"fps": fps} if fps else {}), **QUICK["libx264"])
+    assert any("no times" in warning for warning in done.warnings)
+    found = read_frames(result)
+    assert [number for _, number in found] == list(range(17))
+    assert all(abs(time - found[0][0] - n * step) <= TICK for n, (time, _) in enumerate(found))
+
+
+@pytest.mark.parametrize("container", ["mkv", "mp4"])
+@pytest.mark.parametrize("where", [(5,), (5, 6, 7), (1,), (16,)])
+def test_doubled_times_are_mended(where: tuple[int, ...], container: str, tmp_path: Path) -> None:
+    """A frame with its neighbour's time comes right after it; all others stay where they are."""
+    stored = steady(17)
+    for place in where:
+        stored[place] = stored[where[0] - 1]
+    source, result = tmp_path / "doubled.mkv", tmp_path / f"out.{container}"
+    write_clip(source, Clip(times=steady(17), stored=stored, codec="mjpeg"))
+    done = upscale_video(source, result, model="nearest", **QUICK["libx264"])
+    found = read_frames(result)
+    assert [number for _, number in found] == list(range(17))
+    assert any("the time of another" in warning for warning in done.warnings)
+    assert all(b > a for (a, _), (b, _) in pairwise(found))
+    assert [time for n, (time, _) in enumerate(found) if n not in where] == [n * FRAME for n in range(17) if n not in where]
+
+
+def test_a_file_whose_edit_list_shows_nothing_gives_what_it_holds(tmp_path: Path) -> None:
+    """All frames before zero: FFmpeg shows none. They are upscaled nonetheless, and it is said."""
+    source = write_clip(tmp_path / "hidden.mp4", Clip(times=steady(10, Fraction(-5)), options={**NO_B_FRAMES, "g": "1"}, time_base=TICK))
+    assert not read_frames(source)
+    result = tmp_path / "out.mp4"
+    done = upscale_video(source, result, model="nearest", **QUICK["libx264"])
+    assert any("edit list" in warning for warning in done.warnings)
+    assert [number for _, number in read_frames(result)] == list(range(10))
+
+
+CUTS: dict[str, tuple[dict[str, Any], range]] = {
+    "start": ({"start": Fraction(2, 5)}, range(10, 50)),
+    "between frames": ({"start": Fraction(41, 100)}, range(11, 50)),
+    "end": ({"end": Fraction(4, 5)}, range(20)),
+    "both": ({"start": Fraction(2, 5), "end": Fraction(6, 5)}, range(10, 30)),
+    "frames": ({"frames": 7}, range(7)),
+    "start and frames": ({"start": Fraction(2, 5), "frames": 7}, range(10, 17)),
+    "past the end": ({"start": Fraction(1), "end": Fraction(60)}, range(25, 50)),
+}
+
+
+@pytest.mark.parametrize("container", ["mkv", "mp4"])
+@pytest.mark.parametrize("source_kind", ["mkv", "mp4"])
+@pytest.mark.parametrize("name", list(CUTS))
+def test_a_part_is_cut_frame_exact_with_its_sound(name: str, source_kind: str, container: str, tmp_path: Path) -> None:
+    changes, wanted = CUTS[name]
+    sound = Sound(codec="ac3", seconds=Fraction(2))
+    clip = Clip(times=steady(49), options=B_FRAMES, time_base=MS if source_kind == "mkv" else TICK, sounds=(sound,))
+    wanted = range(wanted.start, min(wanted.stop, 49))
+    source, result = write_clip(tmp_path / f"source.{source_kind}", clip), tmp_path / f"out.{container}"
+    upscale_video(source, result, model="nearest", **changes, **QUICK["libx264"])
+    found = read_frames(result)
+    assert [number for _, number in found] == list(wanted)
+    assert all(abs(time - found[0][0] - n * FRAME) <= MS for n, (time, _) in enumerate(found))
+    begin = wanted.start * FRAME
+    low = Fraction(0) if "start" in changes else Fraction(-1)
+    high = len(wanted) * FRAME if wanted.stop < 49 else Fraction(9)
+    before = [(time - begin, digest) for time, digest in read_stream(source, "audio")]
+    after = [(time - found[0][0], digest) for time, digest in read_stream(result, "audio")]
+    inside = [(time, digest) for time, digest in before if low <= time < high]
+    assert [digest for _, digest in after] == [digest for _, digest in inside]
+    assert all(abs(a - b) <= MS for (a, _), (b, _) in zip(inside, after, strict=True))
+
+
+@pytest.mark.parametrize("changes", [{"start": Fraction(9)}, {"end": Fraction(0)}, {"start": Fraction(1), "end": Fraction(1)}])
+def test_an_empty_part_is_refused_before_anything_is_written(changes: dict[str, Any], tmp_path: Path) -> None:
+    source = write_clip(tmp_path / "source.mkv", Clip(times=steady(10)))
+    with pytest.raises(OptionError, match="no frame"):
+        upscale_video(source, tmp_path / "out.mkv", model="nearest", **changes)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source.mkv"]

@@ -45,14 +45,16 @@ class StreamPackets:
         return max(self.ends) * _US if self.ends else None
 
 
-def read_packets(path: Path, codecs: Mapping[int, str], place: Place | None = None) -> dict[int, StreamPackets]:
+def read_packets(
+    path: Path, codecs: Mapping[int, str], place: Place | None = None, *, ignore_edits: bool = False
+) -> dict[int, StreamPackets]:
     """Read the streams of `codecs` (index to codec name). `place` moves each packet onto another clock, or leaves it out.
 
     What cannot be read is passed over, as when copying.
     """
     result = {index: StreamPackets() for index in codecs}
     whole = {index: blake2b(digest_size=8) for index, codec in codecs.items() if codec.startswith("pcm_")}
-    with open_source(path) as container:
+    with open_source(path, ignore_edits=ignore_edits) as container:
         bases = {index: fraction(container.streams[index].time_base) or Fraction(1, 1000) for index in codecs}
         for packet in _demuxed(container, [container.streams[index] for index in codecs]):
             index = packet.stream_index
@@ -111,7 +113,10 @@ def essence(codec: str, data: memoryview) -> bytes | None:
 
 
 def _adts_header(data: memoryview) -> int:
-    """Bytes of an ADTS header before the AAC frame, 0 where there is none: sync word, and a length the packet has or had before it was cut."""
+    """Bytes of an ADTS header before the AAC frame, 0 where there is none.
+
+    A header has the sync word, and a length that the packet has, or had before it was cut.
+    """
     if len(data) < 7 or data[0] != 0xFF or data[1] & 0xF6 != 0xF0:
         return 0
     length = (data[3] & 3) << 11 | data[4] << 3 | data[5] >> 5

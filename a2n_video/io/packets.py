@@ -21,13 +21,15 @@ _ONE_CLOCK: Final = frozenset({"mov"})
 # AVI stores no presentation times: FFmpeg's are the packets in file order.
 _WITHOUT_PTS: Final = frozenset({"avi"})
 
+_NO_EDITS: Final = "the source's edit list shows no frame at all; it is left aside, and what the file holds is taken"
+
 
 def scan(path: Path | str, info: VideoInfo, *, fps: Fraction | None = None, lead_in: Fraction = LEAD_IN) -> ScanResult:
     """Demux the whole file once. A file that breaks off is scanned as far as it goes, and `error` says why it ended.
 
     `fps` is the rate to believe where the file has no times; `lead_in` how far (seconds) audio may begin before zero in the result.
     """
-    with open_source(path) as container:
+    with open_source(path, ignore_edits=info.ignore_edits) as container:
         names = set(container.format.name.split(","))
         leaps = bool(container.format.flags & _TS_DISCONT)
         bases = {stream.index: fraction(stream.time_base) or info.time_base for stream in container.streams}
@@ -60,6 +62,7 @@ def scan(path: Path | str, info: VideoInfo, *, fps: Fraction | None = None, lead
         any_origin=leaps,
         fps=fps,
         lead_in=lead_in,
+        notes=(_NO_EDITS,) if info.ignore_edits else (),
         error=error,
     )
 

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import av
 from av.container import InputContainer
@@ -33,8 +33,20 @@ def probe(path: Path | str, max_pixels: int = 8192 * 4320, *, video_number: int 
     Raises InputError where it cannot be read, DecodeError where there is no video, IncompleteSourceError where no frame of it
     can be decoded, UnsupportedFormatError for a picture larger than `max_pixels` or in a format without planes.
     """
-    path = Path(path)
-    with open_source(path) as container:
+    try:
+        return _probed(Path(path), max_pixels, video_number, ignore_edits=False)
+    except IncompleteSourceError:
+        if Path(path).suffix.lower() not in _WITH_EDIT_LISTS:
+            raise
+        return _probed(Path(path), max_pixels, video_number, ignore_edits=True)
+
+
+# An edit list can leave out every frame, as one whose picture lies before its sound does: then it is read without.
+_WITH_EDIT_LISTS: Final = frozenset({".mp4", ".m4v", ".mov"})
+
+
+def _probed(path: Path, max_pixels: int, video_number: int | None, *, ignore_edits: bool) -> VideoInfo:
+    with open_source(path, ignore_edits=ignore_edits) as container:
         stream = video_stream(container, path, video_number)
         _check_pixels(stream, path, max_pixels)
         streams = tuple(_stream_info(s) for s in container.streams)
@@ -49,6 +61,7 @@ def probe(path: Path | str, max_pixels: int = 8192 * 4320, *, video_number: int 
             chapters=chapters,
             streams=streams,
             video_index=stream.index,
+            ignore_edits=ignore_edits,
             **_picture(stream, frame, path),
         )
 

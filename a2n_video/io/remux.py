@@ -59,7 +59,7 @@ class RemuxJob:
     @property
     def end(self) -> Fraction | None:
         """Seconds on the result's clock from which on nothing comes."""
-        return self.time_map.window[1] if self.cut_end else None
+        return self.time_map.limit if self.cut_end else None
 
     @property
     def last_duration(self) -> int:
@@ -96,7 +96,7 @@ def remux(
     counts: Counter[int] = Counter()
     # Nut holds times below zero as they are; for the others the muxer knows what it can say (mp4 an edit list, mkv a common shift).
     options = {"avoid_negative_ts": "disabled" if job.plan.container == "nut" else "auto", **dict(job.plan.muxer_options), **job.options}
-    with open_source(job.info.path) as source, file.muxing():
+    with open_source(job.info.path, ignore_edits=job.info.ignore_edits) as source, file.muxing():
         output = av.open(file, "w", format=MUXERS.get(job.plan.container, job.plan.container), options=options, buffer_size=_BUFFER_BYTES)
         with output:
             lanes, copying = _add_streams(job, source, output, converted)

@@ -23,18 +23,19 @@ FORMATS: Final = ",".join(
 _ATTACHED_PICTURE: Final = 0x400
 
 
-def open_source(path: Path | str) -> InputContainer:
+def open_source(path: Path | str, *, ignore_edits: bool = False) -> InputContainer:
     """Open a local file for demuxing; the caller closes it and is its only thread.
 
     Whatever the name looks like, it is read as a file (`file:`): no network, no playlist, no device. InputError where it cannot be
-    read (missing, a folder, no permission), DecodeError where it is no video file. Both one line.
+    read (missing, a folder, no permission), DecodeError where it is no video file. Both one line. `ignore_edits` passes over the edit
+    list of an MP4 or QuickTime file (`VideoInfo.ignore_edits`).
     """
     path = Path(path)
     _check_readable(path)
     try:
         return av.open(
             f"file:{path}",
-            options={"protocol_whitelist": PROTOCOLS, "format_whitelist": FORMATS},
+            options={"protocol_whitelist": PROTOCOLS, "format_whitelist": FORMATS, **({"ignore_editlist": "1"} if ignore_edits else {})},
         )
     except (av.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)

@@ -20,6 +20,7 @@ from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.containers import DISPOSITIONS
 from a2n_video.media.index import LEAD_IN, TimeMap
 from a2n_video.media.info import StreamInfo, VideoInfo
+from a2n_video.media.pixfmt import native_pix_fmt
 from a2n_video.media.streams import StreamFate, StreamPlan, describe, kept_disposition, kept_tags, same_language, tag_of
 
 _MS: Final = Fraction(1, 1000)
@@ -56,7 +57,7 @@ class Expected:
 
     @property
     def end(self) -> Fraction | None:
-        return self.time_map.window[1] if self.cut_end else None
+        return self.time_map.limit if self.cut_end else None
 
 
 def encoded_times(segments: Sequence[Path], time_base: Fraction) -> array[int]:
@@ -180,7 +181,7 @@ class _Check:
         want, got = self.expected, self.found.info
         pairs: list[tuple[str, object, object]] = [
             ("size", f"{want.width}x{want.height}", f"{got.width}x{got.height}"),
-            ("pixel format", want.pix_fmt or got.pix_fmt, got.pix_fmt.replace("yuvj", "yuv")),
+            ("pixel format", native_pix_fmt(want.pix_fmt or got.pix_fmt), native_pix_fmt(got.pix_fmt.replace("yuvj", "yuv"))),
             ("sample aspect ratio", want.sar, got.sar),
             ("matrix", want.color.matrix, got.color.matrix),
             ("primaries", want.color.primaries, got.color.primaries),
@@ -199,7 +200,9 @@ class _Check:
         yield from missing
         copied = [(source, target) for fate, source, target in pairs if fate.fate == "copied"]
         place = _Placing(self.expected)
-        wanted = read_packets(self.expected.info.path, {s.index: s.codec for s, _ in copied}, place)
+        wanted = read_packets(
+            self.expected.info.path, {s.index: s.codec for s, _ in copied}, place, ignore_edits=self.expected.info.ignore_edits
+        )
         got = read_packets(self.found.info.path, {t.index: s.codec for s, t in copied})
         for source, target in copied:
             yield from self._same_packets(source, wanted[source.index], got[target.index])

@@ -9,7 +9,7 @@ frame by frame by a Clock, and counted. Pure values: neither av nor torch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
@@ -63,6 +63,7 @@ class ScanResult:
     any_origin: bool = False
     fps: Fraction | None = None
     lead_in: Fraction = LEAD_IN
+    notes: tuple[str, ...] = ()  # warnings of the reading itself
     error: str | None = None  # reading stopped early: the file is damaged or cut short
 
     @property
@@ -81,7 +82,8 @@ class ScanResult:
             pts_trusted=self.pts_trusted,
             any_origin=self.any_origin,
         )
-        return build_time_map(self.packets, self.time_base, self.rate, rules)
+        time_map = build_time_map(self.packets, self.time_base, self.rate, rules)
+        return replace(time_map, warnings=self.notes + time_map.warnings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +168,11 @@ def _from_pts(
     first = min(known)
     times = _rising(sorted([first - round(i * step) for i in range(head, 0, -1)] + known), nudge(time_base))
     missing = head + filled
-    return times, (f"{missing} of {len(shown)} frames have no time; it is counted from their neighbours",) if missing else ()
+    doubled = len(known) - filled - len(set(known))
+    warnings: tuple[str, ...] = (f"{missing} of {len(shown)} frames have no time; it is counted from their neighbours",) if missing else ()
+    if doubled > 0:
+        warnings += (f"{doubled} of {len(shown)} frames have the time of another; each comes right after it",)
+    return times, warnings
 
 
 def _at_or_after(packet: PacketTime, following: Epoch, last_clock: int | None, time_base: Fraction) -> bool:

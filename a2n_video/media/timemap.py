@@ -20,7 +20,8 @@ class TimeMap:
 
     `times` estimates the settled pts of all frames within the window, rising: exact in time, but packets are not frames, and a few
     may never be shown. `shift_pts` moves all streams alike (`shift` seconds). The window `first_pts` <= settled < `end_pts` is the
-    part of the source that a job takes; without --start, --end, --frames it is all, and `end_pts` is the end of the last frame.
+    part of the source's video that a job takes; without --start, --end, --frames it is all, and `end_pts` is the end of the last frame.
+    `limit_pts` is where --end or --frames cuts all streams, None where they reach beyond the video or were not given.
     `pts_trusted` is False where raw pts say nothing (AVI, raw H.264): order and decode time count instead.
     `seekable` is False where a reader cannot start mid-file and know the time: it must decode from the start.
     """
@@ -30,6 +31,7 @@ class TimeMap:
     times: tuple[int, ...]
     first_pts: int
     end_pts: int
+    limit_pts: int | None = None
     origin_pts: int  # settled pts of the file's very first frame, cut off or not
     shift_pts: int = 0
     epochs: tuple[Epoch, ...]
@@ -56,8 +58,13 @@ class TimeMap:
 
     @property
     def window(self) -> tuple[Fraction, Fraction]:
-        """The part that is taken, in settled seconds: [start, end)."""
+        """The part of the video that is taken, in settled seconds: [start, end)."""
         return self.first_pts * self.time_base, self.end_pts * self.time_base
+
+    @property
+    def limit(self) -> Fraction | None:
+        """Settled seconds at which all streams are cut off, None where nothing cuts them."""
+        return None if self.limit_pts is None else self.limit_pts * self.time_base
 
     def clock(self) -> Clock:
         """A fresh clock for one run over the decoded frames."""
@@ -101,22 +108,24 @@ class TimeMap:
             return self
         origin = self.first_pts
         low, high = self.range(start, end)
-        high = self.end_pts if high is None else high
-        kept = self.times[bisect_left(self.times, origin if low is None else low) : bisect_left(self.times, high)]
+        high = None if high is not None and high >= self.end_pts else high
+        last = len(self.times) if high is None else bisect_left(self.times, high)
+        kept = self.times[bisect_left(self.times, origin if low is None else low) : last]
         if frames is not None and len(kept) > frames:
             high = kept[frames]
             kept = kept[:frames]
         if not kept:
             total = float((self.end_pts - origin) * self.time_base)
             raise OptionError(f"no frame lies between --start and --end: the video lasts {total:.3f} s")
-        return self._moved(kept, kept[0] if start else 0, min(high, self.end_pts))
+        return self._moved(kept, kept[0] if start else 0, high)
 
-    def _moved(self, kept: tuple[int, ...], by: int, end: int) -> TimeMap:
+    def _moved(self, kept: tuple[int, ...], by: int, limit: int | None) -> TimeMap:
         return replace(
             self,
             times=tuple(time - by for time in kept),
             first_pts=kept[0] - by,
-            end_pts=end - by,
+            end_pts=(self.end_pts if limit is None else limit) - by,
+            limit_pts=None if limit is None else limit - by,
             origin_pts=self.origin_pts - by,
             shift_pts=self.shift_pts - by,
             keyframes=tuple(time - by for time in self.keyframes),
@@ -135,6 +144,7 @@ class TimeMap:
             "times": _steps(self.times),
             "first_pts": self.first_pts,
             "end_pts": self.end_pts,
+            "limit_pts": self.limit_pts,
             "origin_pts": self.origin_pts,
             "shift_pts": self.shift_pts,
             "epochs": [[e.first, e.last, str(e.offset), e.position] for e in self.epochs],
