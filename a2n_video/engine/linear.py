@@ -138,4 +138,4 @@ def edge_repeated(planes: Planes, fmt: PlaneFormat, target: PlaneFormat) -> Samp
 
 
 def _alpha(planes: Planes, fmt: PlaneFormat) -> Floats | None:
-    return planes[-1][None].astype(np.float32) / ((1 << fmt.depth) - 1) if fmt.alpha else None
+    return planes[-1][None].astype(np.float32) * np.float32(1 / ((1 << fmt.depth) - 1)) if fmt.alpha else None

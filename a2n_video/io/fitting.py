@@ -22,6 +22,7 @@ class Fit:
 
     target: PlaneFormat
     color: ColorSpec  # settled
+    pix_fmt: str  # FFmpeg's name of `target`, or of a format that it folds into
 
 
 def fitted(frames: Iterator[av.VideoFrame], fit: Fit) -> Iterator[av.VideoFrame]:
@@ -31,13 +32,27 @@ def fitted(frames: Iterator[av.VideoFrame], fit: Fit) -> Iterator[av.VideoFrame]
     is resampled in linear light; another layout, matrix or range is converted by way of RGB.
     """
     for frame in frames:
-        fmt, color = _ADAPTER.describe(frame)
+        yield _folded(_fitted(frame, fit), fit)
+
+
+def _fitted(frame: av.VideoFrame, fit: Fit) -> av.VideoFrame:
+    fmt, color = _ADAPTER.describe(frame)
+    if _same_codes(fmt, color, fit.color):
         if fmt == fit.target:
-            yield frame if _same_codes(fmt, color, fit.color) else _refitted(frame, fmt, color, fit)
-        elif _short_of(fmt, fit.target) and _same_codes(fmt, color, fit.color):
-            yield _wrapped(edge_repeated(frame_planes(frame, fmt), fmt, fit.target), frame, fit)
-        else:
-            yield _refitted(frame, fmt, color, fit)
+            return frame
+        if _short_of(fmt, fit.target):
+            return _wrapped(edge_repeated(frame_planes(frame, fmt), fmt, fit.target), frame, fit)
+    return _wrapped(refit(frame_planes(frame, fmt), fmt, color, fit.target, fit.color), frame, fit)
+
+
+def _folded(frame: av.VideoFrame, fit: Fit) -> av.VideoFrame:
+    """The frame in the encoder's own arrangement of the same samples."""
+    if frame.format.name.removesuffix("le") == fit.pix_fmt.removesuffix("le"):
+        return frame
+    folded = frame.reformat(format=fit.pix_fmt)
+    tag_frame(folded, fit.color)
+    folded.pts, folded.time_base = frame.pts, frame.time_base
+    return folded
 
 
 def _same_codes(fmt: PlaneFormat, color: ColorSpec, wanted: ColorSpec) -> bool:
@@ -51,10 +66,6 @@ def _short_of(fmt: PlaneFormat, target: PlaneFormat) -> bool:
     wide, high = (1 << target.log2_chroma_w), (1 << target.log2_chroma_h)
     layouts = [(f.family, f.depth, f.floating, f.log2_chroma_w, f.log2_chroma_h, f.alpha) for f in (fmt, target)]
     return layouts[0] == layouts[1] and 0 <= target.width - fmt.width < wide and 0 <= target.height - fmt.height < high
-
-
-def _refitted(frame: av.VideoFrame, fmt: PlaneFormat, color: ColorSpec, fit: Fit) -> av.VideoFrame:
-    return _wrapped(refit(frame_planes(frame, fmt), fmt, color, fit.target, fit.color), frame, fit)
 
 
 def _wrapped(row: Samples, source: av.VideoFrame, fit: Fit) -> av.VideoFrame:

@@ -100,7 +100,10 @@ class VideoReader:
             self._container = None
 
     def __iter__(self) -> Iterator[av.VideoFrame]:
-        frames = itertools.takewhile(lambda frame: frame.pts < self.time_map.end_pts, changes_of(self._from_first_pts(), self.changes))
+        limit = self.time_map.limit_pts  # no limit where nothing cuts: more frames may come than the index saw packets
+        frames = changes_of(self._from_first_pts(), self.changes)
+        if limit is not None:
+            frames = itertools.takewhile(lambda frame: _pts(frame) < limit, frames)
         return itertools.islice(frames, self._frames)
 
     def _from_first_pts(self) -> Iterator[av.VideoFrame]:
@@ -110,14 +113,14 @@ class VideoReader:
             frames = self._made(self._open(first))
             # A seek can land late (TS, AVI): unless a frame before the first wanted one came, decode from the start.
             head = next(frames, None)
-            if head is not None and head.pts < first:
-                yield from (frame for frame in itertools.chain([head], frames) if frame.pts >= first)
+            if head is not None and _pts(head) < first:
+                yield from (frame for frame in itertools.chain([head], frames) if _pts(frame) >= first)
                 return
             self.close()
-        yield from (frame for frame in self._made(self._open()) if frame.pts >= first)
+        yield from (frame for frame in self._made(self._open()) if _pts(frame) >= first)
 
     def _open(self, seek_to: int | None = None) -> Iterator[av.VideoFrame]:
-        self._container = open_source(self.source)
+        self._container = open_source(self.source, ignore_edits=self.info.ignore_edits)
         stream = video_stream(self._container, self.source)
         if seek_to is not None:
             source = self._source_map
@@ -172,6 +175,11 @@ class VideoReader:
         for pts in times[bisect_right(times, last.pts) : bisect_left(times, end_pts)]:
             self.damage.repeated += 1
             yield repeated_frame(last, pts)
+
+
+def _pts(frame: av.VideoFrame) -> int:
+    assert frame.pts is not None
+    return frame.pts
 
 
 def repeated_frame(frame: av.VideoFrame, pts: int) -> av.VideoFrame:

@@ -17,7 +17,7 @@ from a2n_video.media.containers import HOLDS
 from a2n_video.media.encoders import default_codec, encoded_pix_fmt, encoder, encoder_options, merge_options
 from a2n_video.media.hdr import hdr_params, lost_hdr
 from a2n_video.media.info import VideoInfo
-from a2n_video.media.pixfmt import plane_format
+from a2n_video.media.pixfmt import encodable
 from a2n_video.media.planes import PlaneFormat
 from a2n_video.media.size import PictureSize, aligned, network_scale, parse_size, target_size
 from a2n_video.media.streams import Container, StreamFate
@@ -48,10 +48,10 @@ def settle_picture(
     check_container(codec, container)
     pix_fmt = encoded_pix_fmt(codec, info.planes, pix_fmts_of_checked(codec), options.encode.pix_fmt)
     scale, size = _size(info, options)
-    target = plane_format(pix_fmt, *_holdable(codec, pix_fmt, size))
+    target = encodable(pix_fmt, *_holdable(codec, pix_fmt, size))
     assert target is not None
     color = info.color.settled(info.planes)
-    fit = Fit(target=target, color=_result_color(color, info.planes, target))
+    fit = Fit(target=target, color=_result_color(color, info.planes, target), pix_fmt=pix_fmt)
     geometry = Geometry(source=info.planes, color=color, scale=scale, layout=_engine_layout(info.planes, scale, size, fit))
     settings = EncoderSettings(
         container=segment_container(codec, alpha=target.alpha),
@@ -64,6 +64,7 @@ def settle_picture(
         color=fit.color,
         sar=size.sar,
         options=_encoder_options(codec, info, options),
+        closed_gop=encoder(codec).gops,
     )
     check_encoder(settings)
     return PicturePlan(
@@ -104,7 +105,7 @@ def _scales(model: ModelOptions) -> set[int]:
 
 
 def _holdable(codec: str, pix_fmt: str, size: PictureSize) -> tuple[int, int]:
-    fmt = plane_format(pix_fmt, size.width, size.height)
+    fmt = encodable(pix_fmt, size.width, size.height)
     assert fmt is not None
     return aligned(size.width, size.height, fmt.log2_chroma_w, fmt.log2_chroma_h) if encoder(codec).even else (size.width, size.height)
 

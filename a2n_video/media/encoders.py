@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from a2n_video.errors import OptionError
-from a2n_video.media.pixfmt import closest, pix_fmt_of, plane_format
+from a2n_video.media.pixfmt import closest, encodable, pix_fmt_of
 from a2n_video.media.planes import PlaneFormat
 from a2n_video.media.streams import Container
 from a2n_video.options import EncodeOptions
@@ -29,6 +29,7 @@ class Encoder:
     even: bool = False
     fixed: Mapping[str, str] = field(default_factory=dict)
     not_alpha: bool = False  # lists alpha formats and refuses them
+    gops: bool = True  # False: every picture stands alone, and asking for closed groups is refused
     presets: tuple[str, ...] = ()  # names --preset may have, where they are names
 
 
@@ -62,7 +63,7 @@ ENCODERS: Final[dict[str, Encoder]] = {
     # Closed GOPs, which segments need, are refused by these two unless they leave scene cuts alone.
     "mpeg4": Encoder(quality="qscale", default_crf=2, fixed={"sc_threshold": "1000000000"}),
     "mpeg2video": Encoder(quality="qscale", default_crf=2, even=True, fixed={"sc_threshold": "1000000000"}),
-    "mjpeg": Encoder(quality="qscale", default_crf=2),
+    "mjpeg": Encoder(quality="q", default_crf=2, fixed={"strict": "unofficial"}, gops=False),
 }
 
 # The codec a container gets when none is named: for 8-bit sources, deeper ones, RGB, and sources with alpha.
@@ -129,7 +130,7 @@ def encoded_pix_fmt(codec: str, fmt: PlaneFormat, offered: tuple[str, ...], want
     """
     usable = tuple(name for name in offered if not (encoder(codec).not_alpha and "a4" in name))
     if wanted is not None:
-        if plane_format(wanted, 2, 2) is None or (offered and wanted not in usable):
+        if encodable(wanted, 2, 2) is None or (offered and wanted not in usable):
             raise OptionError(f"{codec} does not write pixel format {wanted!r}; it writes {' '.join(usable) or 'planar formats'}")
         return wanted
     if not offered:

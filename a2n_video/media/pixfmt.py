@@ -49,6 +49,13 @@ UNFOLDED: Final = {
 }
 
 
+# Formats that encoders ask for and that native planes fold into, again by moving bytes only.
+FOLDED: Final = frozenset(
+    {"nv12", "nv21", "nv16", "p010le", "p012le", "p016le", "p210le", "p216le", "rgb24", "bgr24", "rgb0", "bgr0", "rgba", "bgra", "rgb48le"}
+    | {"rgb48be", "rgba64le", "rgba64be", "gray16be"}
+)
+
+
 def native_pix_fmt(pix_fmt: str) -> str | None:
     """The format whose planes we take for `pix_fmt`: itself, the one it unfolds into, or None where there is none."""
     if plane_format(pix_fmt, 2, 2) is not None:
@@ -74,6 +81,12 @@ def plane_format(pix_fmt: str, width: int, height: int) -> PlaneFormat | None:
     return PlaneFormat(width=width, height=height, family="yuv", depth=depth, log2_chroma_w=log2_w, log2_chroma_h=log2_h, alpha=alpha)
 
 
+def encodable(pix_fmt: str, width: int, height: int) -> PlaneFormat | None:
+    """The native planes that are given to an encoder which takes `pix_fmt`; None for a format that cannot be made without loss."""
+    native = UNFOLDED[pix_fmt] if pix_fmt in FOLDED else pix_fmt
+    return plane_format(native, width, height)
+
+
 def pix_fmt_of(fmt: PlaneFormat) -> str:
     """FFmpeg's name of native planes; the inverse of `plane_format` (with yuv, never yuvj). A ValueError for float planes."""
     if fmt.floating:
@@ -91,9 +104,7 @@ def closest(wanted: PlaneFormat, offered: Sequence[str]) -> str | None:
 
     Alpha that nobody offers is let go before depth, depth before chroma.
     """
-    candidates = [
-        (name, fmt) for name in offered if (fmt := plane_format(name, wanted.width, wanted.height)) and not name.startswith("yuvj")
-    ]
+    candidates = [(name, fmt) for name in offered if (fmt := encodable(name, wanted.width, wanted.height)) and not name.startswith("yuvj")]
     if not candidates:
         return None
     return min(candidates, key=lambda item: _loss(wanted, item[1]))[0]

@@ -1,0 +1,340 @@
+"""The picture end to end: layouts, alpha, depth, shape, HDR, sizes that change, --size, interlace. The stand-in network repeats pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from a2n_video.errors import OptionError
+from a2n_video.frames import frame_planes, native_frame, tag_frame
+from a2n_video.io.probe import open_decoder, probe
+from a2n_video.job.plan import prepare
+from a2n_video.job.run import UpscaleResult, upscale_video
+from a2n_video.media.colorspec import ColorSpec
+from a2n_video.media.pixfmt import plane_format
+from a2n_video.options import JobOptions
+from tests.made import BT709, FAST
+
+RATE = Fraction(25)
+
+
+def planes_of(pix_fmt: str, size: tuple[int, int], number: int = 0) -> list[np.ndarray[Any, Any]]:
+    """Planes of noise within the legal range, other ones for each number."""
+    fmt = plane_format(pix_fmt, *size)
+    assert fmt is not None
+    rng = np.random.default_rng(number)
+    low, high = (16 << (fmt.depth - 8)), (235 << (fmt.depth - 8))
+    return [rng.integers(low, high, (plane.height, plane.width)).astype(fmt.dtype) for plane in fmt.planes]
+
+
+def frame_of(pix_fmt: str, planes: Sequence[np.ndarray[Any, Any]], color: ColorSpec = BT709) -> av.VideoFrame:
+    height, width = planes[0].shape
+    frame = av.VideoFrame(width, height, pix_fmt)
+    fmt = plane_format(pix_fmt, width, height)
+    assert fmt is not None
+    for target, plane in zip(frame_planes(frame, fmt), planes, strict=True):
+        target[...] = plane
+    tag_frame(frame, color)
+    return frame
+
+
+def write(
+    path: Path, frames: Iterable[av.VideoFrame], codec: str = "ffv1", color: ColorSpec = BT709, pix_fmt: str | None = None, **changes: Any
+) -> Path:
+    """A file with one video stream."""
+    frames = list(frames)
+    options = dict(FAST.get(codec, {})) | changes.pop("options", {})
+    folds = {"gbrp": "bgr0", "gbrap": "bgra"} if codec == "ffv1" else {}
+    if frames[0].format.name in folds:
+        frames = [frame.reformat(format=folds[frame.format.name]) for frame in frames]
+    with av.open(str(path), "w") as output:
+        stream: Any = output.add_stream(codec, rate=RATE, options=options)
+        stream.width, stream.height, stream.pix_fmt = frames[0].width, frames[0].height, pix_fmt or frames[0].format.name
+        context = stream.codec_context
+        context.colorspace, context.color_primaries, context.color_trc = color.matrix, color.primaries, color.transfer
+        context.color_range = 1 + bool(color.full_range)
+        for name, value in changes.items():
+            setattr(context, name, value)
+        for number, frame in enumerate(frames):
+            frame.pts, frame.time_base = number, 1 / RATE
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return path
+
+
+def source(path: Path, pix_fmt: str, size: tuple[int, int] = (32, 24), count: int = 2, **more: Any) -> Path:
+    return write(path, [frame_of(pix_fmt, planes_of(pix_fmt, size, n), more.get("color", BT709)) for n in range(count)], **more)
+
+
+def upscaled(path: Path, dest: Path, **options: Any) -> UpscaleResult:
+    return upscale_video(path, dest, model="nearest", **options)
+
+
+def read(path: Path) -> list[av.VideoFrame]:
+    """All frames in native planes, alpha included."""
+    with av.open(str(path)) as container:
+        decoder = open_decoder(container.streams.video[0])
+        return [native_frame(frame) for packet in container.demux(video=0) for frame in decoder.decode(packet if packet.size else None)]
+
+
+def planes_in(frame: av.VideoFrame) -> list[np.ndarray[Any, Any]]:
+    fmt = plane_format(frame.format.name, frame.width, frame.height)
+    assert fmt is not None
+    return [np.array(plane) for plane in frame_planes(frame, fmt)]
+
+
+def repeated(plane: np.ndarray[Any, Any], times: int = 2) -> np.ndarray[Any, Any]:
+    return plane.repeat(times, 0).repeat(times, 1)
+
+
+# Layouts whose samples are not subsampled come back as they were, each repeated; FFV1 loses nothing.
+EXACT = ["gray", "gray10le", "gray12le", "gray16le", "yuv444p", "yuv444p10le", "yuv444p12le", "gbrp", "gbrp10le", "gbrp12le", "gbrp16le"]
+EXACT += ["yuva444p", "yuva444p10le", "gbrap", "gbrap10le"]
+
+
+@pytest.mark.parametrize("pix_fmt", EXACT)
+def test_layouts_come_back_exactly(pix_fmt: str, tmp_path: Path) -> None:
+    name = "gray" if pix_fmt.startswith("gray") else pix_fmt
+    color = ColorSpec(matrix=0, full_range=True, primaries=1, transfer=13) if name.startswith("gb") else BT709
+    made = source(tmp_path / "in.mkv", pix_fmt, color=color)
+    upscaled(made, tmp_path / "out.mkv", codec="ffv1")
+    for before, after in zip(read(made), read(tmp_path / "out.mkv"), strict=True):
+        assert after.format.name == pix_fmt
+        assert len(planes_in(after)) == len(planes_in(before))
+        for a, b in zip(planes_in(before), planes_in(after), strict=True):
+            assert np.abs(repeated(a).astype(int) - b).max() <= (0 if not pix_fmt.startswith("yuv") else 1)
+
+
+PACKED = {
+    "rgb24": "gbrp",
+    "bgr24": "gbrp",
+    "rgba": "gbrap",
+    "rgb48le": "gbrp16le",
+    "pal8": "gbrap",
+    "yuyv422": "yuv422p",
+    "uyvy422": "yuv422p",
+}
+
+
+@pytest.mark.parametrize("pix_fmt", PACKED)
+def test_packed_and_palette_sources(pix_fmt: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    rgb = rng.integers(0, 255, (24, 32, 3), dtype=np.uint8)
+    if pix_fmt == "pal8":
+        with av.open(str(tmp_path / "in.nut"), "w") as output:
+            stream: Any = output.add_stream("rawvideo", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 32, 24, pix_fmt
+            palette = np.dstack([np.full((16, 16), 255, np.uint8), rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)]).reshape(256, 4)
+            frame = av.VideoFrame.from_ndarray((rng.integers(0, 255, (24, 32), dtype=np.uint8), palette), "pal8")
+            frame.pts, frame.time_base = 0, 1 / RATE
+            output.mux([*stream.encode(frame), *stream.encode(None)])
+    else:
+        frame = av.VideoFrame.from_ndarray(rgb, "rgb24").reformat(format=pix_fmt)
+        write(tmp_path / "in.nut", [frame], codec="rawvideo", color=ColorSpec(matrix=2))
+    result = upscaled(tmp_path / "in.nut", tmp_path / "out.mkv", codec="ffv1")
+    assert result.frames == 1
+    (after,) = read(tmp_path / "out.mkv")
+    assert after.format.name == PACKED[pix_fmt]
+    (before,) = read(tmp_path / "in.nut")
+    if pix_fmt not in ("yuyv422", "uyvy422"):
+        for a, b in zip(planes_in(before), planes_in(after), strict=True):
+            assert np.array_equal(repeated(a), b)
+
+
+def test_rgb_goes_into_an_rgb_encoder(tmp_path: Path) -> None:
+    made = source(tmp_path / "in.mkv", "gbrp", color=ColorSpec(matrix=0, full_range=True))
+    upscaled(made, tmp_path / "out.mkv", codec="libx264rgb", crf=0, preset="ultrafast")
+    for before, after in zip(read(made), read(tmp_path / "out.mkv"), strict=True):
+        for a, b in zip(planes_in(before), planes_in(after), strict=True):
+            assert np.array_equal(repeated(a), b)
+
+
+def test_rgb_becomes_hd_yuv_with_its_own_matrix(tmp_path: Path) -> None:
+    red = [np.full((24, 32), value, np.uint8) for value in (255, 0, 0)]
+    made = write(
+        tmp_path / "in.mkv", [frame_of("gbrp", red, ColorSpec(matrix=0, full_range=True))], color=ColorSpec(matrix=0, full_range=True)
+    )
+    upscaled(made, tmp_path / "out.mp4", codec="libx264", crf=0, pix_fmt="yuv420p")
+    info = probe(tmp_path / "out.mp4")
+    assert (info.color.matrix, bool(info.color.full_range)) == (1, False)
+    y, u, v = (plane[4, 4] for plane in planes_in(read(tmp_path / "out.mp4")[0]))
+    assert (abs(int(y) - 63), abs(int(u) - 102), abs(int(v) - 240)) <= (1, 1, 1)  # BT.709's red
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix", "pix_fmt", "coded"),
+    [
+        ("libvpx-vp9", "webm", "yuva420p", "libvpx-vp9"),
+        ("prores_ks", "mov", "yuva444p10le", "prores_ks"),
+        ("ffv1", "mkv", "yuva420p", "ffv1"),
+    ],
+)
+def test_alpha_is_upscaled_along(codec: str, suffix: str, pix_fmt: str, coded: str, tmp_path: Path) -> None:
+    size = (64, 48)
+    planes = planes_of(pix_fmt, size)
+    high = 255 if pix_fmt == "yuva420p" else 1023
+    planes[:3] = [np.full_like(plane, high // 2) for plane in planes[:3]]
+    planes[3][...] = 0
+    planes[3][:, 32:] = high
+    made = write(tmp_path / f"in.{suffix}", [frame_of(pix_fmt, planes)], codec=codec)
+    assert probe(made).alpha
+    upscaled(made, tmp_path / f"out.{suffix}")
+    info = probe(tmp_path / f"out.{suffix}")
+    assert info.alpha
+    alpha = planes_in(read(tmp_path / f"out.{suffix}")[0])[-1].astype(float) / ((1 << info.planes.depth) - 1)
+    assert alpha.shape == (96, 128)
+    assert alpha[:, :60].max() < 0.05
+    assert alpha[:, 68:].min() > 0.95
+
+
+def test_alpha_that_the_encoder_cannot_hold_is_named(tmp_path: Path) -> None:
+    made = source(tmp_path / "in.mkv", "yuva420p")
+    plan = prepare(made, tmp_path / "out.mkv", JobOptions().with_changes(model="nearest", codec="libx264"))
+    assert [fate.kind for fate in plan.streams.losses] == ["alpha"]
+    with pytest.raises(OptionError, match="alpha"):
+        prepare(made, tmp_path / "out.mkv", JobOptions().with_changes(model="nearest", codec="libx264", keep_all=True))
+
+
+def test_twelve_bits_stay(tmp_path: Path) -> None:
+    made = source(tmp_path / "in.mkv", "yuv420p12le")
+    upscaled(made, tmp_path / "out.mkv", preset="ultrafast")
+    assert probe(tmp_path / "out.mkv").pix_fmt == "yuv420p12le"
+    plan = prepare(made, tmp_path / "out.webm", JobOptions().with_changes(model="nearest"))
+    assert [fate.what for fate in plan.streams.losses if fate.kind == "depth"] == ["bit depth (12 to 10)"]
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "libsvtav1", "libvpx-vp9", "ffv1", "mjpeg", "prores_ks"])
+@pytest.mark.parametrize("size", [(65, 67), (66, 67), (65, 66)])
+def test_odd_results(codec: str, size: tuple[int, int], tmp_path: Path) -> None:
+    made = source(tmp_path / "in.mkv", "yuv420p", size)
+    options = JobOptions().with_changes(model="nearest", scale=3, codec=codec)
+    plan = prepare(made, tmp_path / "out.mkv", options)
+    padded = (plan.encoder.width, plan.encoder.height) != (size[0] * 3, size[1] * 3)
+    assert any("repeated" in note for note in plan.notes) == padded
+    upscale_video(made, tmp_path / "out.mkv", options)
+    for frame in read(tmp_path / "out.mkv"):
+        assert 0 <= frame.width - 3 * size[0] <= 1
+        assert 0 <= frame.height - 3 * size[1] <= 1
+
+
+def test_the_repeated_edge_is_the_last_row_and_column(tmp_path: Path) -> None:
+    made = source(tmp_path / "in.mkv", "yuv420p", (65, 67), count=1)
+    upscaled(made, tmp_path / "out.mkv", scale=3, codec="libx264", crf=0)
+    luma = planes_in(read(tmp_path / "out.mkv")[0])[0]
+    before = planes_in(read(made)[0])[0]
+    assert luma.shape == (202, 196)
+    assert np.array_equal(luma[-1], luma[-2])
+    assert np.array_equal(luma[:, -1], luma[:, -2])
+    assert np.abs(luma[:201, :195].astype(int) - repeated(before, 3)).max() <= 1
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4", "mov"])
+def test_shape_and_rotation_stay(suffix: str, tmp_path: Path) -> None:
+    frames = [frame_of("yuv420p", planes_of("yuv420p", (64, 48), n)) for n in range(3)]
+    with av.open(str(tmp_path / f"in.{suffix}"), "w") as output:
+        stream: Any = output.add_stream("libx264", rate=25, options=FAST["libx264"])
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(16, 11)
+        stream.set_display_rotation(90)
+        for number, frame in enumerate(frames):
+            frame.pts, frame.time_base = number, 1 / RATE
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    upscaled(tmp_path / f"in.{suffix}", tmp_path / f"out.{suffix}")
+    before, after = probe(tmp_path / f"in.{suffix}"), probe(tmp_path / f"out.{suffix}")
+    assert (after.sar, after.rotation) == (before.sar, before.rotation) == (Fraction(16, 11), before.rotation)
+    assert abs(before.rotation) == 90
+
+
+def test_full_range_jpeg_sources(tmp_path: Path) -> None:
+    full = ColorSpec(matrix=5, full_range=True)
+    made = write(tmp_path / "in.mkv", [frame_of("yuvj420p", planes_of("yuvj420p", (32, 24)), full)], codec="mjpeg", color=full)
+    assert probe(made).pix_fmt == "yuvj420p"
+    upscaled(made, tmp_path / "out.mkv", codec="ffv1")
+    after = probe(tmp_path / "out.mkv")
+    assert after.color.full_range
+    before = planes_in(read(made)[0])[0]
+    assert np.abs(planes_in(read(tmp_path / "out.mkv")[0])[0].astype(int) - repeated(before)).max() <= 1
+
+
+HDR_PARAMS = "master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50):max-cll=1000,400"
+
+
+@pytest.fixture(scope="module")
+def hdr_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    color = ColorSpec(matrix=9, full_range=False, primaries=9, transfer=16)
+    options = {"x265-params": f"log-level=error:info=0:{HDR_PARAMS}"}
+    folder = tmp_path_factory.mktemp("hdr")
+    frames = [frame_of("yuv420p10le", planes_of("yuv420p10le", (64, 64), n), color) for n in range(3)]
+    return write(folder / "in.mkv", frames, codec="libx265", color=color, options=options)
+
+
+@pytest.mark.parametrize("codec", ["libx265", "libsvtav1", "libx264"])
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_hdr10_is_kept(codec: str, suffix: str, hdr_source: Path, tmp_path: Path) -> None:
+    upscaled(hdr_source, tmp_path / f"out.{suffix}", codec=codec)
+    before, after = probe(hdr_source), probe(tmp_path / f"out.{suffix}")
+    assert (after.color.matrix, after.color.primaries, after.color.transfer) == (9, 9, 16)
+    assert before.hdr is not None
+    assert after.hdr is not None
+    assert (after.hdr.max_content, after.hdr.max_average) == (1000, 400)
+    for name in ("red", "green", "blue", "white"):
+        for a, b in zip(getattr(before.hdr, name), getattr(after.hdr, name), strict=True):
+            assert abs(a - b) < Fraction(1, 25000)
+    assert after.hdr.max_luminance == before.hdr.max_luminance
+    assert after.hdr.min_luminance is not None
+    assert abs(after.hdr.min_luminance - Fraction(5, 1000)) < Fraction(1, 5000)
+
+
+def test_hdr10_that_is_lost_is_named(hdr_source: Path, tmp_path: Path) -> None:
+    plan = prepare(hdr_source, tmp_path / "out.mkv", JobOptions().with_changes(model="nearest", codec="ffv1"))
+    assert [fate.what for fate in plan.streams.losses] == ["HDR10 mastering display and content light level"]
+    with pytest.raises(OptionError, match="HDR10"):
+        prepare(hdr_source, tmp_path / "out.mkv", JobOptions().with_changes(model="nearest", codec="ffv1", keep_all=True))
+
+
+def test_hlg_tags_stay(tmp_path: Path) -> None:
+    color = ColorSpec(matrix=9, full_range=False, primaries=9, transfer=18)
+    made = source(tmp_path / "in.mkv", "yuv420p10le", (64, 64), codec="libx265", color=color)
+    upscaled(made, tmp_path / "out.mp4", preset="ultrafast")
+    after = probe(tmp_path / "out.mp4").color
+    assert (after.matrix, after.primaries, after.transfer) == (9, 9, 18)
+
+
+@pytest.mark.parametrize(
+    ("asked", "size", "sar"),
+    [
+        ("60x40", (60, 40), Fraction(1)),
+        ("90p", (120, 90), Fraction(1)),
+        ("fit:100x200", (100, 76), Fraction(1)),
+        ("60x60", (60, 60), Fraction(3, 2)),
+    ],
+)
+def test_size(asked: str, size: tuple[int, int], sar: Fraction, tmp_path: Path) -> None:
+    width, height = (33, 22) if asked.startswith("60") else (32, 24)
+    made = source(tmp_path / "in.mkv", "yuv420p", (width, height))
+    upscaled(made, tmp_path / "out.mkv", size=asked)
+    info = probe(tmp_path / "out.mkv")
+    assert (info.width, info.height, info.sar) == (*size, sar)
+
+
+def test_anamorphic_size_is_shown_alike(tmp_path: Path) -> None:
+    made = source(tmp_path / "in.mkv", "yuv420p", (72, 48), codec="libx264", sample_aspect_ratio=Fraction(32, 27))
+    assert probe(made).sar == Fraction(32, 27)
+    upscaled(made, tmp_path / "out.mkv", size="144p")
+    info = probe(tmp_path / "out.mkv")
+    assert (info.width, info.height, info.sar) == (256, 144, Fraction(1))
+
+
+def test_a_flat_picture_keeps_its_codes_through_size(tmp_path: Path) -> None:
+    planes = [np.full(shape, value, np.uint16) for shape, value in (((24, 32), 700), ((12, 16), 400), ((12, 16), 600))]
+    made = write(tmp_path / "in.mkv", [frame_of("yuv420p10le", planes)])
+    upscaled(made, tmp_path / "out.mkv", size="40x30", codec="ffv1")
+    for plane, value in zip(planes_in(read(tmp_path / "out.mkv")[0]), (700, 400, 600), strict=True):
+        assert np.abs(plane.astype(int) - value).max() <= 1
