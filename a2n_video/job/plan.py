@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Final
 
 from a2n_video.engine.protocol import Geometry
 from a2n_video.engine.select import resolve_plan
@@ -23,6 +24,10 @@ from a2n_video.media.info import VideoInfo
 from a2n_video.media.interlace import InterlacePlan, plan_interlace, result_map
 from a2n_video.media.streams import StreamPlan, container_of, plan_streams
 from a2n_video.options import Execution, ExecutionPlan, JobOptions
+
+
+# Inductor takes a minute or two for the network; at tens of frames a second that is a few thousand frames.
+_FRAMES_TO_COMPILE: Final = 5000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,20 +84,29 @@ def prepare(source: Path, dest: Path, options: JobOptions) -> JobPlan:
     streams = plan_streams(info, container, options.fidelity, scanned.empty).plus(*picture.fates)
     if options.fidelity.keep_all:
         streams.refuse_losses()
+    time_map = time_map.cut(start=options.time.start, end=options.time.end, frames=options.time.frames)
     return JobPlan(
         source=source,
         dest=dest,
         options=options,
         info=info,
-        time_map=time_map.cut(start=options.time.start, end=options.time.end, frames=options.time.frames),
+        time_map=time_map,
         source_map=scanned.time_map,
         interlace=interlace,
         streams=streams,
         picture=picture,
-        execution=resolve_plan(replace(options.model, scale=picture.geometry.scale), picture.geometry),
+        execution=_execution(options, picture.geometry, time_map.frames),
         encoder=picture.encoder,
         cut_short=cut_short(source) or scanned.error,
     )
+
+
+def _execution(options: JobOptions, geometry: Geometry, frames: int) -> ExecutionPlan:
+    """The engine and how it runs; compiled where a job on an accelerator is long enough to earn the compilation back."""
+    execution = resolve_plan(replace(options.model, scale=geometry.scale), geometry)
+    if options.model.compile == "auto" and execution.engine == "accelerator":
+        return replace(execution, compile=frames >= _FRAMES_TO_COMPILE)
+    return execution
 
 
 def _frame_rate(info: VideoInfo, interlace: InterlacePlan) -> Fraction | None:
