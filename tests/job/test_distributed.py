@@ -56,7 +56,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings(**changes: Any) -> JobOptions:
-    return JobOptions().with_changes(model="nearest", codec="ffv1", segment_frames=LENGTH, ray=True, **changes)
+    return JobOptions().with_changes(**{"model": "nearest", "codec": "ffv1", "segment_frames": LENGTH, "ray": True, **changes})
 
 
 @pytest.fixture(scope="module")
