@@ -121,7 +121,7 @@ def adapter_of(frame: object) -> Adapter:
     for module, name, adapter in (("torch", "Tensor", TensorAdapter), ("av", "VideoFrame", VideoFrameAdapter)):
         # A frame of a library that was never imported cannot have come.
         if module in sys.modules and isinstance(frame, getattr(sys.modules[module], name)):
-            return adapter()  # type: ignore[no-any-return]
+            return adapter()
     raise TypeError(f"a {type(frame).__name__} came; frames are HWC numpy arrays, CHW torch tensors or av.VideoFrame")
 
 
@@ -131,7 +131,7 @@ def frame_planes(frame: av.VideoFrame, fmt: PlaneFormat) -> list[Samples]:
     views = []
     for shape, index in zip(fmt.planes, order, strict=False):
         plane = frame.planes[index]
-        rows = np.frombuffer(plane, fmt.dtype)[: shape.height * (plane.line_size // fmt.dtype.itemsize)]  # type: ignore[call-overload]
+        rows = np.frombuffer(plane, fmt.dtype)[: shape.height * (plane.line_size // fmt.dtype.itemsize)]
         views.append(rows.reshape(shape.height, -1)[:, : shape.width])
     return views
 

@@ -154,7 +154,7 @@ class Upscaler:
         if batch.ndim != 4:
             raise ValueError(f"a tensor of shape {tuple(batch.shape)} came; taken is (batch, 3, height, width)")
         with closing(self.upscale_frames(batch)) as results:  # type: ignore[type-var]
-            return torch.stack(list(results))  # type: ignore[arg-type]
+            return torch.stack(list(results))
 
 
 def upscale_frames(

@@ -55,7 +55,7 @@ def _probed(path: Path, max_pixels: int, video_number: int | None, *, ignore_edi
         return VideoInfo(
             path=path,
             container=container.format.name,
-            size_bytes=max(0, container.size),
+            size_bytes=max(0, container.size or 0),
             duration=Fraction(container.duration, av.time_base) if container.duration else None,
             metadata=dict(container.metadata),
             chapters=chapters,
@@ -82,7 +82,7 @@ def open_decoder(stream: VideoStream, threads: int = 0) -> av.VideoCodecContext:
 
     VP8 and VP9 marked alpha_mode=1 are read by libvpx: FFmpeg's own decoders drop their alpha without a word.
     """
-    context = stream.codec_context
+    context: Any = stream.codec_context
     library = {"vp9": "libvpx-vp9", "vp8": "libvpx"}.get(context.codec.canonical_name)
     metadata = {key.lower(): value for key, value in stream.metadata.items()}
     if library is not None and metadata.get("alpha_mode") == "1":
@@ -90,7 +90,7 @@ def open_decoder(stream: VideoStream, threads: int = 0) -> av.VideoCodecContext:
         context.extradata = stream.codec_context.extradata
     context.thread_type = "AUTO"
     context.thread_count = threads
-    return context
+    return context  # type: ignore[no-any-return]
 
 
 def _check_pixels(stream: VideoStream, path: Path, max_pixels: int) -> None:
@@ -103,7 +103,7 @@ def _check_pixels(stream: VideoStream, path: Path, max_pixels: int) -> None:
 
 def _picture(stream: VideoStream, frame: av.VideoFrame, path: Path) -> dict[str, Any]:
     context = stream.codec_context
-    side_data = {kind: bytes(data) for kind, data in frame.side_data.items()}  # type: ignore[attr-defined]
+    side_data = {kind: bytes(data) for kind, data in frame.side_data.items()}
     coded = {str(kind): bytes(data) for kind, data in context.coded_side_data.items()}
     matrix = side_data.get(Type.DISPLAYMATRIX) or coded.get("display_matrix")
     planes, color = _native(frame, path)
@@ -138,7 +138,7 @@ def fraction(value: Any) -> Fraction | None:
 
 def _stream_info(stream: Any) -> StreamInfo:
     time_base = fraction(stream.time_base) or Fraction(1, 1000)
-    context = getattr(stream, "codec_context", None)
+    context: Any = getattr(stream, "codec_context", None)
     return StreamInfo(
         index=stream.index,
         kind=stream.type if stream.type in ("video", "audio", "subtitle", "attachment") else "data",

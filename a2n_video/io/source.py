@@ -68,4 +68,4 @@ def video_stream(container: InputContainer, path: Path | str, number: int | None
         raise DecodeError(f"{path}: there is no video in this file")
     if number is not None:
         return real[min(number, len(real) - 1)]
-    return best if best in real else real[0]  # type: ignore[return-value]
+    return best if best in real else real[0]

@@ -218,8 +218,8 @@ class DistributedMaker:
                     waiting.append(task.number)
             finished = sum(self.journal.segments[number].frames for number in set(missing) - wanted)
             report(max(finished, min(sum(crew.frames_by_worker().values()), self.plan.frames)))
-        for worker, frames in sorted(crew.frames_by_worker().items()):
-            _log.info("worker %s: %d frames, %.2f fps", worker, frames, frames / (time.monotonic() - started))
+        for name, frames in sorted(crew.frames_by_worker().items()):
+            _log.info("worker %s: %d frames, %.2f fps", name, frames, frames / (time.monotonic() - started))
 
     def _taken(self, made: Made | None, task: _Task) -> bool:
         """Whether a result is whole and stands in the journal now."""

@@ -25,7 +25,6 @@ from a2n_video.media.interlace import InterlacePlan, plan_interlace, result_map
 from a2n_video.media.streams import StreamPlan, container_of, plan_streams
 from a2n_video.options import Execution, ExecutionPlan, JobOptions
 
-
 # Inductor takes a minute or two for the network; at tens of frames a second that is a few thousand frames.
 _FRAMES_TO_COMPILE: Final = 5000
 

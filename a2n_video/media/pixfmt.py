@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from a2n_video.media.planes import PlaneFormat
+from a2n_video.media.planes import Family, PlaneFormat
 
 _SUBSAMPLING: Final = {"420": (1, 1), "422": (1, 0), "444": (0, 0), "440": (0, 1), "411": (2, 0), "410": (2, 2)}
 _CHROMA_NAME: Final = {factors: name for name, factors in _SUBSAMPLING.items()}
@@ -72,7 +72,7 @@ def plane_format(pix_fmt: str, width: int, height: int) -> PlaneFormat | None:
         return None
     depth = int(match[4] or 8)
     if match[3]:
-        family = "gray" if match[3] == "gray" else "rgb"
+        family: Family = "gray" if match[3] == "gray" else "rgb"
         return PlaneFormat(width=width, height=height, family=family, depth=depth, alpha=match[3] == "gbrap")
     if match[2] not in _SUBSAMPLING:
         return None
