@@ -58,7 +58,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     comparison = Comparison(cast=cast, rows=rows, stills=stills, frames=6)
     hostile = "</script><script>alert(1)</script>"
     path = folder / "report.html"
-    path.write_text(render(Page(title=hostile, comparison=comparison, notes=[hostile], jobs=[(hostile, "verified: 6 frames")], quality=100)))
+    path.write_text(
+        render(Page(title=hostile, comparison=comparison, notes=[hostile], jobs=[(hostile, "verified: 6 frames")], quality=100))
+    )
     return path
 
 
@@ -103,7 +105,9 @@ def test_every_picture_follows_the_zoom(page: Browser) -> None:
     assert zoom == pytest.approx(np.e, rel=0.01)
     assert -offset / 100 == pytest.approx(0.25 * (1 - 1 / zoom), abs=0.01)
     page.run("document.getElementById('all').click()")
-    tile = page.run("const b = document.querySelector('#tiles .view').getBoundingClientRect(); return [b.left, b.top, b.width].map(Math.round)")
+    tile = page.run(
+        "const b = document.querySelector('#tiles .view').getBoundingClientRect(); return [b.left, b.top, b.width].map(Math.round)"
+    )
     page.drag((tile[0] + tile[2] // 2, tile[1] + 40), (tile[0] + tile[2] // 4, tile[1] + 40))
     panned = page.run(TRANSFORMS)
     assert len(set(panned)) == 1

@@ -1,0 +1,190 @@
+"""What the comparison measures, with frames paired by time, and what its page is made of."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from a2n_video.errors import InputError, OptionError
+from a2n_video.tools import compare as compare_module
+from a2n_video.tools.compare import COLUMNS, CompareOptions, cast_of, compare, main, names_of, report
+from a2n_video.tools.measuring import BEST_DB, in_step, mean_of, structural_similarity
+from a2n_video.tools.metrics import luma, ssim
+from a2n_video.tools.picture import Footage, to_image
+from a2n_video.tools.vmaf import ffmpeg_with_vmaf, vmaf
+from tests.made import frames, make_source
+
+LARGE, SMALL = (128, 96), (64, 48)
+
+
+def made(path: Path, pts: object = range(12), size: tuple[int, int] = LARGE, codec: str = "ffv1") -> Path:
+    return make_source(path, pts=pts, size=size, codec=codec, audio=())  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("compare")
+    made(folder / "reference.mkv")
+    made(folder / "same.mkv")
+    made(folder / "lossy.mp4", codec="libx264")
+    made(folder / "small.mkv", size=SMALL)
+    return folder
+
+
+def write(path: Path, pictures: dict[int, int]) -> Path:
+    """A lossless file with a picture's number for each pts, in 25ths of a second."""
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = *LARGE, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 25)
+        for pts, number in pictures.items():
+            for frame in frames([pts], Fraction(1, 25), LARGE, first=number):
+                output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return path
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_likeness_to_a_reference(folder: Path) -> None:
+    comparison, notes = compare(
+        CompareOptions(base=folder / "reference.mkv", results=(folder / "same.mkv", folder / "lossy.mp4"), vmaf=False)
+    )
+    assert comparison.frames == 12
+    assert not comparison.unmatched
+    assert mean_of(comparison.rows, "same", "psnr_db") == BEST_DB
+    assert mean_of(comparison.rows, "same", "ssim") == pytest.approx(1)
+    assert mean_of(comparison.rows, "same", "flicker") == pytest.approx(0)
+    lossy = mean_of(comparison.rows, "lossy", "psnr_db")
+    assert lossy is not None
+    assert 20 < lossy < 60
+    assert [still.frame for still in comparison.stills][:4] == [1, 4, 7, 10]
+    assert list(comparison.stills[0].pictures) == ["reference", "same", "lossy"]
+    assert notes == []
+
+
+def test_likeness_to_a_source(folder: Path) -> None:
+    comparison, _ = compare(CompareOptions(base=folder / "small.mkv", results=(folder / "same.mkv",)))
+    assert comparison.cast.versions == ["bicubic", "same"]
+    assert mean_of(comparison.rows, "same", "psnr_db") is None
+    kept = mean_of(comparison.rows, "bicubic", "kept_db")
+    assert kept is not None
+    assert kept > 30
+    assert mean_of(comparison.rows, "bicubic", "flicker") == pytest.approx(0, abs=0.15)
+    assert comparison.stills[0].pictures["source"].shape == (48, 64, 3)
+
+
+def test_flicker_is_the_change_less_the_bases(folder: Path, tmp_path: Path) -> None:
+    """A result that stands still is calmer than its reference by all of the reference's change."""
+    still = write(tmp_path / "still.mkv", dict.fromkeys(range(12), 0))
+    comparison, _ = compare(CompareOptions(base=folder / "reference.mkv", results=(still,), vmaf=False))
+    y = [
+        luma(torch.from_numpy(to_image(shot.rgb)).permute(2, 0, 1)[None].float()) for shot in Footage.open(folder / "reference.mkv").shots()
+    ]
+    changes = [(b - a).abs().mean().item() for a, b in pairwise(y)]
+    assert min(changes) > 1
+    assert [row.flicker for row in comparison.rows] == [None, *(pytest.approx(-change, abs=1e-4) for change in changes)]
+
+
+def test_frames_are_paired_by_time(folder: Path, tmp_path: Path) -> None:
+    """Frames 3 and 4 are missing from the result: nothing shifts, they are counted."""
+    holes = write(tmp_path / "holes.mkv", {n: n for n in range(12) if n not in (3, 4)})
+    comparison, notes = compare(CompareOptions(base=folder / "reference.mkv", results=(holes,), vmaf=False))
+    assert (comparison.frames, comparison.unmatched) == (10, 2)
+    assert mean_of(comparison.rows, "holes", "psnr_db") == BEST_DB
+    assert "2 frames of the reference" in notes[0]
+
+
+def test_a_result_of_a_later_start(folder: Path, tmp_path: Path) -> None:
+    cut = write(tmp_path / "cut.mkv", {n: n + 6 for n in range(5)})
+    comparison, _ = compare(CompareOptions(base=folder / "reference.mkv", results=(cut,), start=Fraction(6, 25), vmaf=False))
+    assert comparison.frames == 5
+    assert mean_of(comparison.rows, "cut", "psnr_db") == BEST_DB
+
+
+def test_in_step_gives_times_from_the_start(folder: Path) -> None:
+    base, other = Footage.open(folder / "reference.mkv"), Footage.open(folder / "same.mkv")
+    times = [(shot.time, found[0].time if found[0] else None) for shot, found in in_step(base, [other], None, 3)]
+    assert times == [(Fraction(n, 25), Fraction(n, 25)) for n in range(3)]
+
+
+def test_structural_similarity_agrees_with_our_own() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.uniform(0, 255, (40, 50)).astype(np.float32)
+    b = np.clip(a + rng.normal(0, 20, a.shape), 0, 255).astype(np.float32)
+    own = ssim(torch.from_numpy(a)[None, None], torch.from_numpy(b)[None, None]).item()
+    assert structural_similarity()(a, b) == pytest.approx(own, abs=2e-4)
+
+
+def test_the_page_holds_everything_and_fetches_nothing(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "job.txt").write_text("verified: 12 frames <b>bold</b>")
+    options = CompareOptions(
+        base=folder / "reference.mkv",
+        results=(folder / "lossy.mp4",),
+        source=folder / "small.mkv",
+        jobs=(tmp_path / "job.txt",),
+        vmaf=False,
+    )
+    report(options, tmp_path / "out.html")
+    text = (tmp_path / "out.html").read_text()
+    assert not re.findall(r"""(?:src|href|url|action)\s*[=(]\s*["']?(?!data:)[a-z]+:""", text)
+    links = set(re.findall(r"https?://[^\s\"'<)]+", text))
+    assert links <= {"http://www.w3.org/2000/svg"}  # a name of a namespace, never fetched
+    assert "<b>bold" not in text
+    data = json.loads(re.findall(r'id="data">(.*?)</script>', text, re.S)[0])
+    assert data["versions"] == ["bicubic", "lossy"]
+    assert data["jobs"] == [["job.txt", "verified: 12 frames <b>bold</b>"]]
+    assert [measure["name"] for measure in data["measures"]] == ["PSNR", "SSIM", "Flicker"]
+    assert len(data["times"]) == len(data["measures"][0]["values"]["lossy"]) == 12
+    pictures = data["stills"][0]["pictures"]
+    assert sorted(pictures) == ["bicubic", "lossy", "reference"]
+    assert all(picture.startswith("data:image/jpeg;base64,") for picture in pictures.values())
+    rows = rows_of(tmp_path / "out.csv")
+    assert tuple(rows[0]) == COLUMNS
+    assert len(rows) == 24
+    assert rows[0]["flicker"] == ""
+    assert float(rows[3]["psnr_db"]) > 20
+
+
+@pytest.mark.skipif(ffmpeg_with_vmaf() is None, reason="no ffmpeg with libvmaf here (imageio-ffmpeg brings one)")
+def test_vmaf_knows_the_better_one(folder: Path) -> None:
+    same = vmaf(folder / "reference.mkv", folder / "same.mkv", 12)
+    lossy = vmaf(folder / "reference.mkv", folder / "lossy.mp4", 12)
+    assert same is not None
+    assert lossy is not None
+    assert len(same) == len(lossy) == 12
+    assert np.mean(same) > np.mean(lossy)
+
+
+def test_no_vmaf_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare_module, "vmaf", lambda *_: None)
+    _, notes = compare(CompareOptions(base=folder / "reference.mkv", results=(folder / "lossy.mp4",)))
+    assert any(note.startswith("VMAF left out") for note in notes)
+
+
+def test_what_cannot_be_compared(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="these differ: same 128x96, small 64x48"):
+        cast_of(CompareOptions(base=folder / "reference.mkv", results=(folder / "same.mkv", folder / "small.mkv")))
+    with pytest.raises(OptionError, match="neither the results' size nor smaller"):
+        cast_of(CompareOptions(base=folder / "reference.mkv", results=(folder / "small.mkv",)))
+    with pytest.raises(OptionError, match="a source already"):
+        cast_of(CompareOptions(base=folder / "small.mkv", results=(folder / "same.mkv",), source=folder / "small.mkv"))
+    assert main([str(tmp_path / "none.mp4"), str(folder / "same.mkv"), "-o", str(tmp_path / "out.html")]) == 3
+    with pytest.raises(InputError):
+        compare_module.read_job(tmp_path / "none.txt")
+
+
+def test_names_differ() -> None:
+    assert names_of([Path("a/x.mp4"), Path("b/x.mkv"), Path("source.mp4")]) == ["x", "x (2)", "source (3)"]

@@ -1,0 +1,136 @@
+"""The preview's panels hold what a job would give, at the right place, aspect and time."""
+
+from __future__ import annotations
+
+import io
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from a2n_video import cli
+from a2n_video.engine.resize import resize
+from a2n_video.errors import OptionError, OutputExistsError
+from a2n_video.options import ModelOptions
+from a2n_video.tools import plots
+from a2n_video.tools import preview as preview_module
+from a2n_video.tools.picture import Footage, display_size, png_bytes, to_image
+from a2n_video.tools.preview import GAP, LABEL, Crop, PreviewOptions, most_detail, preview, settle
+from tests.made import make_source
+
+NEAREST = ModelOptions(model="nearest", scale=2)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_source(
+        tmp_path_factory.mktemp("preview") / "in.mkv", pts=range(0, 500, 10), time_base=Fraction(1, 250), codec="ffv1", audio=()
+    )
+
+
+def picture(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        return next(container.decode(video=0)).to_ndarray(format="rgb24")
+
+
+def panels(path: Path, width: int) -> list[np.ndarray]:
+    whole = picture(path)[LABEL:]
+    return [whole[:, left : left + width] for left in range(0, whole.shape[1], width + GAP)]
+
+
+def test_png_comes_back(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (13, 7, 3), np.uint8)
+    decoded = next(av.open(io.BytesIO(png_bytes(image))).decode(video=0)).to_ndarray(format="rgb24")
+    np.testing.assert_array_equal(decoded, image)
+
+
+def test_panels_hold_source_bicubic_and_result(source: Path, tmp_path: Path) -> None:
+    wanted = PreviewOptions(options=NEAREST, at=Fraction(1), crop=Crop.parse("20x12+30+8"))
+    made = preview(source, tmp_path / "out.png", wanted)
+    assert made.labels == ("nearest", "bicubic", "nearest x2")
+    assert made.time == 1
+    rgb = Footage.open(source).shot(Fraction(1)).rgb[..., 8:20, 30:50]
+    near, cubic, ours = panels(tmp_path / "out.png", 40)
+    np.testing.assert_array_equal(near, to_image(rgb).repeat(2, 0).repeat(2, 1))
+    np.testing.assert_array_equal(cubic, to_image(resize(rgb, 24, 40)))
+    # The stand-in repeats chroma samples as they lie, so edges of colour may differ; luma is the same.
+    assert np.abs(ours.astype(int).mean(axis=2) - near.mean(axis=2)).mean() < 6
+
+
+def test_the_network_sees_the_whole_frame(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int]] = []
+    original = preview_module.enlarged
+
+    def spy(frame: Any, wanted: PreviewOptions) -> Any:
+        seen.append((frame.width, frame.height))
+        return original(frame, wanted)
+
+    monkeypatch.setattr(preview_module, "enlarged", spy)
+    preview(source, tmp_path / "out.png", PreviewOptions(options=NEAREST, crop=Crop.parse("8x8")))
+    assert seen == [(64, 48)]
+
+
+@pytest.mark.parametrize(("at", "number"), [(Fraction(0), 0), (Fraction(39, 1000), 0), (Fraction(1, 25), 1), (Fraction(199, 100), 49)])
+def test_the_frame_shown_at_a_time(source: Path, at: Fraction, number: int) -> None:
+    assert Footage.open(source).shot(at).time == Fraction(number, 25)
+
+
+@pytest.mark.parametrize("at", [Fraction(2), Fraction(-1), Fraction(500)])
+def test_no_frame_beyond_the_end(source: Path, at: Fraction) -> None:
+    with pytest.raises(OptionError, match=r"the video lasts 2\.000 s"):
+        Footage.open(source).shot(at)
+
+
+@pytest.mark.parametrize(
+    ("sar", "size"),
+    [(Fraction(1), (100, 80)), (Fraction(64, 45), (142, 80)), (Fraction(8, 9), (100, 90)), (Fraction(32, 27), (119, 80))],
+)
+def test_display_sizes_only_stretch(sar: Fraction, size: tuple[int, int]) -> None:
+    assert display_size(100, 80, sar) == size
+
+
+def test_the_default_crop_is_where_the_detail_is() -> None:
+    rgb = torch.zeros(1, 3, 300, 480)
+    rgb[..., 160:240, 320:440] = torch.rand(1, 3, 80, 120)
+    assert most_detail(rgb, Crop(width=120, height=80)) == (320, 160)
+    assert settle(None, torch.rand(1, 3, 48, 64)).width == 64
+
+
+@pytest.mark.parametrize("text", ["0x5", "12", "12x", "axb", "12x8+1", "12x8-1-1"])
+def test_crops_that_are_none(text: str) -> None:
+    with pytest.raises(OptionError, match="write WxH"):
+        Crop.parse(text)
+
+
+def test_a_crop_outside_the_frame(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="does not fit into the frame, which is 64x48"):
+        preview(source, tmp_path / "out.png", PreviewOptions(options=NEAREST, crop=Crop.parse("20x12+50+8")))
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_an_existing_file_stays(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.png").write_bytes(b"mine")
+    with pytest.raises(OutputExistsError, match="--overwrite"):
+        preview(source, tmp_path / "out.png", PreviewOptions(options=NEAREST))
+    assert (tmp_path / "out.png").read_bytes() == b"mine"
+
+
+def test_without_matplotlib_there_are_no_names(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plots, "words", lambda *_: None)
+    preview(source, tmp_path / "out.png", PreviewOptions(options=NEAREST, crop=Crop.parse("20x12")))
+    assert picture(tmp_path / "out.png").shape == (24, 3 * 40 + 2 * GAP, 3)
+
+
+def test_the_command_line(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out.png"
+    given = [str(source), "--preview", str(out), "--at", "0:00:01", "--crop", "16x16", "--scale", "3", "--models", "nearest,nearest"]
+    assert cli.main(given) == 0
+    assert "nearest | bicubic | nearest x3" in capsys.readouterr().out
+    assert out.exists()
+    assert cli.main([str(source), "b.mp4", "--preview", str(out)]) == 2
+    assert "one input" in capsys.readouterr().err
+    assert cli.main([str(source), "--preview", str(out), "--crop", "nonsense"]) == 2
