@@ -38,6 +38,7 @@ UNSET: Final = -1
 _FAMILIES: Final[dict[int, Family]] = {1: "gray", 2: "rgb", 3: "yuv"}
 # A clip can change its tags on the way (spliced sources); more engines than these are not kept.
 _ENGINES_KEPT: Final = 2
+_REMEDY: Final = "If vapoursynth-mlrt-ov brought another OpenVINO into this core, see vs_plugin/README.md for how both get along"
 
 
 class ClipFormat(NamedTuple):
@@ -226,9 +227,8 @@ class Filter:
             # find_spec sees OpenVINO, but another plugin of this core (vapoursynth-mlrt-ov) has loaded a library of the same name.
             if options.engine != "auto" or self._plan.engine != "openvino" or options.dtype == "int8":
                 raise
-            log.warning(
-                "OpenVINO cannot be loaded beside this core's plugins (%s); going on with torch, which is slower", error.__cause__ or error
-            )
+            reason = str(error.__cause__ or error).partition("\n")[0]
+            log.warning("a2n.Upscale: OpenVINO cannot be loaded (%s); going on with torch, which is slower. %s", reason, _REMEDY)
             self._plan = resolve_plan(replace(options, engine="torch"), self._geometry(shown.color))
             self._slot(shown)
 
