@@ -26,6 +26,9 @@ from a2n_video.options import JobOptions, ModelOptions
 
 # RGB becomes YUV as HD video does, which every player knows.
 _YUV_OF_RGB: Final = 1
+# JPEG files have no tags for it (JFIF 1.02): BT.601, full range, chroma in the centre.
+_JFIF: Final = frozenset({"mjpeg"})
+_JFIF_MATRIX, _JFIF_SITING = 5, 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +54,8 @@ def settle_picture(
     target = encodable(pix_fmt, *_holdable(codec, pix_fmt, size))
     assert target is not None
     color = info.color.settled(info.planes)
-    fit = Fit(target=target, color=_result_color(color, info.planes, target), pix_fmt=pix_fmt)
-    geometry = Geometry(source=info.planes, color=color, scale=scale, layout=_engine_layout(info.planes, scale, size, fit))
+    fit = Fit(target=target, color=_result_color(codec, color, info.planes, target), pix_fmt=pix_fmt)
+    geometry = Geometry(source=info.planes, color=color, scale=scale, layout=_engine_layout(info.planes, color, scale, size, fit))
     settings = EncoderSettings(
         container=segment_container(codec, alpha=target.alpha),
         codec=codec,
@@ -110,8 +113,10 @@ def _holdable(codec: str, pix_fmt: str, size: PictureSize) -> tuple[int, int]:
     return aligned(size.width, size.height, fmt.log2_chroma_w, fmt.log2_chroma_h) if encoder(codec).even else (size.width, size.height)
 
 
-def _result_color(color: ColorSpec, source: PlaneFormat, target: PlaneFormat) -> ColorSpec:
-    """The result's colour is the source's, but for RGB that becomes YUV and the other way round."""
+def _result_color(codec: str, color: ColorSpec, source: PlaneFormat, target: PlaneFormat) -> ColorSpec:
+    """The result's colour is the source's, but for RGB that becomes YUV and the other way round, and for JPEG, which has only one."""
+    if codec in _JFIF:
+        return replace(color, matrix=_JFIF_MATRIX, full_range=True, chroma_location=_JFIF_SITING)
     if source.family == "rgb" and target.family != "rgb":
         return replace(color, matrix=_YUV_OF_RGB, full_range=False)
     if target.family == "rgb" and source.family != "rgb":
@@ -119,12 +124,11 @@ def _result_color(color: ColorSpec, source: PlaneFormat, target: PlaneFormat) ->
     return color
 
 
-def _engine_layout(source: PlaneFormat, scale: int, size: PictureSize, fit: Fit) -> PlaneFormat | None:
+def _engine_layout(source: PlaneFormat, color: ColorSpec, scale: int, size: PictureSize, fit: Fit) -> PlaneFormat | None:
     """What the engine gives: the result but for its edge, else 16 bit RGB to make it from; None is the source's own layout."""
     target = fit.target
-    direct = (size.width, size.height) == (source.width * scale, source.height * scale)
-    families = {source.family, target.family}
-    if not direct or ("rgb" in families and len(families) > 1):
+    resized = (size.width, size.height) != (source.width * scale, source.height * scale)
+    if resized or fit.color != color:
         return PlaneFormat(width=source.width, height=source.height, family="rgb", depth=16, alpha=target.alpha)
     layout = replace(target, width=source.width, height=source.height)
     return None if layout == source else layout

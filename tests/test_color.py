@@ -1,0 +1,172 @@
+"""Colour end to end: files with known colours through decoder, network (pixels repeated) and encoder, held against the standards' formulas.
+
+Codes alone would not tell: a wrong matrix used both ways cancels. So results are read as YUV by their own tags, and as RGB.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from a2n_video.io.probe import probe
+from a2n_video.media.colorspec import ColorSpec
+from a2n_video.media.pixfmt import plane_format
+from tests.test_picture import frame_of, planes_in, read, upscaled, write
+
+# Written down here again, from ITU-T H.273 table 4: the product's own table is what is tested.
+KR_KB = {1: (0.2126, 0.0722), 5: (0.299, 0.114), 6: (0.299, 0.114), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
+PATCHES = np.array(
+    [(0, 0, 0), (1, 1, 1), (0.5, 0.5, 0.5), (0.8, 0.1, 0.1), (0.1, 0.7, 0.2), (0.2, 0.2, 0.9), (0.9, 0.8, 0.1), (0.1, 0.6, 0.8)]
+)
+SD, HD = (128, 16), (1280, 16)
+
+
+@dataclass(frozen=True)
+class Case:
+    matrix: int  # 2: untagged
+    full: bool
+    pix_fmt: str
+    size: tuple[int, int]
+    as_rgb: bool
+
+    def __str__(self) -> str:
+        size = "hd" if self.size == HD else "sd"
+        return f"{self.pix_fmt}-{self.matrix}-{'full' if self.full else 'limited'}-{size}-{'rgb' if self.as_rgb else 'yuv'}"
+
+    @property
+    def meant(self) -> int:
+        """What the codes mean: the tag, or by the rule for untagged video."""
+        return self.matrix if self.matrix != 2 else (1 if self.size == HD else 6)
+
+
+FORMATS = ("yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv444p10le", "yuv422p12le")
+CASES = [
+    Case(*values)
+    for values in itertools.product((1, 5, 9, 2), (False, True), FORMATS, (SD, HD), (False, True))
+    if values[0] != 9 or values[3] == HD
+]
+CASES += [Case(7, full, pix_fmt, SD, as_rgb) for full, pix_fmt, as_rgb in itertools.product((False, True), FORMATS, (False, True))]
+CASES += [Case(6, full, pix_fmt, SD, True) for full, pix_fmt in itertools.product((False, True), FORMATS)]
+
+
+def encode(rgb: np.ndarray[Any, Any], matrix: int, full: bool, depth: int) -> np.ndarray[Any, Any]:
+    """R'G'B' (n, 3) as codes, H.273 equations 20 to 43, not rounded."""
+    kr, kb = KR_KB[matrix]
+    y = kr * rgb[:, 0] + (1 - kr - kb) * rgb[:, 1] + kb * rgb[:, 2]
+    cb, cr = (rgb[:, 2] - y) / (2 * (1 - kb)), (rgb[:, 0] - y) / (2 * (1 - kr))
+    unit = 2 ** (depth - 8)
+    if full:
+        top, middle = 2**depth - 1, 2 ** (depth - 1)
+        return np.stack([top * y, top * cb + middle, top * cr + middle], 1)
+    return np.stack([(219 * y + 16) * unit, (224 * cb + 128) * unit, (224 * cr + 128) * unit], 1)
+
+
+def decode(codes: np.ndarray[Any, Any], matrix: int, full: bool, depth: int) -> np.ndarray[Any, Any]:
+    """The inverse, written out from the same equations."""
+    kr, kb = KR_KB[matrix]
+    unit = 2 ** (depth - 8)
+    if full:
+        top, middle = 2**depth - 1, 2 ** (depth - 1)
+        y, cb, cr = codes[:, 0] / top, (codes[:, 1] - middle) / top, (codes[:, 2] - middle) / top
+    else:
+        y, cb, cr = (codes[:, 0] / unit - 16) / 219, (codes[:, 1] / unit - 128) / 224, (codes[:, 2] / unit - 128) / 224
+    r, b = y + 2 * (1 - kr) * cr, y + 2 * (1 - kb) * cb
+    return np.stack([r, (y - kr * r - kb * b) / (1 - kr - kb), b], 1)
+
+
+def patch_codes(planes: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    """The codes in the middle of each patch, (patches, planes)."""
+    return np.array(
+        [[plane[plane.shape[0] // 2, int((n + 0.5) * plane.shape[1] / len(PATCHES))] for plane in planes] for n in range(len(PATCHES))]
+    )
+
+
+def picture_of(case: Case) -> list[np.ndarray[Any, Any]]:
+    fmt = plane_format(case.pix_fmt, *case.size)
+    assert fmt is not None
+    codes = np.rint(encode(PATCHES, case.meant, case.full, fmt.depth)).clip(0, 2**fmt.depth - 1)
+    planes = []
+    for number, shape in enumerate(fmt.planes):
+        of_column = np.arange(shape.width) * len(PATCHES) // shape.width
+        planes.append(np.broadcast_to(codes[of_column, number], (shape.height, shape.width)).astype(fmt.dtype))
+    return planes
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_colours_stay(case: Case, tmp_path: Path) -> None:
+    color = ColorSpec(matrix=case.matrix, full_range=case.full)
+    made = write(tmp_path / "in.mkv", [frame_of(case.pix_fmt, picture_of(case), color)], color=color)
+    wanted = {"codec": "ffv1"} | ({"pix_fmt": "gbrp16le"} if case.as_rgb else {})
+    upscaled(made, tmp_path / "out.mkv", **wanted)
+    info = probe(tmp_path / "out.mkv")
+    codes = patch_codes(planes_in(read(tmp_path / "out.mkv")[0])).astype(float)
+    depth = plane_format(case.pix_fmt, 2, 2).depth  # type: ignore[union-attr]
+    if case.as_rgb:
+        assert info.color.full_range is not False
+        rgb = codes / 65535
+    else:
+        assert (info.color.matrix, bool(info.color.full_range)) == (case.meant, case.full)
+        rgb = decode(codes, info.color.matrix, case.full, depth)
+    # What the source's rounding costs, and the result's.
+    assert np.abs(rgb - PATCHES).max() < (1.6 if case.as_rgb else 3) / (219 * 2 ** (depth - 8))
+
+
+RGB_SOURCES = [(pix_fmt, matrix) for pix_fmt in ("yuv420p", "yuv444p10le") for matrix in ("gbrp", "gbrp10le")]
+
+
+@pytest.mark.parametrize(("target", "given"), RGB_SOURCES)
+def test_rgb_sources_as_yuv(target: str, given: str, tmp_path: Path) -> None:
+    depth = 8 if given == "gbrp" else 10
+    codes = np.rint(PATCHES * (2**depth - 1)).astype(np.uint8 if depth == 8 else np.uint16)
+    planes = [np.broadcast_to(codes[np.arange(128) * 8 // 128, n], (16, 128)) for n in range(3)]
+    color = ColorSpec(matrix=0, full_range=True)
+    made = write(tmp_path / "in.mkv", [frame_of(given, planes, color)], color=color)
+    upscaled(made, tmp_path / "out.mkv", codec="ffv1", pix_fmt=target)
+    info = probe(tmp_path / "out.mkv")
+    found = patch_codes(planes_in(read(tmp_path / "out.mkv")[0])).astype(float)
+    rgb = decode(found, info.color.matrix, bool(info.color.full_range), info.planes.depth)
+    assert np.abs(rgb - PATCHES).max() < 3 / (219 if info.planes.depth == 8 else 876)
+
+
+def test_two_hundred_cases() -> None:
+    assert len(CASES) + len(RGB_SOURCES) >= 200
+    assert len({str(case) for case in CASES}) == len(CASES)
+
+
+# Where chroma sits, in luma samples from the first one it covers (H.273 figure 1), by FFmpeg's number.
+PLACES = {1: (0.0, 0.5), 2: (0.5, 0.5), 3: (0.0, 0.0)}
+
+
+@pytest.mark.parametrize("siting", PLACES)
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("axis", [0, 1], ids=["down", "across"])
+@pytest.mark.parametrize("as_rgb", [False, True], ids=["yuv", "rgb"])
+def test_gradients_do_not_shift(siting: int, scale: int, axis: int, as_rgb: bool, tmp_path: Path) -> None:
+    side, slope, start = 48, 12.0, 250.0
+    place = PLACES[siting][1 - axis]
+    ramp = start + slope * (2 * np.arange(side // 2) + place)  # Cb at the places where its samples sit, in luma coordinates
+    cb = np.broadcast_to(ramp[:, None] if axis == 0 else ramp, (side // 2, side // 2)).round().astype(np.uint16)
+    planes = [np.full((side, side), 500, np.uint16), cb, np.full_like(cb, 512)]
+    color = ColorSpec(matrix=1, full_range=False, primaries=1, transfer=1, chroma_location=siting)
+    made = write(tmp_path / "in.mkv", [frame_of("yuv420p10le", planes, color)], color=color, chroma_sample_location=siting)
+    assert probe(made).color.chroma_location == siting
+    upscaled(made, tmp_path / "out.mkv", codec="ffv1", scale=scale, **({"pix_fmt": "gbrp16le"} if as_rgb else {}))
+    found = planes_in(read(tmp_path / "out.mkv")[0])
+    if as_rgb:
+        rgb = np.stack([p.astype(float) / 65535 for p in found], -1).reshape(-1, 3)
+        values = encode(rgb, 1, False, 10)[:, 1].reshape(found[0].shape)
+        at = np.arange(side * scale, dtype=float)
+    else:
+        assert probe(tmp_path / "out.mkv").color.chroma_location == siting
+        values = found[1].astype(float)
+        at = 2 * np.arange(side * scale // 2) + place
+    along = values.mean(axis=1 - axis)
+    inner = slice(len(along) // 4, -len(along) // 4)
+    expected = start + slope * ((at + 0.5) / scale - 0.5)
+    shift = (along - expected)[inner].mean() / (slope / scale)  # in the result's luma samples
+    assert abs(shift) < 0.1
