@@ -214,6 +214,7 @@ def check_second_video(source: Path, result: Path) -> None:
 def check_sar(source: Path, result: Path) -> None:
     with av.open(str(result)) as container:
         assert Fraction(container.streams.video[0].sample_aspect_ratio) == Fraction(32, 27)
+        assert len(list(container.decode(video=0))) == 6
 
 
 def check_matrix(source: Path, result: Path) -> None:

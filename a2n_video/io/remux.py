@@ -15,6 +15,7 @@ from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 
 from a2n_video.io.joining import joined_packets, scan_segment
+from a2n_video.io.matroska import set_pixel_shape
 from a2n_video.io.outfile import OutFile
 from a2n_video.io.source import open_source
 from a2n_video.media.colorspec import ColorSpec
@@ -47,6 +48,8 @@ class RemuxJob:
     cut_start: bool = False
     cut_end: bool = False
     frame_rate: Fraction | None = None
+    width: int = 0
+    height: int = 0
     sar: Fraction = Fraction(1)
     display_matrix: tuple[int, ...] | None = None
     options: Mapping[str, str] = field(default_factory=dict)  # the muxer's
@@ -105,6 +108,8 @@ def remux(
                 file.check()
                 check()
                 counts[index] += 1
+        if job.sar != 1 and job.plan.container in ("mkv", "webm"):
+            set_pixel_shape(file, job.width, job.height, job.sar)
     video = counts.pop(job.info.video_index, 0)
     return RemuxResult(video_packets=video, copied=dict(counts), read_errors=copying.errors)
 

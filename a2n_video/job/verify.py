@@ -182,7 +182,7 @@ class _Check:
         pairs: list[tuple[str, object, object]] = [
             ("size", f"{want.width}x{want.height}", f"{got.width}x{got.height}"),
             ("pixel format", native_pix_fmt(want.pix_fmt or got.pix_fmt), native_pix_fmt(got.pix_fmt.replace("yuvj", "yuv"))),
-            ("sample aspect ratio", want.sar, got.sar),
+            ("sample aspect ratio", want.sar, want.sar if abs(got.sar / want.sar - 1) <= Fraction(1, want.width) else got.sar),
             ("matrix", want.color.matrix, got.color.matrix),
             ("primaries", want.color.primaries, got.color.primaries),
             ("transfer", want.color.transfer, got.color.transfer),
