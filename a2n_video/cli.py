@@ -119,6 +119,7 @@ OPTIONS: Final[tuple[tuple[str, tuple[str, ...], dict[str, Any]], ...]] = (
         ("--ship",),
         {"action": "store_true", "help": "send parts of the input and the results through Ray: no shared folder needed"},
     ),
+    ("job", ("--sandbox",), {"action": "store_true", "help": "decode in a child process with limits, for files you do not trust"}),
     ("job", ("--max-pixels",), {"type": int, "metavar": "N", "help": "refuse sources with larger pictures (default 8192*4320)"}),
 )
 

@@ -12,6 +12,7 @@ from av.container import InputContainer
 
 from a2n_video.io.probe import fraction
 from a2n_video.io.source import open_source
+from a2n_video.io.whole import complaints
 from a2n_video.media.index import LEAD_IN, PacketTime, RunTracker, ScanResult, StreamTimes
 from a2n_video.media.info import StreamInfo, VideoInfo
 
@@ -25,7 +26,7 @@ _NO_EDITS: Final = "the source's edit list shows no frame at all; it is left asi
 
 
 def scan(path: Path | str, info: VideoInfo, *, fps: Fraction | None = None, lead_in: Fraction = LEAD_IN) -> ScanResult:
-    """Demux the whole file once. A file that breaks off is scanned as far as it goes, and `error` says why it ended.
+    """Demux the whole file once. A damaged file is scanned as far as it goes, and `error` says what was wrong with it.
 
     `fps` is the rate to believe where the file has no times; `lead_in` how far (seconds) audio may begin before zero in the result.
     """
@@ -37,10 +38,13 @@ def scan(path: Path | str, info: VideoInfo, *, fps: Fraction | None = None, lead
         trackers = {index: RunTracker(base, leaps=leaps, restarts=not names & _ONE_CLOCK) for index, base in bases.items()}
         packets: list[PacketTime] = []
         error: str | None = None
-        try:
-            _read(container, info.video, trackers, packets)
-        except av.FFmpegError as caught:
-            error = str(caught)
+        with complaints(container) as passed_over:
+            try:
+                _read(container, info.video, trackers, packets)
+            except av.FFmpegError as caught:
+                error = str(caught)
+    if passed_over and error is None:
+        error = f"damaged: {passed_over[0]} ({len(passed_over)} such places)"
     streams = {
         index: StreamTimes(
             index=index,

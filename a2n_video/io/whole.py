@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
+
+import av.logging
+from av.container import InputContainer
 
 _EBML_SEGMENT: Final = 0x18538067
 _TS_PACKETS: Final = (188, 192, 204)  # plain, with time codes (m2ts), with error correction
@@ -25,6 +29,20 @@ def cut_short(path: Path) -> str | None:
                 lost = missing(file, size)
                 return f"the file is cut short: {lost} bytes are missing" if lost > 0 else None
     return None
+
+
+@contextmanager
+def complaints(container: InputContainer) -> Iterator[list[str]]:
+    """The errors a demuxer only logs while it passes over damage, in this thread; filled when the block ends."""
+    found: list[str] = []
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture() as logs:
+            yield found
+        found += [text.strip() for _, name, text in logs if name == container.format.name]
+    finally:
+        av.logging.set_level(level)
 
 
 def _mp4_missing(file: BinaryIO, size: int) -> int:

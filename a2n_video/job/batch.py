@@ -15,8 +15,12 @@ from a2n_video.options import JobOptions
 
 DEFAULT_PATTERN: Final = "{stem}_x{scale}{suffix}"
 # Suffixes taken from folders; files named one by one may have any.
-VIDEO_SUFFIXES: Final = frozenset(CONTAINER_OF_SUFFIX) | frozenset(
-    ".mpg .mpeg .vob .mts .wmv .asf .flv .ogv .ogm .3gp .3g2 .mxf .dv .rm .rmvb .divx .m2v .qt .f4v .ivf .gif".split()
+VIDEO_SUFFIXES: Final = frozenset(
+    {
+        *CONTAINER_OF_SUFFIX,
+        *(".mpg", ".mpeg", ".m2v", ".vob", ".mts", ".wmv", ".asf", ".flv", ".f4v", ".ogv", ".ogm"),
+        *(".3gp", ".3g2", ".qt", ".mxf", ".dv", ".rm", ".rmvb", ".divx", ".ivf", ".gif"),
+    }
 )
 _FALLBACK_SUFFIX: Final = ".mkv"
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from a2n_video.errors import IncompleteSourceError
 from a2n_video.io.fitting import fitted
 from a2n_video.io.reader import Damage, VideoReader
+from a2n_video.io.sandbox import SandboxedReader
 from a2n_video.job.journal import Journal, SegmentRecord
 from a2n_video.job.plan import JobPlan
 from a2n_video.job.prefetch import prefetch
@@ -60,7 +61,8 @@ class SegmentMaker:
     def make_stretch(self, stretch: Stretch, marks: Sequence[int], upscaler: Upscaler, on_progress: Progress | None) -> None:
         """Encode consecutive segments in one go."""
         plan = self.plan
-        with VideoReader(
+        make_reader = SandboxedReader if plan.options.execution.sandbox else VideoReader
+        with make_reader(
             plan.source,
             info=plan.info,
             time_map=plan.time_map,

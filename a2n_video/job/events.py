@@ -32,7 +32,7 @@ class Events:
         self._next_progress = 0.0
 
     def plan(self, plan: JobPlan) -> None:
-        """`dest`, `frames` (expected), `seconds` (of video), `codec`, `width`, `height`, `pix_fmt`, `execution`, `streams` (their fates)."""
+        """`dest`, `frames` (expected), `seconds` (of video), `codec`, `width`, `height`, `pix_fmt`, `execution`, `streams` (fates)."""
         start, end = plan.time_map.window
         encoder = plan.encoder
         self._frames = plan.frames

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from a2n_video.engine.protocol import Geometry
 from a2n_video.engine.select import resolve_plan
@@ -15,6 +16,7 @@ from a2n_video.io.filters import look_for_interlace
 from a2n_video.io.fitting import Fit
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import probe
+from a2n_video.io.sandbox import sandboxed
 from a2n_video.io.whole import cut_short
 from a2n_video.io.writer import EncoderSettings
 from a2n_video.job.directory import result_stands
@@ -74,10 +76,11 @@ def prepare(source: Path, dest: Path, options: JobOptions) -> JobPlan:
     """Look at the source and settle the job; nothing is written. Whatever cannot work is an error here, not at hour five."""
     container = container_of(dest)
     _check_options(options)
-    info = probe(source, options.execution.max_pixels)
+    look: Any = sandboxed if options.execution.sandbox else _here
+    info = look(probe, source, options.execution.max_pixels)
     check_paths(source, dest, overwrite=options.execution.overwrite or _only_to_tidy_up(dest, options.execution))
-    scanned = scan(source, info, fps=options.fidelity.fps)
-    interlace = plan_interlace(options.fidelity.deinterlace, look_for_interlace(source, info), info.height)
+    scanned = look(scan, source, info, fps=options.fidelity.fps)
+    interlace = plan_interlace(options.fidelity.deinterlace, look(look_for_interlace, source, info), info.height)
     time_map = result_map(interlace, scanned.time_map)
     picture = settle_picture(info, time_map.time_base, _frame_rate(info, interlace), container, options)
     streams = plan_streams(info, container, options.fidelity, scanned.empty).plus(*picture.fates)
@@ -128,6 +131,10 @@ def check_paths(source: Path, dest: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{dest}: there is no folder {folder}; make it first")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"{dest}: no permission to write in {folder}")
+
+
+def _here[**P, T](function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    return function(*arguments, **named)
 
 
 def _only_to_tidy_up(dest: Path, execution: Execution) -> bool:

@@ -34,6 +34,5 @@ def check_space(plan: JobPlan, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     needed = needed_bytes(plan)
     if free + written < needed:
-        raise OutputError(
-            f"{plan.dest}: the job needs about {needed / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB left; make room or write elsewhere"
-        )
+        sizes = f"about {needed / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB left"
+        raise OutputError(f"{plan.dest}: the job needs {sizes}; make room or write elsewhere")

@@ -148,6 +148,16 @@ def test_errors_of_earlier_runs_are_counted_once(broken: Path, tmp_path: Path) -
     assert decoded(tmp_path / "a.mkv") == decoded(tmp_path / "b.mkv")
 
 
+def test_damage_that_a_demuxer_only_logs_is_told(sources: dict[str, Path], tmp_path: Path) -> None:
+    data = bytearray(sources["mkv"].read_bytes())
+    data[len(data) // 3 : len(data) // 2] = bytes(len(data) // 2 - len(data) // 3)
+    path = tmp_path / "hit.mkv"
+    path.write_bytes(data)
+    result = upscale(path, tmp_path / "out.mkv")
+    assert result.exit_code == 4
+    assert "EBML" in (result.damage.cut_short or "")
+
+
 def test_repeated_frame_is_equal_and_independent() -> None:
     frame = picture(3, pix_fmt="yuv420p10le")
     frame.pts, frame.time_base = 5, Fraction(1, 25)

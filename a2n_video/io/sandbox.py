@@ -1,0 +1,246 @@
+"""Look into and decode a source in a child process with limits: a decoder that crashes, hangs or eats memory costs one file, not the batch.
+
+The child is this module run as a program. It takes a request on stdin, sets its limits, and answers on stdout. It guards against faults,
+not against an attacker who takes the child over: it has its user's rights, and its answers are believed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Concatenate, Final, Self
+
+import av
+import numpy as np
+
+from a2n_video.errors import A2NVideoError, DecodeError
+from a2n_video.frames import color_of_frame, frame_planes, tag_frame
+from a2n_video.io.reader import Damage, VideoReader
+from a2n_video.media.pixfmt import plane_format
+
+STALL_S: Final = 60
+MEMORY_BYTES: Final = 4 << 30
+_LENGTH_BYTES: Final = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What the child may take: bytes of address space beyond its start; seconds for each answer, by the clock and of each processor."""
+
+    memory_bytes: int = MEMORY_BYTES
+    stall_s: float = STALL_S
+
+
+def sandboxed[**P, T](function: Callable[Concatenate[Path, P], T], path: Path, *arguments: P.args, **named: P.kwargs) -> T:
+    """`function(path, ...)` in a child, such as `probe` or `scan`. Its errors, and DecodeError where the child is lost."""
+    with _Child(path, {"function": function, "arguments": arguments, "named": named}, Limits()) as child:
+        result: T = child.answer()[1]
+        return result
+
+
+class SandboxedReader:
+    """A VideoReader whose decoding happens in a child: same arguments, same frames, same `damage` and `changes`.
+
+    DecodeError where the child crashes, goes beyond its limits, or gives nothing for a minute.
+    """
+
+    def __init__(self, source: Path | str, *, limits: Limits | None = None, **arguments: Any) -> None:
+        self.damage = Damage()
+        self.changes: list[str] = []
+        self._child = _Child(Path(source), {"arguments": arguments}, limits or Limits())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._child.close()
+
+    def __iter__(self) -> Iterator[av.VideoFrame]:
+        while True:
+            kind, *values = self._child.answer()
+            if kind == "damage":
+                self.damage.__dict__.update(values[0])
+                self.changes[:] = values[1]
+            elif kind == "frame":
+                yield _unpacked(values[0])
+            else:
+                return
+
+
+class _Child:
+    """The process, its request and its answers; used from one thread, closed from any."""
+
+    def __init__(self, path: Path, request: Mapping[str, Any], limits: Limits) -> None:
+        self._path = path
+        self._limits = limits
+        self._frames = 0
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "a2n_video.io.sandbox"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,  # a Ctrl-C is the parent's to handle
+        )
+        with contextlib.suppress(BrokenPipeError):
+            self._stdin.write(pickle.dumps({"path": path, "limits": limits, **request}))
+            self._stdin.close()
+
+    @property
+    def _stdin(self) -> BinaryIO:
+        assert self._process.stdin is not None
+        return self._process.stdin  # type: ignore[return-value]
+
+    def answer(self) -> tuple[Any, ...]:
+        """The next message; an error the child met is raised here, and DecodeError where nothing comes any more."""
+        length = int.from_bytes(self._read(_LENGTH_BYTES))
+        message: tuple[Any, ...] = pickle.loads(self._read(length))
+        if message[0] == "error":
+            raise message[1]
+        self._frames += message[0] == "frame"
+        return message
+
+    def _read(self, size: int) -> bytes:
+        assert self._process.stdout is not None
+        parts: list[bytes] = []
+        until = time.monotonic() + self._limits.stall_s
+        while size:
+            ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, until - time.monotonic()))
+            data = os.read(self._process.stdout.fileno(), min(size, 1 << 20)) if ready else b""
+            if not data:
+                raise self._lost(stalled=not ready)
+            parts.append(data)
+            size -= len(data)
+        return b"".join(parts)
+
+    def _lost(self, *, stalled: bool) -> DecodeError:
+        if stalled:
+            self._process.kill()
+        code = self._process.wait()
+        how = f"hung for {self._limits.stall_s:g} s" if stalled or code == -signal.SIGXCPU else f"crashed ({_name(code)})"
+        where = f"after {self._frames} frames" if self._frames else "before the first frame"
+        return DecodeError(f"{self._path}: its decoder {how} {where}, in the sandbox; nothing else was harmed")
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _name(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit {code}"
+
+
+def _packed(frame: av.VideoFrame) -> dict[str, Any]:
+    fmt = plane_format(frame.format.name, frame.width, frame.height)
+    assert fmt is not None
+    planes = [np.ascontiguousarray(plane) for plane in frame_planes(frame, fmt)]
+    return {
+        "size": (frame.width, frame.height, frame.format.name),
+        "pts": frame.pts,
+        "time_base": Fraction(frame.time_base.numerator, frame.time_base.denominator) if frame.time_base else None,
+        "color": color_of_frame(frame),
+        "interlaced": bool(frame.interlaced_frame),
+        "planes": planes,
+    }
+
+
+def _unpacked(values: Mapping[str, Any]) -> av.VideoFrame:
+    width, height, pix_fmt = values["size"]
+    frame = av.VideoFrame(width, height, pix_fmt)
+    fmt = plane_format(pix_fmt, width, height)
+    assert fmt is not None
+    for target, plane in zip(frame_planes(frame, fmt), values["planes"], strict=True):
+        target[...] = plane
+    tag_frame(frame, values["color"])
+    frame.pts, frame.time_base = values["pts"], values["time_base"]
+    return frame
+
+
+def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
+    """The child: one request, its answers, the end."""
+    request = pickle.loads(requests.read())
+    rearm = _limited(request["limits"])
+
+    def send(*message: Any) -> None:
+        data = pickle.dumps(message, protocol=5)
+        answers.write(len(data).to_bytes(_LENGTH_BYTES) + data)
+        answers.flush()
+        rearm()
+
+    try:
+        if "function" in request:
+            send("result", request["function"](request["path"], *request["arguments"], **request["named"]))
+        else:
+            _read_frames(request, send)
+    except A2NVideoError as error:
+        send("error", error)
+    except MemoryError:
+        send("error", DecodeError(f"{request['path']}: its decoder wanted more memory than the sandbox gives"))
+
+
+def _read_frames(request: Mapping[str, Any], send: Any) -> None:
+    with VideoReader(request["path"], **request["arguments"]) as reader:
+        told = (0, 0, 0)
+        for frame in reader:
+            now = (reader.damage.errors, reader.damage.repeated, len(reader.changes))
+            if now != told:
+                send("damage", vars(reader.damage), reader.changes)
+                told = now
+            send("frame", _packed(frame))
+        send("damage", vars(reader.damage), reader.changes)
+    send("end")
+
+
+def _limited(limits: Limits) -> Any:
+    """Set the limits; returns what grants processor time anew after each answer."""
+    try:
+        import resource
+    except ImportError:  # Windows: only the parent's clock
+        return lambda: None
+    taken = _address_space() + limits.memory_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (taken, taken))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    def rearm() -> None:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        threads = os.cpu_count() or 1
+        soft = int(used.ru_utime + used.ru_stime + limits.stall_s * threads) + 1
+        resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
+
+    rearm()
+    return rearm
+
+
+def _address_space() -> int:
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 1 << 30
+
+
+if __name__ == "__main__":
+    _serve(sys.stdin.buffer, sys.stdout.buffer)

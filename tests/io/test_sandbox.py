@@ -1,0 +1,110 @@
+"""The sandbox: the same frames as without, and whatever the decoder does costs this file only."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+
+from a2n_video.errors import DecodeError, InputError, UnsupportedFormatError, exit_code
+from a2n_video.io import sandbox
+from a2n_video.io.packets import scan
+from a2n_video.io.probe import probe
+from a2n_video.io.reader import VideoReader
+from a2n_video.io.sandbox import Limits, SandboxedReader, sandboxed
+from tests.made import frame_hash, make_source
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_source(tmp_path_factory.mktemp("sandbox") / "a.mkv", pts=range(30))
+
+
+def test_probe_is_the_same(clip: Path) -> None:
+    info = sandboxed(probe, clip, 10**6)
+    assert info == probe(clip)
+    assert sandboxed(scan, clip, info).time_map == scan(clip, info).time_map
+
+
+def test_frames_are_the_same(clip: Path) -> None:
+    def seen(reader: Any) -> list[tuple[Any, ...]]:
+        with reader:
+            return [(f.pts, f.time_base, frame_hash(f), f.format.name, f.colorspace, f.color_range, f.color_trc) for f in reader]
+
+    time_map = scan(clip, probe(clip)).time_map
+    start = time_map.times[7]
+    assert seen(SandboxedReader(clip)) == seen(VideoReader(clip))
+    assert seen(SandboxedReader(clip, start_pts=start, frames=5)) == seen(VideoReader(clip, start_pts=start, frames=5))
+
+
+def test_errors_and_damage_come_through(clip: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedFormatError, match="--max-pixels"):
+        sandboxed(probe, clip, 10)
+    broken = tmp_path / "b.mkv"
+    data = bytearray(clip.read_bytes())
+    with av.open(str(clip)) as container:
+        payload = [bytes(p) for p in container.demux(video=0) if p.size and not p.is_keyframe][8]
+    data[data.index(payload) : data.index(payload) + len(payload)] = bytes(len(payload))
+    broken.write_bytes(data)
+    with VideoReader(broken) as plain, SandboxedReader(broken) as boxed:
+        assert len(list(plain)) == len(list(boxed))
+        assert plain.damage.errors
+        assert vars(boxed.damage) == vars(plain.damage)
+
+
+FAULTS = {
+    "segfault": "os.kill(os.getpid(), signal.SIGSEGV)",
+    "abort": "os.abort()",
+    "hang": "time.sleep(1000)",
+    "spin": "while True: pass",
+    "memory": "x = [bytearray(1 << 26) for _ in range(1000)]",
+    "exit": "os._exit(0)",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("at", [1, 20])
+def test_a_faulty_decoder_costs_one_file(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, at: int) -> None:
+    # A site of the child's own puts the fault into the decoder.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, time\n"
+        "from a2n_video.io import reader\n"
+        "plain = reader.native_frame\n"
+        "count = 0\n"
+        "def native_frame(*arguments):\n"
+        "    global count\n"
+        "    count += 1\n"
+        f"    if count == {at}:\n"
+        f"        {FAULTS[fault]}\n"
+        "    return plain(*arguments)\n"
+        "reader.native_frame = native_frame\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    info = probe(clip)
+    reader = SandboxedReader(clip, info=info, time_map=scan(clip, info).time_map, limits=Limits(memory_bytes=1 << 29, stall_s=2))
+    started = time.monotonic()
+    with reader, pytest.raises(DecodeError, match="sandbox") as caught:
+        for _ in reader:
+            pass
+    assert exit_code(caught.value) == 3
+    assert time.monotonic() - started < 15
+    assert reader._child._process.poll() is not None
+
+
+def test_closing_early_leaves_no_child(clip: Path) -> None:
+    reader = SandboxedReader(clip)
+    next(iter(reader))
+    reader.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(reader._child._process.pid, 0)
+
+
+def test_what_is_no_video_is_told(tmp_path: Path) -> None:
+    (tmp_path / "x.mkv").write_bytes(b"nothing")
+    with pytest.raises(InputError):
+        sandboxed(probe, tmp_path / "x.mkv")
+    assert sandbox.STALL_S == 60
