@@ -6,16 +6,20 @@ with small banded matrices: few passes over memory, and the same operations on e
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from a2n_video.media.chroma import BlockFilter, code_matrices, code_range, enlarging, shrinking
+from a2n_video.media.chroma import BLOCK, BlockFilter, code_matrices, code_range, enlarging, shrinking
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.planes import PlaneFormat
+
+_BAND_SAMPLES: Final = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,11 @@ class _Filter:
     def n_out(self) -> int:
         return self.matrix.shape[1]
 
-    def rows(self, x: Tensor, n_out: int) -> Tensor:
-        """Resample (B, H, W) along H to (B, n_out, W), edges repeated."""
+    def rows(self, x: Tensor, n_out: int, ahead: int = 0) -> Tensor:
+        """Resample (B, H, W) along H to (B, n_out, W); `x` begins `ahead` rows early, what it lacks of the reach repeats its edges."""
         blocks = -(-n_out // self.n_out)
-        after = blocks * self.step + self.last - x.shape[1]
-        x = _repeat_rows(x, self.first, after)
+        before = self.first - ahead
+        x = _repeat_rows(x, before, blocks * self.step + self.first + self.last - before - x.shape[1])
         batch, _, width = x.shape
         out = torch.empty((batch, blocks, self.n_out, width), dtype=x.dtype, device=x.device)
         kernel = self.matrix.T.expand(blocks, -1, -1)
@@ -49,14 +53,24 @@ class _Filter:
         return out.view(batch, -1, width)[:, :n_out]
 
     def columns(self, x: Tensor, n_out: int) -> Tensor:
-        """Resample (B, H, W) along W to (B, H, n_out), edges repeated; a view of a wider tensor where blocks overhang."""
-        blocks = -(-n_out // self.n_out)
-        after = blocks * self.step + self.last - x.shape[2]
-        x = F.pad(x, (self.first, after), mode="replicate") if after >= 0 else F.pad(x[:, :, :after], (self.first, 0), mode="replicate")
+        """Resample (B, H, W) along W to (B, H, n_out), edges repeated; a view of a wider tensor where blocks overhang.
+
+        Windows of `step` samples lie side by side in memory, and what a window reaches into the next is that one's beginning:
+        two products over one buffer, and no window is copied.
+        """
         batch, height, width = x.shape
-        windows = x.as_strided((batch, height, blocks, self.matrix.shape[0]), (height * width, width, self.step, 1))
-        flat = windows.reshape(-1, self.matrix.shape[0])  # one copy, one product: many small ones take ten times as long
-        return torch.mm(flat, self.matrix).view(batch, height, -1)[:, :, :n_out]
+        blocks = -(-n_out // self.n_out)
+        line = (blocks + 1) * self.step
+        taken = min(width, line - self.first)
+        buffer = torch.empty((batch, height, line), dtype=x.dtype, device=x.device)
+        buffer[:, :, : self.first] = x[:, :, :1]
+        buffer[:, :, self.first : self.first + taken] = x[:, :, :taken]
+        buffer[:, :, self.first + taken :] = x[:, :, -1:]
+        windows = buffer.view(-1, self.step)
+        reach = self.matrix.shape[0] - self.step
+        out = torch.mm(windows, self.matrix[: self.step])
+        out[:-1].addmm_(windows[1:, :reach], self.matrix[self.step :])
+        return out.view(batch, height, -1)[:, :, :n_out]
 
 
 def _repeat_rows(x: Tensor, before: int, after: int) -> Tensor:
@@ -89,50 +103,79 @@ class ColorConverter:
 
     def to_rgb(self, rows: Tensor) -> Tensor:
         """Rows (N, samples) -> RGB (N, 3, H, W), float32, black 0 and white 1, nothing clamped; alpha is left out."""
-        shapes = self.fmt.planes
-        height, width = self.fmt.height, self.fmt.width
-        n = rows.shape[0]
-        codes = torch.empty((n, 1 if self.fmt.family == "gray" else 3, height, width), dtype=torch.float32, device=rows.device)
-        for i in range(codes.shape[1]):
-            plane = rows[:, shapes[i].offset : shapes[i].offset + shapes[i].samples].view(n, shapes[i].height, shapes[i].width)
-            codes[:, i] = plane if i == 0 else self._enlarged(plane)
-        return torch.baddbmm(self._decode_bias, self._decode.expand(n, -1, -1), codes.view(n, -1, height * width)).view(n, 3, height, width)
+        n, width = rows.shape[0], self.fmt.width
+        rgb = torch.empty((n, 3, self.fmt.height, width), dtype=torch.float32, device=rows.device)
+        flat, decode = rgb.view(n, 3, -1), self._decode.expand(n, -1, -1)
+        for band in self._bands(rows.device):
+            codes = self._codes(rows, band)
+            torch.baddbmm(self._decode_bias, decode, codes, out=flat[:, :, band.start * width : band.stop * width])
+        return rgb
 
     def to_rows(self, rgb: Tensor, alpha: Tensor | None = None) -> Tensor:
         """RGB (N, 3, H, W), any floating dtype -> rows (N, samples) of the format: rounded, held within the depth.
 
         `alpha` is (N, 1, H, W), 1 opaque; a format with alpha and none given is opaque.
         """
-        n, _, height, width = rgb.shape
-        encode = self._encode.expand(n, -1, -1)
-        codes = torch.baddbmm(self._encode_bias, encode, rgb.float().reshape(n, 3, -1)).view(n, -1, height, width)
-        rows = torch.empty((n, self.fmt.samples), dtype=self._dtype, device=rgb.device)
-        for i, shape in enumerate(self.fmt.planes):
-            target = rows[:, shape.offset : shape.offset + shape.samples].view(n, shape.height, shape.width)
-            if i == codes.shape[1]:
-                self._store(self._alpha_codes(target, alpha), target)
-            else:
-                self._store(codes[:, i] if i == 0 else self._shrunk(codes[:, i]), target)
+        rows = torch.empty((rgb.shape[0], self.fmt.samples), dtype=self._dtype, device=rgb.device)
+        for band in self._bands(rgb.device):
+            self._store_band(rgb, rows, band)
+        if self.fmt.alpha:
+            target = self._plane(rows, len(self.fmt.planes) - 1)
+            self._store(self._alpha_codes(target, alpha), target)
         return rows
 
     def alpha(self, rows: Tensor) -> Tensor | None:
         """The alpha plane, (N, 1, H, W) float32, 1 opaque (full range always), or None where the format has none."""
         if not self.fmt.alpha:
             return None
-        shape = self.fmt.planes[-1]
-        return rows[:, shape.offset : shape.offset + shape.samples].view(-1, 1, shape.height, shape.width).float() / (self._highest or 1)
+        return self._plane(rows, len(self.fmt.planes) - 1)[:, None].float() / (self._highest or 1)
 
-    def _enlarged(self, plane: Tensor) -> Tensor:
+    def _plane(self, rows: Tensor, number: int) -> Tensor:
+        """A plane of every frame, (N, H, W), a view."""
+        shape = self.fmt.planes[number]
+        return rows[:, shape.offset : shape.offset + shape.samples].view(-1, shape.height, shape.width)
+
+    def _bands(self, device: torch.device) -> Iterator[range]:
+        """Rows of the picture to do at a time: few enough on a CPU that their codes stay in its cache, all of them elsewhere."""
+        unit = BLOCK << self.fmt.log2_chroma_h
+        rows = max(unit, _BAND_SAMPLES // self.fmt.width // unit * unit) if device.type == "cpu" else self.fmt.height
+        for start in range(0, self.fmt.height, rows):
+            yield range(start, min(start + rows, self.fmt.height))
+
+    def _codes(self, rows: Tensor, band: range) -> Tensor:
+        """A band's codes at full resolution, (N, planes, pixels), float32."""
+        n, planes = rows.shape[0], 1 if self.fmt.family == "gray" else 3
+        codes = torch.empty((n, planes, len(band), self.fmt.width), dtype=torch.float32, device=rows.device)
+        for i in range(planes):
+            plane = self._plane(rows, i)
+            codes[:, i] = plane[:, band.start : band.stop] if i == 0 else self._enlarged(plane, band)
+        return codes.view(n, planes, -1)
+
+    def _enlarged(self, plane: Tensor, band: range) -> Tensor:
         across, down = self._up
-        x = plane.float()
-        x = x if down is None else down.rows(x, self.fmt.height)
+        start, stop = band.start >> self.fmt.log2_chroma_h, -(-band.stop >> self.fmt.log2_chroma_h)
+        ahead = 0 if down is None else min(start, down.first)
+        x = plane[:, start - ahead : stop + (0 if down is None else down.last)].float()
+        x = x if down is None else down.rows(x, len(band), ahead)
         return x if across is None else across.columns(x, self.fmt.width)
 
-    def _shrunk(self, plane: Tensor) -> Tensor:
+    def _store_band(self, rgb: Tensor, rows: Tensor, band: range) -> None:
+        """A band of RGB to its part of the colour planes."""
+        n, _, _, width = rgb.shape
+        down = self._down[1]
+        ahead, behind = (0, 0) if down is None else (min(band.start, down.first), down.last)
+        part = rgb[:, :, band.start - ahead : band.stop + behind]
+        codes = torch.baddbmm(self._encode_bias, self._encode.expand(n, -1, -1), part.float().reshape(n, 3, -1))
+        codes = codes.view(n, -1, part.shape[2], width)
+        self._store(codes[:, 0, ahead : ahead + len(band)], self._plane(rows, 0)[:, band.start : band.stop])
+        for i in range(1, codes.shape[1]):
+            target = self._plane(rows, i)[:, band.start >> self.fmt.log2_chroma_h : -(-band.stop >> self.fmt.log2_chroma_h)]
+            self._store(self._shrunk(codes[:, i], target.shape[1:], ahead), target)
+
+    def _shrunk(self, plane: Tensor, size: torch.Size, ahead: int) -> Tensor:
         across, down = self._down
-        chroma = self.fmt.planes[1]
-        x = plane if down is None else down.rows(plane, chroma.height)
-        return x if across is None else across.columns(x, chroma.width)
+        x = plane if down is None else down.rows(plane, size[0], ahead)
+        return x if across is None else across.columns(x, size[1])
 
     def _store(self, codes: Tensor, target: Tensor) -> None:
         target.copy_(codes if self._highest is None else codes.clamp(0, self._highest))

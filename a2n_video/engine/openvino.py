@@ -70,7 +70,7 @@ class OpenVINOCompute:
     """
 
     def __init__(self, model: A2N, geometry: Geometry, plan: ExecutionPlan) -> None:
-        torch.set_num_threads(plan.threads)  # of this thread's OpenMP team, for colour
+        torch.set_num_threads(1)  # of this thread, for colour: a team would spin beside OpenVINO's threads
         self._scale = geometry.scale
         self._batch_size = plan.batch_size
         self._source = ColorConverter(geometry.source, geometry.color)
