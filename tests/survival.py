@@ -366,7 +366,7 @@ def table() -> str:
 
 
 def _word(fate: str) -> str:
-    return {KEPT: "kept", LOST: "dropped, named before the first frame"}.get(fate, f"as {fate}")
+    return {KEPT: "kept", LOST: "dropped"}.get(fate, f"as {fate}")
 
 
 def main() -> None:
