@@ -1,0 +1,202 @@
+"""The TimeMap and its Clock on packets made by hand: what each trap in a file's times becomes, and that a clean file is left alone."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from a2n_video.errors import OptionError
+from a2n_video.media.epochs import Epoch, RunTracker, find_epochs
+from a2n_video.media.index import PacketTime, ScanResult, StreamTimes, TimeMap, TimeRules, build_time_map
+
+TB = Fraction(1, 1000)
+RATE = Fraction(25)
+
+
+def packets(times: list[int | None], duration: int = 40) -> list[PacketTime]:
+    return [PacketTime(time, time, duration, n == 0, 100 * n) for n, time in enumerate(times)]
+
+
+def stream(index: int, kind: str, packets: list[PacketTime], *, base: Fraction = TB, leaps: bool = False) -> StreamTimes:
+    tracker = RunTracker(base, leaps=leaps)
+    for packet in packets:
+        tracker.add(packet.pts, packet.dts, packet.duration, packet.position, hidden=packet.hidden)
+    return StreamTimes(
+        index=index, kind=kind, time_base=base, packets=tracker.packets, runs=tracker.runs(), shown_start=tracker.shown_start
+    )
+
+
+def mapped(video: list[PacketTime], *others: StreamTimes, leaps: bool = False, **rules: object) -> TimeMap:
+    own = stream(0, "video", [p for p in video if not p.hidden], leaps=leaps)
+    return build_time_map(video, TB, RATE, TimeRules(video=own, others=others, **rules))  # type: ignore[arg-type]
+
+
+def settled(time_map: TimeMap, times: list[int | None]) -> list[int]:
+    clock = time_map.clock()
+    return [clock.settle(time) for time in times]
+
+
+@given(st.lists(st.integers(1, 900), min_size=1, max_size=60), st.integers(0, 5000), st.integers(0, 20))
+def test_a_clean_file_is_left_alone_from_wherever_a_run_starts(steps: list[int], start: int, skip: int) -> None:
+    times = [start + sum(steps[:n]) for n in range(len(steps))]
+    time_map = mapped(packets(list(times)))
+    assert time_map.shift == 0 and not time_map.warnings and time_map.seekable
+    assert settled(time_map, list(times)) == times == list(time_map.times)
+    assert settled(time_map, list(times[skip:])) == times[skip:]
+    assert TimeMap.from_json(json.loads(json.dumps(time_map.as_json()))) == time_map
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(-10_000, 10_000)), min_size=1, max_size=50))
+def test_settled_time_always_rises(times: list[int | None]) -> None:
+    """Whatever a file says: no crash, and each frame after the one before it."""
+    result = settled(mapped(packets(list(times))), list(times))
+    assert all(b > a for a, b in pairwise(result))
+
+
+def test_b_frames_in_decoding_order_are_no_fault() -> None:
+    order = [0, 120, 40, 80, 240, 160, 200]
+    video = [PacketTime(pts, dts, 40) for pts, dts in zip(order, range(-80, 200, 40), strict=True)]
+    time_map = mapped(video)
+    assert time_map.times == (0, 40, 80, 120, 160, 200, 240) and len(time_map.epochs) == 1 and not time_map.warnings
+
+
+def test_doubled_and_backward_times_come_right_after_their_neighbour() -> None:
+    times: list[int | None] = [0, 40, 40, 40, 120, 110, 160]
+    clock = mapped(packets(times)).clock()
+    assert [clock.settle(time) for time in times] == [0, 40, 41, 42, 120, 121, 160]
+    assert clock.mended == 3 and "3 of 7" in clock.warnings[0]
+
+
+def test_missing_times_at_the_head_are_counted_backward() -> None:
+    time_map = mapped(packets([None, None, 80, 120]))
+    assert settled(time_map, [None, None, 80, 120]) == [0, 40, 80, 120] == list(time_map.times)
+    assert "2 of 4" in time_map.warnings[0] and not time_map.seekable
+
+
+def test_a_missing_time_in_the_middle_follows_its_neighbour() -> None:
+    assert settled(mapped(packets([0, 40, None, 120])), [0, 40, None, 120]) == [0, 40, 80, 120]
+
+
+def test_without_any_time_the_rate_counts_without_drift() -> None:
+    video = [PacketTime(None, None) for _ in range(1000)]
+    time_map = build_time_map(video, TB, Fraction(30000, 1001))
+    found = settled(time_map, [None] * 1000)
+    assert found == [round(n * Fraction(1001, 30)) for n in range(1000)]
+    assert "guess" in time_map.warnings[0] and not time_map.pts_trusted
+
+
+def test_fps_counts_where_there_are_no_times_and_is_left_aside_where_there_are() -> None:
+    video = [PacketTime(None, n) for n in range(4)]
+    assert settled(build_time_map(video, TB, RATE, TimeRules(fps=Fraction(50))), [None] * 4) == [0, 20, 40, 60]
+    kept = mapped(packets([0, 40, 80]), fps=Fraction(50))
+    assert kept.times == (0, 40, 80) and "left aside" in kept.warnings[0]
+
+
+def test_decode_time_stands_in_with_its_gaps() -> None:
+    """AVI: pts say nothing; the decoder hands frames out late, and none for the last ones."""
+    video = [PacketTime(dts + 1, dts, 1) for dts in (0, 1, 2, 5, 6)]
+    time_map = build_time_map(video, Fraction(1, 25), RATE, TimeRules(pts_trusted=False))
+    clock = time_map.clock()
+    assert [clock.settle(1, dts) for dts in (2, 3, 4, 7, None)] == [0, 1, 2, 5, 6]
+
+
+def test_joined_clocks_follow_each_other_and_every_stream_moves_alike() -> None:
+    part = [PacketTime(time, time, 40, False, 0) for time in range(1000, 1400, 40)]
+    video = [p._replace(position=200 * n + 50) for n, p in enumerate(part + part)]
+    sound = stream(1, "audio", [PacketTime(t, t, 50, True, 200 * n) for n, t in enumerate([*range(980, 1430, 50), *range(980, 1430, 50)])])
+    sound = StreamTimes(index=1, kind="audio", time_base=TB, runs=(sound.runs[0], sound.runs[1]._replace(position=1990)))
+    time_map = mapped(video, sound, leaps=True)
+    leap = 1430 - 980  # the sound is the longest: it must not overlap itself
+    assert [e.offset for e in time_map.epochs] == [0, leap * TB]
+    raw = [p.pts for p in part]
+    assert settled(time_map, [*raw, *raw]) == [*raw, *(t + leap for t in raw if t is not None)]  # type: ignore[list-item]
+    assert time_map.seconds_of(Fraction(1), 1989) == 1
+    assert time_map.seconds_of(Fraction(1), 1990) == 1 + leap * TB
+    assert not time_map.seekable
+
+
+def test_a_leap_ahead_is_a_new_clock_only_where_nothing_runs_through_it() -> None:
+    video = stream(0, "video", packets([0, 40, 30_000, 30_040]), leaps=True)
+    through = stream(1, "audio", packets(list(range(0, 30_080, 40))), leaps=True)
+    beside = stream(1, "audio", packets([0, 40, 30_000, 30_040]), leaps=True)
+    assert len(find_epochs(video, (through,))) == 1
+    assert [e.offset for e in find_epochs(video, (beside,))] == [0, Fraction(80 - 30_000, 1000)]
+    assert len(find_epochs(stream(0, "video", packets([0, 40, 30_000])), ())) == 1, "elsewhere it is a long frame"
+
+
+def test_a_counter_of_33_bits_runs_over_exactly() -> None:
+    base, wrap = Fraction(1, 90000), 1 << 33
+    times = [wrap - 7200, wrap - 3600, 0, 3600]
+    video = StreamTimes(index=0, kind="video", time_base=base, runs=stream(0, "video", packets(list(times), 3600), base=base).runs)
+    assert [e.offset for e in find_epochs(video)] == [0, wrap * base]
+
+
+@pytest.mark.parametrize(
+    ("first", "sound", "shift"),
+    [(0, -21, 0), (0, -250, 250), (-300, 0, 300), (-300, -500, 500), (500, 0, 0)],
+    ids=["a decoder's lead-in", "sound long before", "picture before", "both", "after"],
+)
+def test_one_shift_for_all_brings_the_first_to_zero(first: int, sound: int, shift: int) -> None:
+    video = packets([first + 40 * n for n in range(5)])
+    time_map = mapped(video, stream(1, "audio", packets([sound + 20 * n for n in range(9)], 20)))
+    assert time_map.shift_pts == shift and time_map.first_pts == first + shift
+    assert time_map.seconds_of(sound * TB) == (sound + shift) * TB
+    assert bool(time_map.warnings) == bool(shift)
+
+
+def test_what_an_edit_list_hides_does_not_count() -> None:
+    video = [PacketTime(t, t, 40, True, None, t < 0) for t in range(-200, 200, 40)]
+    sound = stream(1, "audio", [PacketTime(t, t, 20, True, None, t < 0) for t in range(-400, 200, 20)])
+    time_map = mapped(video, sound)
+    assert time_map.times == (0, 40, 80, 120, 160) and time_map.shift == 0
+
+
+def test_a_transport_streams_own_origin_is_taken_off() -> None:
+    time_map = mapped(packets([5000, 5040]), stream(1, "audio", packets([4980, 5000], 20)), any_origin=True)
+    assert time_map.times == (20, 60) and time_map.seconds_of(Fraction(4980, 1000)) == 0
+
+
+@pytest.mark.parametrize(
+    ("part", "times", "window", "limit"),
+    [
+        ({"start": Fraction(1, 10)}, (0, 40, 80), (0, 120), None),
+        ({"end": Fraction(1, 10)}, (500, 540, 580), (500, 600), 600),
+        ({"start": Fraction(1, 25), "end": Fraction(1, 10)}, (0, 40), (0, 60), 60),
+        ({"frames": 2}, (500, 540), (500, 580), 580),
+        ({"frames": 99, "end": Fraction(99)}, (500, 540, 580, 620, 660, 700), (500, 740), None),
+    ],
+)
+def test_cuts(part: dict[str, object], times: tuple[int, ...], window: tuple[int, int], limit: int | None) -> None:
+    whole = mapped(packets([500 + 40 * n for n in range(6)]))
+    cut = whole.cut(**part)  # type: ignore[arg-type]
+    assert cut.times == times and (cut.first_pts, cut.end_pts) == window and cut.limit_pts == limit
+    raw = cut.raw_pts(cut.first_pts)
+    assert cut.clock().settle(raw) == cut.first_pts and raw in (500, 540, 620)
+
+
+@pytest.mark.parametrize("part", [{"start": Fraction(9)}, {"end": Fraction(0)}, {"start": Fraction(1, 10), "end": Fraction(1, 10)}])
+def test_an_empty_cut_is_refused(part: dict[str, Fraction]) -> None:
+    with pytest.raises(OptionError, match=r"lasts 0\.240 s"):
+        mapped(packets([40 * n for n in range(6)])).cut(**part)
+
+
+def test_marks_lie_at_every_nth_frame() -> None:
+    time_map = mapped(packets([40 * n for n in range(10)]))
+    assert time_map.marks(4) == (160, 320) and time_map.marks(0) == () and time_map.marks(10) == ()
+
+
+def test_streams_without_a_packet_are_named() -> None:
+    streams = {0: stream(0, "video", packets([0])), 1: stream(1, "audio", []), 2: StreamTimes(index=2, kind="attachment", time_base=TB)}
+    scan = ScanResult(video_index=0, time_base=TB, rate=RATE, packets=(PacketTime(0, 0),), streams=streams)
+    assert scan.empty == {1}
+
+
+def test_epochs_of_nothing() -> None:
+    assert find_epochs(None) == ()
+    time_map = build_time_map([], TB, None)
+    assert time_map.times == () and time_map.epochs == (Epoch(first=0, last=0),)
