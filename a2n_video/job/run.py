@@ -205,6 +205,8 @@ def join(plan: JobPlan, folder: JobDirectory, segments: dict[int, SegmentRecord]
         cut_start=time_range.start is not None,
         cut_end=time_range.end is not None or time_range.frames is not None,
         frame_rate=plan.encoder.frame_rate,
+        width=plan.encoder.width,
+        height=plan.encoder.height,
         sar=plan.encoder.sar,
         display_matrix=plan.picture.display_matrix,
     )
