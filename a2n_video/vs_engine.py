@@ -116,7 +116,7 @@ class _Part(NamedTuple):
 
     slot: _Slot
     frames: list[Planes]
-    targets: list[Planes]
+    targets: list[list[int]]  # addresses and strides
 
 
 class Ticket(NamedTuple):
@@ -194,7 +194,7 @@ class Filter:
             if part is None:
                 part = parts[shown.key] = _Part(self._slot(shown), [], [])
             part.frames.append(self._source.planes(asked[planes:end]))
-            part.targets.append(self._target.planes(answered[planes:end]))
+            part.targets.append(answered[planes:end])
         return self._send(list(parts.values()))
 
     def finish(self, ticket: Ticket) -> int:
@@ -209,8 +209,8 @@ class Filter:
             except BaseException:
                 self._discard(part.slot)
                 raise
-            for row, planes in zip(rows, part.targets, strict=True):
-                self._target.write(row, planes)
+            for row, where in zip(rows, part.targets, strict=True):
+                self._target.write(row, self._target.planes(where))
             del row, rows  # the engine's memory goes back here, not when somebody lets go of the ticket
         return ticket.packing_ns + time.perf_counter_ns() - start
 
