@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import av
 
 CROP: Final = (320, 240)  # of the source, where none was asked for
+PANEL: Final = 400  # panels narrower than half of this are shown with every pixel as a square of several
 GAP: Final = 6  # pixels between panels
 LABEL: Final = 30  # height of the line with a panel's name
 PAPER: Final = 255
@@ -94,7 +95,7 @@ def preview(source: Path, dest: Path, wanted: PreviewOptions) -> Preview:
     """Draw a preview into a PNG: panels at the right aspect and rotation, each under its name.
 
     Networks see the whole frame, as in a job (their weights depend on all of it), through the same engine. Colours are as stored: HDR is
-    not mapped to a screen's. Without matplotlib there are no names in the picture.
+    not mapped to a screen's. Small crops are shown enlarged, pixel by pixel. Without matplotlib there are no names in the picture.
     """
     footage = Footage.open(source)
     at = wanted.at if wanted.at is not None else footage.seconds / 2
@@ -110,8 +111,8 @@ def preview(source: Path, dest: Path, wanted: PreviewOptions) -> Preview:
     }
     for name, result in enlarged(frame, wanted):
         panels[f"{name} x{scale}"] = resize(window.of(result, scale), height, width)
-    turns = round(footage.info.rotation / 90)
-    images = {name: np.rot90(to_image(panel), turns) for name, panel in panels.items()}
+    turns, zoom = round(footage.info.rotation / 90), max(1, PANEL // width)
+    images = {name: np.rot90(to_image(panel), turns).repeat(zoom, 0).repeat(zoom, 1) for name, panel in panels.items()}
     write_file(dest, png_bytes(side_by_side(images)), overwrite=wanted.overwrite)
     return Preview(path=dest, labels=tuple(images), window=window, time=footage.time_of(frame))
 

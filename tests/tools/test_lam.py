@@ -145,3 +145,12 @@ def test_the_window_lies_around_the_pixel(tmp_path: Path) -> None:
         lam_of_frame(source, model, LamOptions(window=65, context=32))
     lam_report(source, model, tmp_path / "out.png", LamOptions(context=32, steps=2))
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_only_the_window_counts() -> None:
+    """Through a network that changes nothing, attribution fills the window to its last row and column, and nothing else."""
+    torch.manual_seed(5)
+    found = local_attribution(lambda z: z, torch.rand(1, 3, 24, 30), (9, 4, 7), steps=3)
+    rows, columns = np.nonzero(found.strength)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (4, 10, 9, 15)
+    assert found.area <= 49
