@@ -74,6 +74,7 @@ class SegmentMaker:
             decoded = prefetch(_until(iter(reader), stretch.end_pts), _DEPTH, "decode")
             upscaled = prefetch(fitted(upscaler.upscale_frames(decoded), plan.fit), _DEPTH, "upscale", self.stops.check)
             with (
+                closing(decoded),  # type: ignore[type-var]  # an engine that failed has left it running
                 closing(upscaled),  # type: ignore[type-var]
                 SegmentedWriter(
                     self.folder,

@@ -75,6 +75,7 @@ class JobPlan:
 def prepare(source: Path, dest: Path, options: JobOptions) -> JobPlan:
     """Look at the source and settle the job; nothing is written. Whatever cannot work is an error here, not at hour five."""
     container = container_of(dest)
+    dest = dest.resolve() if dest.is_symlink() else dest  # the link stays, what it points to is replaced
     _check_options(options)
     look: Any = sandboxed if options.execution.sandbox else _here
     info = look(probe, source, options.execution.max_pixels)
@@ -122,6 +123,8 @@ def check_paths(source: Path, dest: Path, *, overwrite: bool) -> None:
     """Refuse an output that is the input (by any name), that exists without `overwrite`, or that cannot be written."""
     if dest.is_dir():
         raise OutputError(f"{dest}: this is a folder; give the output a file name")
+    if dest.exists() and not dest.is_file():
+        raise OutputError(f"{dest}: this is a device or pipe, not a file; a result is put in place whole, under a file's name")
     if dest.exists() and source.exists() and source.samefile(dest):
         raise OutputError(f"{dest}: output and input are the same file; choose another name")
     if dest.exists() and not overwrite:
@@ -148,4 +151,4 @@ def _check_options(options: JobOptions) -> None:
     if options.time.frames is not None and options.time.frames < 1:
         raise OptionError(f"--frames {options.time.frames}: at least 1")
     if options.encode.codec is not None:
-        pix_fmts_of_checked(options.encode.codec)
+        pix_fmts_of_checked(options.encode.codec, options.encode.encoder_backend)

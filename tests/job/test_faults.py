@@ -1,0 +1,250 @@
+"""Whatever fails, wherever: the right exit code, nothing left running, the old output as it was, and the same command goes on."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from a2n_video.engine import nearest
+from a2n_video.errors import A2NVideoError, DeviceError, EncodeError, OutputError, exit_code
+from a2n_video.io import reader as reader_module
+from a2n_video.io.faults import listening
+from a2n_video.io.writer import VideoWriter
+from a2n_video.job.directory import job_path
+from a2n_video.job.run import UpscaleResult, upscale_video
+from tests.job import child
+from tests.made import decoded, make_source
+
+FRAMES = 36
+OLD = b"the old output"
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_source(tmp_path_factory.mktemp("faults") / "a.mkv", pts=range(FRAMES))
+
+
+@pytest.fixture(scope="module")
+def unbroken(clip: Path) -> list[Any]:
+    upscale(clip, clip.with_name("unbroken.mkv"))
+    return decoded(clip.with_name("unbroken.mkv"))
+
+
+def upscale(source: Path, dest: Path, **changes: Any) -> UpscaleResult:
+    return upscale_video(source, dest, model="nearest", preset="ultrafast", segment_frames=10, overwrite=True, **changes)
+
+
+class Nth:
+    """Does something the nth time it is asked."""
+
+    def __init__(self, nth: int, act: Callable[[], None]) -> None:
+        self.left, self.act = nth, act
+
+    def __call__(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.act()
+
+
+def raises(error: BaseException) -> Callable[[], None]:
+    def act() -> None:
+        raise error
+
+    return act
+
+
+def strike_decoder(monkeypatch: pytest.MonkeyPatch, strike: Callable[[], None]) -> None:
+    plain = reader_module.native_frame
+
+    def native_frame(*arguments: Any) -> Any:
+        strike()
+        return plain(*arguments)
+
+    monkeypatch.setattr(reader_module, "native_frame", native_frame)
+
+
+def strike_engine(monkeypatch: pytest.MonkeyPatch, strike: Callable[[], None]) -> None:
+    plain = nearest.NearestEngine.submit
+
+    def submit(self: Any, frames: Any) -> Any:
+        strike()
+        return plain(self, frames)
+
+    monkeypatch.setattr(nearest.NearestEngine, "submit", submit)
+
+
+def strike_encoder(monkeypatch: pytest.MonkeyPatch, strike: Callable[[], None]) -> None:
+    plain = VideoWriter.write
+
+    def write(self: Any, frame: Any) -> None:
+        strike()
+        plain(self, frame)
+
+    monkeypatch.setattr(VideoWriter, "write", write)
+
+
+STAGES = {"decode": strike_decoder, "engine": strike_engine, "encode": strike_encoder}
+FAULTS: dict[str, tuple[BaseException, int]] = {
+    "memory": (MemoryError("out of memory"), 1),
+    "bug": (ZeroDivisionError("a bug"), 1),
+    "device": (DeviceError("the device fell off"), 6),
+    "shape": (ValueError("a plane has another shape"), 1),
+    "encoder": (EncodeError("refused"), 5),
+    "stop": (KeyboardInterrupt(), 130),
+}
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    before = {thread.ident for thread in threading.enumerate()}
+    yield
+    until = time.monotonic() + 5
+    while left := [t for t in threading.enumerate() if t.ident not in before and t.is_alive()]:
+        assert time.monotonic() < until, left
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("nth", [1, FRAMES // 2, FRAMES])
+def test_a_fault_at_any_stage(clip: Path, tmp_path: Path, unbroken: list[Any], stage: str, fault: str, nth: int) -> None:
+    dest = tmp_path / "out.mkv"
+    dest.write_bytes(OLD)
+    error, code = FAULTS[fault]
+    started = time.monotonic()
+    with pytest.MonkeyPatch.context() as patch:
+        STAGES[stage](patch, Nth(nth, raises(error)))
+        with pytest.raises(type(error)) as caught:
+            upscale(clip, dest)
+    assert time.monotonic() - started < 5
+    assert exit_code(caught.value) == code
+    assert dest.read_bytes() == OLD
+    assert not list(job_path(dest).glob("*.part"))
+    result = upscale(clip, dest)
+    assert result.resumed_frames == (nth - 1) // 10 * 10 if stage == "encode" else result.resumed_frames % 10 == 0
+    assert decoded(dest) == unbroken
+
+
+def test_a_frame_of_another_shape_is_an_error_of_ours(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = nearest.NearestEngine.submit
+
+    def submit(self: Any, frames: Any) -> Any:
+        return plain(self, [[plane[:-2] for plane in frame] for frame in frames])
+
+    monkeypatch.setattr(nearest.NearestEngine, "submit", submit)
+    with pytest.raises((A2NVideoError, ValueError)):
+        upscale(clip, tmp_path / "out.mkv")
+    assert not (tmp_path / "out.mkv").exists()
+
+
+def points(clip: Path, folder: Path) -> list[str]:
+    found: list[str] = []
+    with listening(found.append):
+        upscale(clip, folder / "points.mkv")
+    return found
+
+
+def check_full_disk(clip: Path, dest: Path, unbroken: list[Any], step: tuple[str, int], code: int) -> None:
+    dest.write_bytes(OLD)
+    seen = 0
+
+    def strike(point: str) -> None:
+        nonlocal seen
+        seen += point == step[0]
+        if point == step[0] and seen >= step[1]:  # a full disk stays full
+            raise OSError(code, os.strerror(code))
+
+    with listening(strike), pytest.raises(OutputError) as caught:
+        upscale(clip, dest)
+    assert exit_code(caught.value) == 5
+    assert caught.value.errno == code
+    assert dest.read_bytes() == OLD
+    upscale(clip, dest)
+    assert decoded(dest) == unbroken
+
+
+def steps(found: list[str], count: int) -> list[tuple[str, int]]:
+    every = [(point, found[: place + 1].count(point)) for place, point in enumerate(found) if not point.endswith("rename.after")]
+    return every[:: max(1, len(every) // count)][: count + 1]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EFBIG])
+def test_a_full_disk_anywhere(clip: Path, tmp_path: Path, unbroken: list[Any], code: int) -> None:
+    for step in steps(points(clip, tmp_path), 8):
+        check_full_disk(clip, tmp_path / "out.mkv", unbroken, step, code)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EFBIG])
+def test_a_full_disk_at_fifty_places(clip: Path, tmp_path: Path, unbroken: list[Any], code: int) -> None:
+    chosen = steps(points(clip, tmp_path), 50)
+    assert len(chosen) >= 50
+    for step in chosen:
+        check_full_disk(clip, tmp_path / "out.mkv", unbroken, step, code)
+
+
+def test_a_full_disk_by_command(clip: Path, tmp_path: Path, unbroken: list[Any]) -> None:
+    dest = tmp_path / "out.mkv"
+    dest.write_bytes(OLD)
+    arguments = [clip, dest, "--model", "nearest", "--preset", "ultrafast", "--segment-frames", "10", "--overwrite"]
+    done = child.run(*arguments, mode="enospc", point="segment.write.before", nth=5)
+    assert done.returncode == 5, done.stderr
+    assert "the disk is full; make room and run the same command again" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert dest.read_bytes() == OLD
+    done = child.run(*arguments)
+    assert done.returncode == 0
+    assert decoded(dest) == unbroken
+
+
+def test_a_device_in_place_of_a_file_is_refused(clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "full.mkv").symlink_to("/dev/full")
+    with pytest.raises(OutputError, match="not a file"):
+        upscale(clip, tmp_path / "full.mkv")
+
+
+def test_a_link_stays_a_link(clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far/real.mkv").write_bytes(OLD)
+    (tmp_path / "link.mkv").symlink_to("far/real.mkv")
+    upscale(clip, tmp_path / "link.mkv")
+    assert (tmp_path / "link.mkv").is_symlink()
+    assert len(decoded(tmp_path / "far/real.mkv")) == FRAMES
+
+
+def test_a_segment_that_changed_meanwhile_is_made_again(clip: Path, tmp_path: Path, unbroken: list[Any]) -> None:
+    for number, damage in enumerate((lambda p: p.unlink(), lambda p: p.write_bytes(p.read_bytes()[:-9]), lambda p: shutil.copy(clip, p))):
+        dest = tmp_path / f"{number}.mkv"
+
+        def stop(frames: int) -> None:
+            if frames == 35:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            upscale_video(clip, dest, model="nearest", preset="ultrafast", segment_frames=10, on_progress=stop)
+        damage(job_path(dest) / "000001.nut")
+        result = upscale(clip, dest)
+        assert result.resumed_frames == 20
+        assert decoded(dest) == unbroken
+
+
+def test_other_options_are_refused_and_restart_begins_anew(clip: Path, tmp_path: Path, unbroken: list[Any]) -> None:
+    def stop(frames: int) -> None:
+        if frames == 25:
+            raise KeyboardInterrupt
+
+    dest = tmp_path / "out.mkv"
+    with pytest.raises(KeyboardInterrupt):
+        upscale_video(clip, dest, model="nearest", preset="ultrafast", segment_frames=10, on_progress=stop)
+    with pytest.raises(OutputError, match="crf: 30.0 now, None then"):
+        upscale(clip, dest, crf=30.0)
+    assert upscale(clip, dest, restart=True).resumed_frames == 0
+    assert decoded(dest) == unbroken
