@@ -77,6 +77,11 @@ OPTIONS: Final[tuple[tuple[str, tuple[str, ...], dict[str, Any]], ...]] = (
             "help": "passed to the encoder; may be repeated",
         },
     ),
+    (
+        "encoder",
+        ("--encoder-backend",),
+        {"choices": ("pyav", "ffmpeg"), "help": "ffmpeg: encode with an ffmpeg binary, for encoders PyAV has not (VAAPI, libaom)"},
+    ),
     ("time", ("--start",), {"type": seconds, "metavar": "TIME", "help": "from here, 90.5 or 0:01:30.5"}),
     ("time", ("--end",), {"type": seconds, "metavar": "TIME", "help": "up to here"}),
     ("time", ("--frames",), {"type": int, "metavar": "N", "help": "stop after N frames; sound is cut at the same time"}),

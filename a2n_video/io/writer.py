@@ -16,6 +16,7 @@ from av.video.stream import VideoStream
 from a2n_video.errors import EncodeError, OptionError
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.pixfmt import plane_format
+from a2n_video.options import EncoderBackend
 
 # Containers of ours that FFmpeg calls otherwise.
 FORMAT_NAMES = {"mkv": "matroska", "ts": "mpegts", "y4m": "yuv4mpegpipe"}
@@ -41,6 +42,7 @@ class EncoderSettings:
     options: dict[str, str] = field(default_factory=dict)
     threads: int = 0
     closed_gop: bool = True
+    backend: EncoderBackend = "pyav"
 
 
 def check_encoder(settings: EncoderSettings) -> None:

@@ -9,9 +9,10 @@ from typing import Final
 
 from a2n_video.engine.protocol import Geometry
 from a2n_video.errors import OptionError
+from a2n_video.io.backends import check_container, check_encoder, pix_fmts_of
 from a2n_video.io.fitting import Fit
 from a2n_video.io.joining import segment_container
-from a2n_video.io.writer import EncoderSettings, check_container, check_encoder, pix_fmts_of
+from a2n_video.io.writer import EncoderSettings
 from a2n_video.media.colorspec import RGB_MATRIX, ColorSpec
 from a2n_video.media.containers import HOLDS
 from a2n_video.media.encoders import default_codec, encoded_pix_fmt, encoder, encoder_options, merge_options
@@ -22,7 +23,7 @@ from a2n_video.media.planes import PlaneFormat
 from a2n_video.media.size import PictureSize, aligned, network_scale, parse_size, target_size
 from a2n_video.media.streams import Container, StreamFate
 from a2n_video.net.catalog import AUTO, available_models
-from a2n_video.options import JobOptions, ModelOptions
+from a2n_video.options import EncoderBackend, JobOptions, ModelOptions
 
 # RGB becomes YUV as HD video does, which every player knows.
 _YUV_OF_RGB: Final = 1
@@ -48,8 +49,10 @@ def settle_picture(
 ) -> PicturePlan:
     """Everything about the picture; OptionError for what cannot be encoded so."""
     codec = options.encode.codec or default_codec(container, info.planes)
-    check_container(codec, container)
-    pix_fmt = encoded_pix_fmt(codec, info.planes, pix_fmts_of_checked(codec), options.encode.pix_fmt)
+    backend = options.encode.encoder_backend
+    offered = pix_fmts_of_checked(codec, backend)
+    check_container(codec, container, backend)
+    pix_fmt = encoded_pix_fmt(codec, info.planes, offered, options.encode.pix_fmt)
     scale, size = _size(info, options)
     target = encodable(pix_fmt, *_holdable(codec, pix_fmt, size))
     assert target is not None
@@ -68,6 +71,7 @@ def settle_picture(
         sar=size.sar,
         options=_encoder_options(codec, info, options),
         closed_gop=encoder(codec).gops,
+        backend=backend,
     )
     check_encoder(settings)
     return PicturePlan(
@@ -80,10 +84,10 @@ def settle_picture(
     )
 
 
-def pix_fmts_of_checked(codec: str) -> tuple[str, ...]:
+def pix_fmts_of_checked(codec: str, backend: EncoderBackend = "pyav") -> tuple[str, ...]:
     """Pixel formats of an encoder; an OptionError for one that is not there."""
     try:
-        return pix_fmts_of(codec)
+        return pix_fmts_of(codec, backend)
     except ValueError as error:
         raise OptionError(
             f"--codec {codec}: no such encoder in this FFmpeg; common ones are libx264 libx265 libsvtav1 libvpx-vp9 ffv1 prores_ks"

@@ -11,9 +11,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from a2n_video.errors import EncodeError
+from a2n_video.io.backends import open_writer
 from a2n_video.io.joining import scan_segment
 from a2n_video.io.outfile import OutFile, rename, sha256_of
-from a2n_video.io.writer import EncoderSettings, VideoWriter
+from a2n_video.io.writer import EncoderSettings
 from a2n_video.job.journal import Journal, SegmentRecord
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class _OpenSegment:
         self.file = OutFile(path.with_suffix(".part"), "segment")
         try:
             with self.file.muxing():
-                self.writer = VideoWriter(self.file, settings)  # type: ignore[arg-type]
+                self.writer = open_writer(self.file, settings)  # type: ignore[arg-type]
         except BaseException:
             self.file.discard()
             raise

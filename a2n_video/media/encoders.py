@@ -34,6 +34,7 @@ class Encoder:
 
 
 _X26X_PRESETS: Final = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo")
+HARDWARE: Final = ("h264", "hevc", "av1")
 # x265: `info=0` keeps the extradata equal however many threads there are, so that segments join.
 ENCODERS: Final[dict[str, Encoder]] = {
     "libx264": Encoder(
@@ -57,13 +58,17 @@ ENCODERS: Final[dict[str, Encoder]] = {
     "libvpx-vp9": Encoder(
         quality="crf", default_crf=20, speed="cpu-used", default_preset="3", fixed={"b": "0", "row-mt": "1", "deadline": "good"}
     ),
+    "libaom-av1": Encoder(quality="crf", default_crf=20, speed="cpu-used", default_preset="6", fixed={"b": "0", "row-mt": "1"}, even=True),
+    **{f"{codec}_nvenc": Encoder(quality="cq", default_crf=19, speed="preset", default_preset="p5", even=True) for codec in HARDWARE},
+    **{f"{codec}_vaapi": Encoder(quality="qp", default_crf=20, even=True) for codec in HARDWARE},
+    **{f"{codec}_qsv": Encoder(quality="global_quality", default_crf=20, speed="preset", even=True) for codec in HARDWARE},
     "libvpx": Encoder(quality="crf", default_crf=8, speed="cpu-used", default_preset="3", fixed={"b": "0"}),
     "prores_ks": Encoder(speed="profile"),
     "ffv1": Encoder(fixed={"level": "3", "slicecrc": "1"}),
     # Closed GOPs, which segments need, are refused by these two unless they leave scene cuts alone.
     "mpeg4": Encoder(quality="qscale", default_crf=2, fixed={"sc_threshold": "1000000000"}),
     "mpeg2video": Encoder(quality="qscale", default_crf=2, even=True, fixed={"sc_threshold": "1000000000"}),
-    "mjpeg": Encoder(quality="q", default_crf=2, fixed={"strict": "unofficial"}, gops=False),
+    "mjpeg": Encoder(fixed={"strict": "unofficial", "qmin": "2", "qmax": "2"}, gops=False),
 }
 
 # The codec a container gets when none is named: for 8-bit sources, deeper ones, RGB, and sources with alpha.

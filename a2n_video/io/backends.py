@@ -1,0 +1,48 @@
+"""Which of two encoder back ends works: PyAV's encoders in this process, or an ffmpeg binary's, looked for only if asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, BinaryIO
+
+from a2n_video.io import writer
+
+if TYPE_CHECKING:
+    from a2n_video.io.ffmpeg_writer import FfmpegWriter
+
+
+def pix_fmts_of(codec: str, backend: str = "pyav") -> tuple[str, ...]:
+    """Pixel formats an encoder says it takes, empty where it does not say; a ValueError for an encoder that is not there."""
+    if backend == "pyav":
+        return writer.pix_fmts_of(codec)
+    from a2n_video.io import ffmpeg_writer
+
+    return ffmpeg_writer.pix_fmts_of(codec)
+
+
+def check_container(codec: str, container: str, backend: str = "pyav") -> None:
+    """An OptionError if the container cannot hold what the encoder makes."""
+    if backend == "pyav":
+        writer.check_container(codec, container)
+        return
+    from a2n_video.io import ffmpeg_writer
+
+    ffmpeg_writer.check_container(codec, container)
+
+
+def check_encoder(settings: writer.EncoderSettings) -> None:
+    """Open the encoder once, on nothing; an OptionError for whatever it refuses."""
+    if settings.backend == "pyav":
+        writer.check_encoder(settings)
+        return
+    from a2n_video.io import ffmpeg_writer
+
+    ffmpeg_writer.check_encoder(settings)
+
+
+def open_writer(file: BinaryIO, settings: writer.EncoderSettings) -> writer.VideoWriter | FfmpegWriter:
+    """A writer into `file` of the back end that the settings name."""
+    if settings.backend == "pyav":
+        return writer.VideoWriter(file, settings)
+    from a2n_video.io.ffmpeg_writer import FfmpegWriter
+
+    return FfmpegWriter(file, settings)
