@@ -140,7 +140,10 @@ HOLDS: Final[dict[Container, Holding]] = {
     ),
     "nut": Holding(
         video=frozenset({"h264", "hevc", "av1", "vp8", "vp9", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg", "ffv1", "theora"}),
-        audio=_COMMON_AUDIO | _PCM | {"opus", "vorbis", "flac", "mp2", "pcm_s16be", "pcm_mulaw", "wavpack", "wmav2", "adpcm_ima_wav"},
+        # E-AC-3 comes back from nut as AC-3.
+        audio=_COMMON_AUDIO - {"eac3"}
+        | _PCM
+        | {"opus", "vorbis", "flac", "mp2", "pcm_s16be", "pcm_mulaw", "wavpack", "wmav2", "adpcm_ima_wav"},
         subtitles=frozenset({"ass", "dvd_subtitle", "dvb_subtitle"}),
         text="ass",
         chapters=True,
