@@ -82,6 +82,7 @@ OPTIONS: Final[tuple[tuple[str, tuple[str, ...], dict[str, Any]], ...]] = (
         ("--encoder-backend",),
         {"choices": ("pyav", "ffmpeg"), "help": "ffmpeg: encode with an ffmpeg binary, for encoders PyAV has not (VAAPI, libaom)"},
     ),
+    ("encoder", ("--pipe-format",), {"choices": ("y4m", "nut", "mkv"), "help": "what is written to - (default y4m: picture only)"}),
     ("time", ("--start",), {"type": seconds, "metavar": "TIME", "help": "from here, 90.5 or 0:01:30.5"}),
     ("time", ("--end",), {"type": seconds, "metavar": "TIME", "help": "up to here"}),
     ("time", ("--frames",), {"type": int, "metavar": "N", "help": "stop after N frames; sound is cut at the same time"}),
@@ -209,6 +210,8 @@ def _dispatch(arguments: argparse.Namespace, stops: Stops) -> int:
     if len(arguments.files) != 2:
         raise OptionError(f"an input and an output are needed ({len(arguments.files)} came); see {PROG} --help")
     source, dest = arguments.files
+    if _is_streamed(source, dest):
+        return _stream(source, dest, arguments)
     with _event_streams(arguments) as streams:
         return _one(source, dest, arguments, stops, streams)
 
@@ -249,6 +252,24 @@ def _job(source: Path, dest: Path, arguments: argparse.Namespace, stops: Stops, 
 
         result = run(plan, on_progress=progress, stops=stops, on_segment=events.segment)
     events.verified(result)
+    if not arguments.quiet:
+        print(result.summary, file=sys.stderr)
+    return result.exit_code
+
+
+def _is_streamed(source: Path, dest: Path) -> bool:
+    from a2n_video.job.streaming import is_streamed
+
+    return is_streamed(source, dest)
+
+
+def _stream(source: Path, dest: Path, arguments: argparse.Namespace) -> int:
+    """A job from or to a pipe or pictures; stdout may be carrying the picture."""
+    from a2n_video.job.streaming import upscale_stream
+
+    if arguments.dry_run:
+        raise OptionError("--dry-run plans jobs from file to file; pipes and pictures have no plan")
+    result = upscale_stream(source, dest, job_options(arguments))
     if not arguments.quiet:
         print(result.summary, file=sys.stderr)
     return result.exit_code

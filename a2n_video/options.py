@@ -11,6 +11,7 @@ from a2n_video.errors import OptionError
 
 Deinterlace = Literal["auto", "frame", "field", "ivtc", "off"]
 EncoderBackend = Literal["pyav", "ffmpeg"]
+PipeFormat = Literal["y4m", "nut", "mkv"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 
 
@@ -40,6 +41,7 @@ class EncodeOptions:
     pix_fmt: str | None = None
     encoder_options: Mapping[str, str] = field(default_factory=dict)
     encoder_backend: EncoderBackend = "pyav"
+    pipe_format: PipeFormat = "y4m"
 
 
 @dataclass(frozen=True, kw_only=True)

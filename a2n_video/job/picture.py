@@ -30,6 +30,7 @@ _YUV_OF_RGB: Final = 1
 # JPEG files have no tags for it (JFIF 1.02): BT.601, full range, chroma in the centre.
 _JFIF: Final = frozenset({"mjpeg"})
 _JFIF_MATRIX, _JFIF_SITING = 5, 2
+_FULL_RANGE: Final = frozenset({"png", "tiff"})  # picture files know no other
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +54,8 @@ def settle_picture(
     offered = pix_fmts_of_checked(codec, backend)
     check_container(codec, container, backend)
     pix_fmt = encoded_pix_fmt(codec, info.planes, offered, options.encode.pix_fmt)
-    scale, size = _size(info, options)
-    target = encodable(pix_fmt, *_holdable(codec, pix_fmt, size))
-    assert target is not None
-    color = info.color.settled(info.planes)
-    fit = Fit(target=target, color=_result_color(codec, color, info.planes, target), pix_fmt=pix_fmt)
-    geometry = Geometry(source=info.planes, color=color, scale=scale, layout=_engine_layout(info.planes, color, scale, size, fit))
+    geometry, fit, size = settle_fit(info, codec, pix_fmt, options)
+    target = fit.target
     settings = EncoderSettings(
         container=segment_container(codec, alpha=target.alpha),
         codec=codec,
@@ -82,6 +79,17 @@ def settle_picture(
         notes=tuple(_notes(info, size, fit)),
         fates=tuple(_fates(info, codec, container, fit)),
     )
+
+
+def settle_fit(info: VideoInfo, codec: str, pix_fmt: str, options: JobOptions) -> tuple[Geometry, Fit, PictureSize]:
+    """What the engine is built for, what its frames are brought to for an encoder, and the size before it asked for even sides."""
+    scale, size = _size(info, options)
+    target = encodable(pix_fmt, *_holdable(codec, pix_fmt, size))
+    assert target is not None
+    color = info.color.settled(info.planes)
+    fit = Fit(target=target, color=_result_color(codec, color, info.planes, target), pix_fmt=pix_fmt)
+    layout = _engine_layout(info.planes, color, scale, size, fit)
+    return Geometry(source=info.planes, color=color, scale=scale, layout=layout), fit, size
 
 
 def pix_fmts_of_checked(codec: str, backend: EncoderBackend = "pyav") -> tuple[str, ...]:
@@ -125,6 +133,8 @@ def _result_color(codec: str, color: ColorSpec, source: PlaneFormat, target: Pla
         return replace(color, matrix=_YUV_OF_RGB, full_range=False)
     if target.family == "rgb" and source.family != "rgb":
         return replace(color, matrix=RGB_MATRIX, full_range=True)
+    if codec in _FULL_RANGE:
+        return replace(color, full_range=True)
     return color
 
 

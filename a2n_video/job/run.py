@@ -99,7 +99,11 @@ def upscale_video(
     Blocks until the result is verified and stands at `dest`; `on_progress(frames)` is called from this thread. Every error of
     errors.py can come; `dest` is then as it was before, and the same call goes on where this one stopped.
     """
+    from a2n_video.job.streaming import is_streamed, upscale_stream  # which takes jobs back that are none of its own
+
     settled = (options or JobOptions()).with_changes(**changes)
+    if is_streamed(Path(source), Path(dest)):
+        return upscale_stream(Path(source), Path(dest), settled, on_progress)
     return run(prepare(Path(source), Path(dest), settled), on_progress)
 
 

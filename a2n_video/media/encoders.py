@@ -68,6 +68,9 @@ ENCODERS: Final[dict[str, Encoder]] = {
     # Closed GOPs, which segments need, are refused by these two unless they leave scene cuts alone.
     "mpeg4": Encoder(quality="qscale", default_crf=2, fixed={"sc_threshold": "1000000000"}),
     "mpeg2video": Encoder(quality="qscale", default_crf=2, even=True, fixed={"sc_threshold": "1000000000"}),
+    "png": Encoder(),
+    "tiff": Encoder(),
+    "wrapped_avframe": Encoder(),
     "mjpeg": Encoder(fixed={"strict": "unofficial", "qmin": "2", "qmax": "2"}, gops=False),
 }
 

@@ -1,0 +1,187 @@
+"""Pipes, numbered pictures and single pictures: every bit kept, numbers kept, and names that only look like patterns."""
+
+from __future__ import annotations
+
+import io
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from a2n_video.errors import DecodeError, InputError, OptionError, OutputError, OutputExistsError
+from a2n_video.frames import native_frame
+from a2n_video.io.sequences import PictureWriter, is_numbered, numbered_files
+from a2n_video.io.y4m import PIX_FMTS, Y4mHeader, Y4mWriter, read_frames, read_header
+from a2n_video.job import streaming
+from a2n_video.job.run import upscale_video
+from a2n_video.media.colorspec import ColorSpec
+from a2n_video.media.pixfmt import plane_format
+from tests.made import make_source
+from tests.test_picture import frame_of, planes_in, planes_of, read, repeated, source
+
+LIMITED = ColorSpec(full_range=False, chroma_location=1)
+
+
+def y4m(pix_fmt: str, count: int = 3, size: tuple[int, int] = (18, 14)) -> bytes:
+    fmt = plane_format(pix_fmt, *size)
+    assert fmt is not None
+    out = io.BytesIO()
+    writer = Y4mWriter(out, Y4mHeader(fmt=fmt, rate=Fraction(24000, 1001), sar=Fraction(32, 27), color=LIMITED))
+    for number in range(count):
+        writer.write(frame_of(pix_fmt, planes_of(pix_fmt, size, number), LIMITED))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("pix_fmt", PIX_FMTS)
+def test_y4m_reads_what_it_wrote(pix_fmt: str) -> None:
+    data = io.BytesIO(y4m(pix_fmt))
+    header = read_header(data)
+    assert (header.rate, header.sar, header.color.full_range) == (Fraction(24000, 1001), Fraction(32, 27), False)
+    for number, frame in enumerate(read_frames(data, header)):
+        assert frame.format.name == pix_fmt
+        assert frame.pts == number
+        for a, b in zip(planes_of(pix_fmt, (18, 14), number), planes_in(frame), strict=True):
+            assert np.array_equal(a, b)
+    assert number == 2
+
+
+@pytest.mark.parametrize("pix_fmt", ["gray", "yuv420p", "yuv422p10le", "yuv444p12le", "yuv444p16le"])
+def test_ffmpeg_reads_it_alike(pix_fmt: str) -> None:
+    with av.open(io.BytesIO(y4m(pix_fmt)), format="yuv4mpegpipe") as container:
+        frames = [native_frame(frame) for frame in container.decode(video=0)]
+    assert [frame.format.name for frame in frames] == [pix_fmt] * 3
+    for a, b in zip(planes_of(pix_fmt, (18, 14), 1), planes_in(frames[1]), strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_y4m_that_breaks_off_is_an_error() -> None:
+    data = io.BytesIO(y4m("yuv420p")[:-5])
+    with pytest.raises(DecodeError, match="frame 2"):
+        list(read_frames(data, read_header(data)))
+    with pytest.raises(DecodeError):
+        read_header(io.BytesIO(b"RIFF...\n"))
+
+
+class Pipes:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, given: bytes = b"") -> None:
+        self.out = io.BytesIO()
+        pipe = io.BufferedReader(io.BytesIO(given))  # type: ignore[arg-type]
+        monkeypatch.setattr(streaming, "stdin", lambda: pipe)
+        monkeypatch.setattr(streaming, "stdout", lambda: self.out)
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv444p10le", "gray16le"])
+def test_pipe_to_pipe(pix_fmt: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipes = Pipes(monkeypatch, y4m(pix_fmt))
+    result = upscale_video("-", "-", model="nearest")
+    assert result.frames == 3
+    data = io.BytesIO(pipes.out.getvalue())
+    header = read_header(data)
+    assert (header.fmt.width, header.fmt.height, header.rate, header.sar) == (36, 28, Fraction(24000, 1001), Fraction(32, 27))
+    for number, frame in enumerate(read_frames(data, header)):
+        luma = planes_of(pix_fmt, (18, 14), number)[0]
+        assert np.abs(repeated(luma).astype(int) - planes_in(frame)[0]).max() <= 1
+
+
+@pytest.mark.parametrize("form", ["nut", "mkv"])
+def test_a_container_on_the_pipe_keeps_its_sound(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make_source(tmp_path / f"in.{form}", pts=range(8), audio=("flac",))
+    pipes = Pipes(monkeypatch, made.read_bytes())
+    result = upscale_video("-", "-", model="nearest", pipe_format=form, preset="ultrafast")
+    assert result.verified.startswith("verified: 8 frames, 1 audio")
+    with av.open(io.BytesIO(pipes.out.getvalue())) as container:
+        assert [stream.type for stream in container.streams] == ["video", "audio"]
+        assert sum(1 for _ in container.decode(video=0)) == 8
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_a_pipe_into_a_file(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Pipes(monkeypatch, y4m("yuv420p", 10))
+    upscale_video("-", tmp_path / f"out.{suffix}", model="nearest", preset="ultrafast")
+    assert len(read(tmp_path / f"out.{suffix}")) == 10
+    assert [path.name for path in tmp_path.iterdir()] == [f"out.{suffix}"]
+
+
+def test_a_pipe_that_breaks_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Pipes(monkeypatch, y4m("yuv420p", 10)[:-9])
+    with pytest.raises(DecodeError):
+        upscale_video("-", tmp_path / "out.mkv", model="nearest")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_onto_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipes = Pipes(monkeypatch)
+    upscale_video(source(tmp_path / "in.mkv", "yuv420p10le", count=4), "-", model="nearest", frames=3)
+    data = io.BytesIO(pipes.out.getvalue())
+    header = read_header(data)
+    assert header.fmt.depth == 10
+    assert len(list(read_frames(data, header))) == 3
+
+
+DEEP = ColorSpec(matrix=0, full_range=True)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "pix_fmt"), [("png", "gbrp16le"), ("png", "gbrap16le"), ("tif", "gbrp16le"), ("tiff", "gbrp"), ("png", "gray16le")]
+)
+def test_pictures_in_and_out_keep_every_bit(suffix: str, pix_fmt: str, tmp_path: Path) -> None:
+    folds = {"gbrp16le": "rgb48be", "gbrap16le": "rgba64be", "gbrp": "rgb24", "gray16le": "gray16be"}
+    fold = folds[pix_fmt] if suffix == "png" else folds[pix_fmt].replace("be", "le")
+    writer = PictureWriter(tmp_path / f"in_%03d.{suffix}", fold, first=7)
+    for number in range(3):
+        frame = frame_of(pix_fmt, planes_of(pix_fmt, (20, 10), number), DEEP)
+        writer.write(frame.reformat(format=fold) if fold != pix_fmt else frame)
+    result = upscale_video(tmp_path / f"in_%03d.{suffix}", tmp_path / "out_%04d.png", model="nearest")
+    assert result.frames == 3
+    assert sorted(path.name for path in tmp_path.glob("out*")) == [f"out_{n:04d}.png" for n in (7, 8, 9)]
+    for number in range(3):
+        (frame,) = read(tmp_path / f"out_{number + 7:04d}.png")
+        assert frame.format.name == pix_fmt
+        for a, b in zip(planes_of(pix_fmt, (20, 10), number), planes_in(frame), strict=True):
+            assert np.array_equal(repeated(a), b)
+
+
+def test_a_video_as_pictures_and_back(tmp_path: Path) -> None:
+    made = source(tmp_path / "in.mkv", "yuv420p", count=4)
+    upscale_video(made, tmp_path / "p_%d.png", model="nearest", frames=3)
+    assert sorted(path.name for path in tmp_path.glob("p_*")) == ["p_1.png", "p_2.png", "p_3.png"]
+    upscale_video(tmp_path / "p_%d.png", tmp_path / "out.mkv", model="nearest", fps=Fraction(12))
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        assert container.streams.video[0].average_rate == 12
+        assert sum(1 for _ in container.decode(video=0)) == 3
+
+
+def test_one_picture(tmp_path: Path) -> None:
+    writer = PictureWriter(tmp_path / "a.png", "rgb24")
+    writer.write(frame_of("gbrp", planes_of("gbrp", (9, 7)), DEEP).reformat(format="rgb24"))
+    upscale_video(tmp_path / "a.png", tmp_path / "b.png", model="nearest", scale=3)
+    assert (read(tmp_path / "b.png")[0].width, read(tmp_path / "b.png")[0].height) == (27, 21)
+    with pytest.raises(OutputExistsError):
+        upscale_video(tmp_path / "a.png", tmp_path / "b.png", model="nearest")
+    with pytest.raises(OutputError, match="%05d"):
+        upscale_video(source(tmp_path / "in.mkv", "yuv420p"), tmp_path / "c.png", model="nearest")
+
+
+def test_names_that_only_look_like_patterns(tmp_path: Path) -> None:
+    assert not is_numbered(tmp_path / "50%_off.mkv")
+    assert not is_numbered(tmp_path / "100%d.mkv")
+    (tmp_path / "a%d.png").write_bytes(b"x")
+    assert not is_numbered(tmp_path / "a%d.png")
+    assert is_numbered(tmp_path / "50%_%04d.png")
+
+
+def test_missing_numbers_are_told(tmp_path: Path) -> None:
+    for number in (3, 4, 6):
+        (tmp_path / f"f{number:02d}.png").write_bytes(b"x")
+    with pytest.raises(InputError, match="number 5"):
+        numbered_files(tmp_path / "f%02d.png")
+    with pytest.raises(InputError, match="no such"):
+        numbered_files(tmp_path / "g%02d.png")
+
+
+def test_what_a_pipe_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    Pipes(monkeypatch, y4m("yuv420p"))
+    with pytest.raises(OptionError, match="clock"):
+        upscale_video("-", "-", model="nearest", pipe_format="mkv")
