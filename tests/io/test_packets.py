@@ -1,0 +1,51 @@
+"""The one pass over a file's packets: against what decoding gives, for every kind of source."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import pytest
+
+from a2n_video.io.packets import scan
+from a2n_video.io.probe import probe
+from tests.clips import MS, Clip, Sound, write_clip
+
+TIMES = [Fraction(n, 25) for n in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "options"),
+    [
+        ("mkv", "libx264", {"bf": "3", "preset": "veryfast"}),
+        ("mp4", "libx265", {"x265-params": "log-level=error:bframes=3:pools=1"}),
+        ("ts", "libx264", {"bf": "3"}),
+        ("avi", "libx264", {"bf": "3"}),
+        ("webm", "libvpx-vp9", {"lag-in-frames": "8", "auto-alt-ref": "1", "deadline": "good", "cpu-used": "5"}),
+        ("mkv", "libvpx", {"lag-in-frames": "8", "auto-alt-ref": "1"}),
+        ("mp4", "libsvtav1", {"preset": "12", "svtav1-params": "lp=1"}),
+    ],
+)
+def test_the_index_is_what_decoding_gives(suffix: str, codec: str, options: dict[str, str], tmp_path: Path) -> None:
+    path = write_clip(tmp_path / f"clip.{suffix}", Clip(times=TIMES, codec=codec, options=options, time_base=Fraction(1, 25)))
+    time_map = scan(path, probe(path)).time_map
+    clock = time_map.clock()
+    with av.open(str(path)) as container:
+        found = tuple(clock.settle(frame.pts, frame.dts) for frame in container.decode(video=0))
+    assert found == time_map.times and len(found) == 20
+
+
+def test_every_stream_is_timed(tmp_path: Path) -> None:
+    sounds = (Sound(codec="ac3", start=Fraction(1, 5)), Sound(codec="aac"))
+    path = write_clip(tmp_path / "clip.mkv", Clip(times=TIMES, sounds=sounds))
+    result = scan(path, probe(path))
+    assert [s.kind for s in result.streams.values()] == ["video", "audio", "audio"]
+    assert result.streams[1].start is not None and abs(result.streams[1].start * MS - Fraction(1, 5)) < Fraction(1, 100)
+    assert result.streams[0].packets == len(result.packets) == 20 and not result.error and not result.empty
+
+
+def test_a_file_cut_short_is_scanned_as_far_as_it_goes(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip.mkv", Clip(times=TIMES, codec="mjpeg"))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert 3 < len(scan(path, probe(path)).packets) < 18

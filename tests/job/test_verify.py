@@ -1,0 +1,206 @@
+"""The verification finds what is wrong: a sound result passes, and one spoiled in each way is named for just that."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+
+from a2n_video import upscale_video
+from a2n_video.errors import VerificationError
+from a2n_video.io.inspect import essence
+from a2n_video.io.packets import scan
+from a2n_video.io.probe import probe
+from a2n_video.job.plan import prepare
+from a2n_video.job.verify import Expected, compare, expect, verify
+from a2n_video.options import JobOptions
+from tests.clips import TICK, Sound
+from tests.survival import TRACKS, clip, fonts, sounds, text_subtitles
+
+Change = Callable[[Any], Any]
+Spoil = Callable[[Any, Any, dict[int, Any]], None]
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Expected, Path]:
+    """A source with a bit of everything, upscaled, and what its result must be."""
+    folder = tmp_path_factory.mktemp("verify")
+    source, result = folder / "source.mkv", folder / "result.mkv"
+
+    def add(output: Any) -> list[Any]:
+        made = [*sounds(*TRACKS)(output), *text_subtitles("srt")(output)]
+        fonts(output)
+        return made
+
+    clip(source, add=add, chapters=True, tags={"title": "T"}, frames=8)
+    upscale_video(source, result, model="nearest", preset="ultrafast")
+    plan = prepare(source, folder / "again.mkv", JobOptions().with_changes(model="nearest", preset="ultrafast"))
+    return expect(plan, scan(source, probe(source)).time_map.times), result
+
+
+def rewritten(path: Path, result: Path, spoil: Spoil, leave_out: tuple[int, ...] = (), change: Change = lambda packet: packet) -> None:
+    """Copy a file with something wrong in it."""
+    with av.open(str(result)) as source, av.open(str(path), "w", format="matroska") as output:
+        targets = {
+            s.index: output.add_stream_from_template(s, opaque=True)
+            for s in source.streams
+            if s.type != "attachment" and s.index not in leave_out
+        }
+        for stream in source.streams:
+            if stream.index in targets:
+                targets[stream.index].metadata.update(stream.metadata)
+                targets[stream.index].disposition = stream.disposition
+            elif stream.type == "attachment":
+                output.add_attachment(stream.metadata["filename"], stream.metadata["mimetype"], stream.data)
+        output.set_chapters(source.chapters())
+        output.metadata.update(source.metadata)
+        spoil(source, output, targets)
+        for packet in source.demux([s for s in source.streams if s.index in targets]):
+            if packet.size:
+                packet.dts = packet.pts if packet.dts is None else packet.dts
+                index = packet.stream_index
+                changed = change(packet)
+                if changed is not None:
+                    changed.stream = targets[index]
+                    output.mux(changed)
+
+
+def shifted(index: int, by: int) -> Callable[[Any], Any]:
+    def change(packet: Any) -> Any:
+        if packet.stream_index == index:
+            packet.pts += by
+            packet.dts += by
+        return packet
+
+    return change
+
+
+def without(index: int, number: int) -> Callable[[Any], Any]:
+    seen: list[Any] = []
+
+    def change(packet: Any) -> Any:
+        if packet.stream_index == index:
+            seen.append(packet)
+            return None if len(seen) == number + 1 else packet
+        return packet
+
+    return change
+
+
+def spoilt_byte(index: int) -> Callable[[Any], Any]:
+    def change(packet: Any) -> Any:
+        if packet.stream_index != index:
+            return packet
+        data = bytearray(bytes(packet))
+        data[-1] ^= 1
+        other = av.Packet(bytes(data))
+        other.pts, other.dts, other.duration, other.time_base, other.is_keyframe = (
+            packet.pts,
+            packet.dts,
+            packet.duration,
+            packet.time_base,
+            True,
+        )
+        return other
+
+    return change
+
+
+def nothing(source: Any, output: Any, targets: dict[int, Any]) -> None:
+    return None
+
+
+SPOILT: dict[str, tuple[dict[str, Any], str]] = {
+    "last frame dropped": ({"change": without(0, 7)}, "8 frames were encoded, 7 are in the result"),
+    "sound late": ({"change": shifted(1, 5)}, r"audio 1 .* comes \+5.00 ms late"),
+    "sound early": ({"change": shifted(2, -3)}, r"audio 2 .* comes -3.00 ms late"),
+    "subtitle moved": ({"change": shifted(4, 2)}, r"subtitle 1 .* \+2.00 ms late"),
+    "a packet lost": ({"change": without(1, 3)}, r"audio 1 .*: \d+ packets, \d+ in the result"),
+    "a byte changed": ({"change": spoilt_byte(2)}, r"audio 2 .*: packet 0 has other contents"),
+    "a track missing": ({"leave_out": (3,)}, "audio 3 .* is missing"),
+    "language": ({"spoil": lambda s, o, t: t[1].metadata.update(language="fre")}, "language is fre, not ger"),
+    "title": ({"spoil": lambda s, o, t: t[2].metadata.update(title="x")}, "title is 'x', not 'Commentary'"),
+    "a mark lost": ({"spoil": lambda s, o, t: setattr(t[1], "disposition", 0)}, "lost the mark default"),
+    "a mark given": ({"spoil": lambda s, o, t: setattr(t[2], "disposition", 0x40)}, "was given the mark forced"),
+    "chapters": ({"spoil": lambda s, o, t: o.set_chapters(s.chapters()[:2])}, "3 chapters, 2 in the result"),
+    "tag": ({"spoil": lambda s, o, t: o.metadata.update(title="U")}, "tag title is 'U', not 'T'"),
+}
+
+
+def test_a_sound_result_passes_in_one_line(job: tuple[Expected, Path]) -> None:
+    expected, result = job
+    assert verify(expected, result).line == "verified: 8 frames, 3 audio, 1 subtitle, 3 chapters, 2 attachments identical"
+
+
+@pytest.mark.parametrize("name", list(SPOILT))
+def test_each_fault_is_named(name: str, job: tuple[Expected, Path], tmp_path: Path) -> None:
+    expected, result = job
+    changes, words = SPOILT[name]
+    rewritten(tmp_path / "spoilt.mkv", result, changes.get("spoil", nothing), **{k: v for k, v in changes.items() if k != "spoil"})
+    with pytest.raises(VerificationError, match=words):
+        verify(expected, tmp_path / "spoilt.mkv")
+
+
+def test_an_honest_copy_is_no_fault(job: tuple[Expected, Path], tmp_path: Path) -> None:
+    rewritten(tmp_path / "copy.mkv", job[1], nothing)
+    assert not compare(job[0], tmp_path / "copy.mkv").differences
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"width": 130}, "size is 128x96, not 130x96"),
+        ({"pix_fmt": "yuv420p10le"}, "pixel format is yuv420p, not yuv420p10le"),
+        ({"sar": Fraction(2)}, "sample aspect ratio is 1, not 2"),
+        ({"display_matrix": (0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30)}, "display matrix is None"),
+        ({"encoded": 9}, "9 frames were encoded, 8 are in the result"),
+    ],
+)
+def test_the_picture_is_compared(change: dict[str, Any], words: str, job: tuple[Expected, Path]) -> None:
+    assert any(words in difference for difference in compare(replace(job[0], **change), job[1]).differences)
+
+
+@pytest.mark.parametrize("field", ["matrix", "primaries", "transfer"])
+def test_colour_tags_are_compared(field: str, job: tuple[Expected, Path]) -> None:
+    expected = replace(job[0], color=replace(job[0].color, **{field: 9}))
+    assert any(d.startswith(field) and d.endswith("not 9") for d in compare(expected, job[1]).differences)
+
+
+def test_a_frame_out_of_place_is_named(job: tuple[Expected, Path]) -> None:
+    times = array("q", job[0].times)
+    times[3] += 2
+    assert any("frame 3 comes -2.00 ms" in difference for difference in compare(replace(job[0], times=times), job[1]).differences)
+
+
+def test_what_is_no_video_is_a_verification_error(job: tuple[Expected, Path], tmp_path: Path) -> None:
+    (tmp_path / "broken.mkv").write_bytes(b"not a video at all")
+    with pytest.raises(VerificationError, match="cannot be read back"):
+        verify(job[0], tmp_path / "broken.mkv")
+
+
+@pytest.mark.parametrize("container", ["mkv", "mp4", "mov", "ts", "webm"])
+def test_every_container_verifies_and_converts(container: str, tmp_path: Path) -> None:
+    """From a transport stream, with AAC in ADTS headers, to each; audio is made anew where it must be."""
+    source = tmp_path / "source.ts"
+    clip(source, add=sounds(Sound(codec="aac", seconds=Fraction(1, 2))), frames=10)
+    done = upscale_video(source, tmp_path / f"out.{container}", model="nearest", reencode_audio="opus" if container == "webm" else None)
+    assert done.verified == "verified: 10 frames, 1 audio identical"
+
+
+def test_payloads_are_compared_as_their_codec_sees_them() -> None:
+    frame = bytes(range(40))
+    length = len(frame) + 7
+    adts = bytes([0xFF, 0xF1, 0x50, 0x80 | length >> 11, length >> 3 & 0xFF, (length & 7) << 5 | 0x1F, 0xFC]) + frame
+    assert essence("aac", memoryview(adts)) == frame == essence("aac", memoryview(frame))
+    slices = [b"\x65abc", b"\x41defg"]
+    annex_b = b"".join(b"\0\0\0\1" + unit for unit in [b"\x67sps", b"\x68pps", *slices])
+    prefixed = b"".join(len(unit).to_bytes(4) + unit for unit in slices)
+    assert essence("h264", memoryview(annex_b)) == essence("h264", memoryview(prefixed))
+    assert essence("mov_text", memoryview(b"\0\0")) is None
+    assert TICK * 90000 == 1
