@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from hashlib import blake2b, sha256
@@ -35,6 +35,14 @@ class StreamPackets:
     ends: array[int] = field(default_factory=lambda: array("q"))
     digests: array[int] = field(default_factory=lambda: array("Q"))
     untimed: int = 0
+
+    def without(self, numbers: Collection[int]) -> StreamPackets:
+        """The same but for some packets, by their place."""
+        if not numbers:
+            return self
+        kept = [number for number in range(len(self.digests)) if number not in numbers]
+        times, ends, digests = (array(a.typecode, (a[number] for number in kept)) for a in (self.times, self.ends, self.digests))
+        return StreamPackets(times=times, ends=ends, digests=digests, untimed=self.untimed)
 
     @property
     def first(self) -> Fraction | None:

@@ -72,11 +72,15 @@ class RemuxJob:
 
 @dataclass(frozen=True, kw_only=True)
 class RemuxResult:
-    """What was written: video packets, packets by source stream index, and read errors passed over in the source."""
+    """What was written: video packets, packets by source stream index, and read errors passed over in the source.
+
+    `refused`: by stream, which of its packets in the window (from 0) are so damaged that the muxer cannot take them.
+    """
 
     video_packets: int
     copied: Mapping[int, int]
     read_errors: int
+    refused: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
 
 class Converted(Protocol):
@@ -97,6 +101,7 @@ def remux(
     """
     converted = converted or {}
     counts: Counter[int] = Counter()
+    refused: dict[int, list[int]] = {}
     # Nut holds times below zero as they are; for the others the muxer knows what it can say (mp4 an edit list, mkv a common shift).
     options = {"avoid_negative_ts": "disabled" if job.plan.container == "nut" else "auto", **dict(job.plan.muxer_options), **job.options}
     with open_source(job.info.path, ignore_edits=job.info.ignore_edits) as source, file.muxing():
@@ -104,14 +109,21 @@ def remux(
         with output:
             lanes, copying = _add_streams(job, source, output, converted)
             for index, packet in heapq.merge(*lanes, key=_microseconds):
-                output.mux(packet)
+                try:
+                    output.mux(packet)
+                except av.error.InvalidDataError:
+                    if index not in copying.targets:
+                        raise
+                    refused.setdefault(index, []).append(counts[index])
                 file.check()
                 check()
                 counts[index] += 1
         if job.sar != 1 and job.plan.container in ("mkv", "webm"):
             set_pixel_shape(file, job.width, job.height, job.sar)
     video = counts.pop(job.info.video_index, 0)
-    return RemuxResult(video_packets=video, copied=dict(counts), read_errors=copying.errors)
+    copied = {index: count - len(refused.get(index, ())) for index, count in counts.items()}
+    numbers = {index: tuple(found) for index, found in refused.items()}
+    return RemuxResult(video_packets=video, copied=copied, read_errors=copying.errors, refused=numbers)
 
 
 Lane = Iterator["tuple[int, Packet[Any]]"]  # source stream index and packet, by dts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,15 +40,18 @@ MakerFactory = Callable[[JobPlan, JobDirectory, Journal, Stops], Maker]
 
 @dataclass(frozen=True, kw_only=True)
 class DamageReport:
-    """What was wrong with the source: decode errors, frames that stood in for lost ones in this run, the first error, a file cut short."""
+    """What was wrong with the source: decode errors, frames that stood in for lost ones in this run, the first error, a file cut short,
+    and packets of copied streams that were too damaged to be copied.
+    """
 
     errors: int = 0
     repeated: int = 0
     first: str | None = None
     cut_short: str | None = None
+    refused: int = 0
 
     def __bool__(self) -> bool:
-        return bool(self.errors or self.cut_short)
+        return bool(self.errors or self.cut_short or self.refused)
 
     @property
     def lines(self) -> list[str]:
@@ -59,6 +62,8 @@ class DamageReport:
             found.append(f"damaged source: {self.errors} decode errors{where}; {self.repeated} frames repeated in place of lost ones")
         if self.cut_short:
             found.append(f"incomplete source: {self.cut_short}")
+        if self.refused:
+            found.append(f"damaged source: {self.refused} packets of copied streams are left out, which no container takes")
         return found
 
 
@@ -128,7 +133,8 @@ def run(
         maker = (make or _maker(plan))(plan, folder, journal, stops)
         maker.make(standing, on_progress)
         damage = _damage(plan, maker, journal)
-        verified = _finish(plan, folder, journal, stops)
+        verified, refused = _finish(plan, folder, journal, stops)
+        damage = replace(damage, refused=refused)
         frames = sum(record.frames for record in journal.segments.values())
         folder.remove()
     return UpscaleResult(
@@ -138,7 +144,7 @@ def run(
         verified=verified,
         damage=damage,
         resumed_frames=sum(record.frames for record in standing.values()),
-        warnings=plan.time_map.warnings,
+        warnings=(*plan.time_map.warnings, *(change for damage in maker.damage for change in damage.changes)),
     )
 
 
@@ -182,22 +188,27 @@ def _damage(plan: JobPlan, maker: Maker, journal: Journal) -> DamageReport:
     )
 
 
-def _finish(plan: JobPlan, folder: JobDirectory, journal: Journal, stops: Stops) -> str:
-    """Join, verify and put in place; returns the verification's line."""
+def _finish(plan: JobPlan, folder: JobDirectory, journal: Journal, stops: Stops) -> tuple[str, int]:
+    """Join, verify and put in place; the verification's line, and how many damaged packets were left out of copied streams."""
     if result_stands(plan.dest):
-        return "verified before: the last run was stopped once the result was in place"
+        return "verified before: the last run was stopped once the result was in place", 0
     with stops.deferred():
-        digest, size = join(plan, folder, journal.segments, stops.check)
+        digest, size, refused = join(plan, folder, journal.segments, stops.check)
     times = encoded_times(segment_files(folder.path, journal.segments), plan.encoder.time_base)
     encoded = sum(record.frames for record in journal.segments.values())
-    verified = verify(expect(plan, times, encoded), folder.result).line
+    verified = verify(replace(expect(plan, times, encoded), refused=refused), folder.result).line
     journal.add_result(ResultRecord(size=size, sha256=digest))
     publish(folder.result, plan.dest, overwrite=plan.options.execution.overwrite)
-    return verified
+    return verified, sum(map(len, refused.values()))
 
 
-def join(plan: JobPlan, folder: JobDirectory, segments: dict[int, SegmentRecord], check: Callable[[], None]) -> tuple[str, int]:
-    """Make the final file from finished segments and the source, in the job's folder; its sha256 and size. `check` may raise to stop."""
+def join(
+    plan: JobPlan, folder: JobDirectory, segments: dict[int, SegmentRecord], check: Callable[[], None]
+) -> tuple[str, int, Mapping[int, tuple[int, ...]]]:
+    """Make the final file from finished segments and the source, in the job's folder. `check` may raise to stop.
+
+    Its sha256, its size, and the places of copied packets that are too damaged for the muxer, by stream.
+    """
     time_range = plan.options.time
     job = RemuxJob(
         segments=segment_files(folder.path, segments),
@@ -215,5 +226,5 @@ def join(plan: JobPlan, folder: JobDirectory, segments: dict[int, SegmentRecord]
         display_matrix=plan.picture.display_matrix,
     )
     with OutFile(folder.result) as file:
-        remux(job, file, converted_streams(plan.info, plan.streams, plan.time_map, job.start, job.end), check)
-        return file.finish(), file.size
+        result = remux(job, file, converted_streams(plan.info, plan.streams, plan.time_map, job.start, job.end), check)
+        return file.finish(), file.size, result.refused

@@ -244,7 +244,7 @@ def test_other_options_are_refused_and_restart_begins_anew(clip: Path, tmp_path:
     dest = tmp_path / "out.mkv"
     with pytest.raises(KeyboardInterrupt):
         upscale_video(clip, dest, model="nearest", preset="ultrafast", segment_frames=10, on_progress=stop)
-    with pytest.raises(OutputError, match="crf: 30.0 now, None then"):
+    with pytest.raises(OutputError, match=r"crf: 30\.0 now, None then"):
         upscale(clip, dest, crf=30.0)
     assert upscale(clip, dest, restart=True).resumed_frames == 0
     assert decoded(dest) == unbroken

@@ -1,0 +1,89 @@
+"""Mutated sources: no crash, no hang, and never exit 0 with fewer frames than a plain decoder makes of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.job.child import ROOT
+from tests.made import make_source
+
+HANG_S = 30.0
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("mutants")
+    audio = {"avi": "mp3"}
+    boxes = {"mkv": "libx264", "mp4": "libx264", "ts": "libx264", "avi": "mpeg4", "webm": "libvpx-vp9", "mov": "libx265"}
+    return [
+        make_source(folder / f"a.{box}", pts=range(16), codec=codec, audio=() if box == "webm" else (audio.get(box, "aac"),))
+        for box, codec in boxes.items()
+    ]
+
+
+def outcomes(folder: Path, seed: int, count: int, sources: list[Path]) -> list[dict[str, Any]]:
+    """What became of each mutant; a process that died is begun anew after the one that killed it, which is marked so."""
+    found: list[dict[str, Any]] = []
+    while len(found) < count:
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "tests.job.fuzz_child",
+                str(folder),
+                str(seed),
+                str(len(found)),
+                str(count - len(found)),
+                *map(str, sources),
+            ],
+            cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=HANG_S * count,
+        )
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        found += [line for line in lines if "code" in line]
+        if done.returncode:
+            assert len(lines) % 2, done.stderr  # died within a mutant
+            found.append(
+                {
+                    "number": lines[-1]["begin"],
+                    "code": done.returncode,
+                    "frames": 0,
+                    "decodable": 0,
+                    "seconds": 0.0,
+                    "error": done.stderr[-600:],
+                }
+            )
+    return found
+
+
+def check(found: list[dict[str, Any]]) -> None:
+    strange = [line for line in found if line["code"] not in (0, 3, 4)]
+    assert not strange, strange[:3]
+    short = [line for line in found if line["code"] == 0 and line["frames"] < line["decodable"]]
+    assert not short, short[:3]
+    assert max(line["seconds"] for line in found) < HANG_S
+
+
+def test_a_hundred_mutants(sources: list[Path], tmp_path: Path) -> None:
+    found = outcomes(tmp_path, 0, 100, sources)
+    check(found)
+    codes = [line["code"] for line in found]
+    assert {0, 3, 4} <= set(codes), codes  # the mutations do bite
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("seed", range(1, 21))
+def test_five_hundred_mutants(sources: list[Path], tmp_path: Path, seed: int) -> None:
+    check(outcomes(tmp_path, seed, 500, sources))
