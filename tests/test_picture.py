@@ -252,6 +252,17 @@ def test_shape_and_rotation_stay(suffix: str, tmp_path: Path) -> None:
     assert abs(before.rotation) == 90
 
 
+@pytest.mark.parametrize("sar", [Fraction(32, 27), Fraction(2), Fraction(1001, 1080)])
+@pytest.mark.parametrize(
+    ("codec", "suffix"), [("ffv1", "mkv"), ("libvpx-vp9", "webm"), ("libvpx-vp9", "mp4"), ("libsvtav1", "mkv"), ("prores_ks", "mov")]
+)
+def test_shape_stays_where_the_bitstream_does_not_hold_it(codec: str, suffix: str, sar: Fraction, tmp_path: Path) -> None:
+    made = source(tmp_path / "in.mkv", "yuv420p", (72, 48), codec="libx264", sample_aspect_ratio=sar)
+    upscaled(made, tmp_path / f"out.{suffix}", codec=codec)
+    assert abs(probe(tmp_path / f"out.{suffix}").sar / sar - 1) < Fraction(1, 144)  # Matroska has whole pixels
+    assert len(read(tmp_path / f"out.{suffix}")) == 2
+
+
 def test_full_range_jpeg_sources(tmp_path: Path) -> None:
     full = ColorSpec(matrix=5, full_range=True)
     made = write(tmp_path / "in.mkv", [frame_of("yuvj420p", planes_of("yuvj420p", (32, 24)), full)], codec="mjpeg", color=full)

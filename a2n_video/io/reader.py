@@ -38,6 +38,7 @@ class Damage:
     at: list[int] = field(default_factory=list)
     first: str | None = None
     repeated: int = 0
+    changes: list[str] = field(default_factory=list)  # of size, format or colour on the way, in words: no errors
 
     @property
     def errors(self) -> int:
@@ -78,7 +79,6 @@ class VideoReader:
         self.info = info or probe(source)
         self.time_map = time_map or scan(self.source, self.info).time_map
         self.damage = Damage()
-        self.changes: list[str] = []  # what changed on the way, in words
         self._deinterlace = deinterlace
         self._source_map = source_map or self.time_map
         self._factor = int(self._source_map.time_base / self.time_map.time_base)
@@ -101,7 +101,7 @@ class VideoReader:
 
     def __iter__(self) -> Iterator[av.VideoFrame]:
         limit = self.time_map.limit_pts  # no limit where nothing cuts: more frames may come than the index saw packets
-        frames = changes_of(self._from_first_pts(), self.changes)
+        frames = changes_of(self._from_first_pts(), self.damage.changes)
         if limit is not None:
             frames = itertools.takewhile(lambda frame: _pts(frame) < limit, frames)
         return itertools.islice(frames, self._frames)
@@ -109,7 +109,7 @@ class VideoReader:
     def _from_first_pts(self) -> Iterator[av.VideoFrame]:
         """Frames from the first wanted one on: by a seek where that is shorter, and safe."""
         first = self._first_pts
-        if self.time_map.seekable and first * self.time_map.time_base > 2 * _PREROLL_S:
+        if self.time_map.seekable and (first - self.time_map.origin_pts) * self.time_map.time_base > 2 * _PREROLL_S:
             frames = self._made(self._open(first))
             # A seek can land late (TS, AVI): unless a frame before the first wanted one came, decode from the start.
             head = next(frames, None)

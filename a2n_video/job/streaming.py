@@ -33,7 +33,8 @@ from a2n_video.io.y4m import MAGIC, PIX_FMTS, Y4mHeader, Y4mWriter, read_frames,
 from a2n_video.job.picture import settle_fit, settle_picture
 from a2n_video.job.plan import check_paths, prepare
 from a2n_video.job.prefetch import prefetch
-from a2n_video.job.run import Progress, UpscaleResult, run
+from a2n_video.job.encode import Progress
+from a2n_video.job.run import UpscaleResult, run
 from a2n_video.media.encoders import encoded_pix_fmt
 from a2n_video.media.info import StreamInfo, VideoInfo
 from a2n_video.media.interlace import plan_interlace, result_map

@@ -1,0 +1,235 @@
+"""Interlace found and undone, sizes that change on the way: made from pictures whose whole form is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from a2n_video.io.filters import deinterlaced, look_for_interlace
+from a2n_video.io.packets import scan
+from a2n_video.io.probe import probe
+from a2n_video.io.reader import VideoReader
+from a2n_video.job.plan import prepare
+from a2n_video.job.run import upscale_video
+from a2n_video.media.interlace import InterlaceFindings, plan_interlace, result_map
+from a2n_video.options import JobOptions
+from tests.test_picture import frame_of, planes_in, planes_of, read
+
+SIZE = (96, 480)
+
+
+def moment(time: float) -> np.ndarray[Any, Any]:
+    """What a camera sees at a time, in fields: a bar that moves 4 pixels a field before a slope."""
+    x = np.arange(SIZE[0])
+    bar = np.abs((x - 4 * time) % SIZE[0] - 24) < 12
+    return np.broadcast_to(np.where(bar, 220, 60), (SIZE[1], SIZE[0])).astype(np.uint8)
+
+
+def woven(top: float, bottom: float) -> np.ndarray[Any, Any]:
+    luma = moment(top).copy()
+    luma[1::2] = moment(bottom)[1::2]
+    return luma
+
+
+def interlaced_file(path: Path, pairs: list[tuple[float, float]], *, flagged: bool = True) -> Path:
+    """Frames of two moments each. mpeg2video is told that they are interlaced, or not."""
+    with av.open(str(path), "w") as output:
+        options = {"flags": "+ilme+ildct", "qmin": "1", "qmax": "1"} if flagged else {"qmin": "1", "qmax": "1"}
+        stream: Any = output.add_stream("mpeg2video", rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
+        stream.codec_context.gop_size = 4
+        for number, (top, bottom) in enumerate(pairs):
+            chroma = np.full((SIZE[1] // 2, SIZE[0] // 2), 128, np.uint8)
+            frame = frame_of("yuv420p", [woven(top, bottom), chroma, chroma])
+            if flagged:
+                frame = flagged_frame(frame)
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return path
+
+
+def flagged_frame(frame: av.VideoFrame) -> av.VideoFrame:
+    """The frame, called interlaced, top field first."""
+    graph = av.filter.Graph()
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format.name, time_base=Fraction(1, 25))
+    field = graph.add("setfield", "tff")
+    sink = graph.add("buffersink")
+    source.link_to(field)
+    field.link_to(sink)
+    graph.configure()
+    frame.pts, frame.time_base = 0, Fraction(1, 25)
+    graph.push(frame)
+    return graph.pull()  # type: ignore[return-value]
+
+
+VIDEO = [(2.0 * n, 2.0 * n + 1) for n in range(30)]
+# 3:2 pulldown, top field first: film frames A B C D as AA AB BC CC DD... in five frames.
+FILM = [moments for n in range(0, 24, 4) for moments in ((n, n), (n, n + 1), (n + 1, n + 2), (n + 2, n + 2), (n + 3, n + 3))]
+FILM = [(2.5 * a, 2.5 * b) for a, b in FILM]
+
+
+def combing(luma: np.ndarray[Any, Any]) -> float:
+    """Mean difference of neighbouring lines: nothing in these pictures changes from line to line but by weaving."""
+    return float(np.abs(np.diff(luma[8:-8].astype(int), axis=0)).mean())
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return interlaced_file(tmp_path_factory.mktemp("video") / "in.mkv", VIDEO)
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return interlaced_file(tmp_path_factory.mktemp("film") / "in.mkv", FILM)
+
+
+@pytest.mark.parametrize("flagged", [True, False])
+def test_interlace_is_found_flagged_or_not(flagged: bool, tmp_path: Path) -> None:
+    made = interlaced_file(tmp_path / "in.mkv", VIDEO, flagged=flagged)
+    found = look_for_interlace(made, probe(made))
+    assert bool(found.flagged) == flagged
+    assert found.woven
+    assert not found.telecined
+    plan = plan_interlace("auto", found, SIZE[1])
+    assert plan.mode == ("flagged" if flagged else "all")
+    assert "interlaced" in plan.note
+
+
+def test_progressive_is_left_alone(tmp_path: Path) -> None:
+    made = interlaced_file(tmp_path / "in.mkv", [(2 * n, 2 * n) for n in range(30)], flagged=False)
+    found = look_for_interlace(made, probe(made))
+    assert not found.woven
+    assert plan_interlace("auto", found, SIZE[1]).note == ""
+    with VideoReader(made, deinterlace="flagged") as auto, VideoReader(made) as off:
+        for a, b in zip(auto, off, strict=True):
+            assert all(np.array_equal(x, y) for x, y in zip(planes_in(a), planes_in(b), strict=True))
+
+
+def test_telecine_is_found_and_proposed(film: Path) -> None:
+    found = look_for_interlace(film, probe(film))
+    assert found.telecined
+    assert "--deinterlace ivtc" in plan_interlace("auto", found, SIZE[1]).note
+
+
+def test_the_plan_says_so(video: Path, tmp_path: Path) -> None:
+    plan = prepare(video, tmp_path / "out.mkv", JobOptions().with_changes(model="nearest"))
+    assert any("deinterlaced" in note for note in plan.notes)
+    assert plan.frames == len(VIDEO)
+
+
+def frames_of(path: Path, mode: Any) -> list[av.VideoFrame]:
+    info = probe(path)
+    source = scan(path, info).time_map
+    plan = plan_interlace(mode, look_for_interlace(path, info), info.height)
+    with VideoReader(path, info=info, time_map=result_map(plan, source), source_map=source, deinterlace=plan.mode) as reader:
+        return list(reader)
+
+
+def test_as_many_frames_and_no_weaving(video: Path) -> None:
+    before, after = frames_of(video, "off"), frames_of(video, "auto")
+    assert [frame.pts for frame in after] == [frame.pts for frame in before]
+    assert min(combing(planes_in(frame)[0]) for frame in before) > 5
+    assert max(combing(planes_in(frame)[0]) for frame in after[1:-1]) < 3
+
+
+def test_fields_double_the_frames_between_the_old_ones(video: Path) -> None:
+    frames = frames_of(video, "field")
+    assert len(frames) == 2 * len(VIDEO)
+    assert frames[0].time_base == Fraction(1, 2000)
+    assert [frame.pts for frame in frames[:5]] == [0, 40, 80, 120, 160]
+    for number in range(4, 50):
+        expected = moment(number)
+        assert np.abs(planes_in(frames[number])[0][8:-8].astype(int) - expected[8:-8]).mean() < 4
+
+
+def test_ivtc_gives_the_film_back(film: Path) -> None:
+    frames = frames_of(film, "ivtc")
+    assert len(frames) == len(FILM) * 4 // 5
+    assert [frame.pts for frame in frames[:6]] == [0, 50, 100, 150, 200, 250]
+    assert max(combing(planes_in(frame)[0]) for frame in frames) < 2
+    for number in range(4, 20):
+        assert np.abs(planes_in(frames[number])[0][8:-8].astype(int) - moment(2.5 * number)[8:-8]).mean() < 4
+
+
+@pytest.mark.parametrize(("mode", "frames"), [("auto", 30), ("frame", 30), ("field", 60), ("ivtc", 24), ("off", 30)])
+def test_whole_jobs(mode: str, frames: int, video: Path, tmp_path: Path) -> None:
+    result = upscale_video(video, tmp_path / "out.mkv", model="nearest", deinterlace=mode, preset="ultrafast", segment_frames=7)
+    assert result.frames == frames
+    assert result.verified.startswith(f"verified: {frames} frames")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("mode", ["frame", "field", "ivtc"])
+def test_short_clips(count: int, mode: str, tmp_path: Path) -> None:
+    made = interlaced_file(tmp_path / "in.mkv", VIDEO[:count])
+    assert len(frames_of(made, mode)) == count * (2 if mode == "field" else 1)
+
+
+@pytest.mark.parametrize("mode", ["frame", "field", "ivtc"])
+def test_starting_in_the_middle_gives_the_same_frames(mode: Any, video: Path) -> None:
+    info = probe(video)
+    source = scan(video, info).time_map
+    plan = plan_interlace(mode, InterlaceFindings(), info.height)
+    made = result_map(plan, source)
+    whole = {frame.pts: planes_in(frame)[0] for frame in frames_of(video, mode)}
+    middle = made.times[len(made.times) // 2]
+    with VideoReader(video, info=info, time_map=made, source_map=source, deinterlace=plan.mode, start_pts=middle) as reader:
+        rest = [(frame.pts, planes_in(frame)[0]) for frame in reader]
+    assert [pts for pts, _ in rest] == [pts for pts in whole if pts is not None and pts >= middle]
+    assert all(np.array_equal(whole[pts], luma) for pts, luma in rest)
+
+
+def test_a_cut_of_fields_is_exact(video: Path, tmp_path: Path) -> None:
+    options = {"deinterlace": "field", "start": Fraction(1, 5), "frames": 7}
+    assert upscale_video(video, tmp_path / "out.mkv", model="nearest", preset="ultrafast", **options).frames == 7
+
+
+def test_late_flags_are_seen(tmp_path: Path) -> None:
+    def frames() -> Iterator[av.VideoFrame]:
+        for number, (top, bottom) in enumerate([(2 * n, 2 * n) for n in range(50)] + VIDEO):
+            chroma = np.full((SIZE[1] // 2, SIZE[0] // 2), 128, np.uint8)
+            frame = frame_of("yuv420p", [woven(top, bottom), chroma, chroma])
+            frame = flagged_frame(frame) if number >= 50 else frame
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            yield frame
+
+    out = list(deinterlaced(frames(), "flagged", None))  # type: ignore[arg-type]
+    assert [frame.pts for frame in out] == list(range(80))
+    assert max(combing(planes_in(frame)[0]) for frame in out[51:-1]) < 3
+
+
+def changing_file(path: Path, kinds: list[tuple[str, tuple[int, int]]], each: int = 3) -> Path:
+    """A nut of raw h264 streams one after the other: the decoder changes its mind on the way."""
+    path.write_bytes(b"".join(_h264(pix_fmt, size, each, each * n) for n, (pix_fmt, size) in enumerate(kinds)))
+    return path
+
+
+def _h264(pix_fmt: str, size: tuple[int, int], count: int, first: int) -> bytes:
+    context: Any = av.CodecContext.create("libx264", "w")
+    context.width, context.height, context.pix_fmt = *size, pix_fmt
+    context.time_base, context.options = Fraction(1, 25), {"preset": "ultrafast", "qp": "0", "bf": "0"}
+    data = b""
+    for number in range(count):
+        frame = frame_of(pix_fmt, [np.full_like(plane, 60 + 10 * (first + number)) for plane in planes_of(pix_fmt, size)])
+        frame.pts = number
+        data += b"".join(bytes(packet) for packet in context.encode(frame))
+    return data + b"".join(bytes(packet) for packet in context.encode(None))
+
+
+def test_sizes_and_formats_that_change(tmp_path: Path) -> None:
+    made = changing_file(tmp_path / "in.h264", [("yuv420p", (64, 48)), ("yuv420p", (96, 64)), ("yuv444p", (64, 48))])
+    result = upscale_video(made, tmp_path / "out.mkv", model="nearest", codec="ffv1", fps=Fraction(25))
+    frames = read(tmp_path / "out.mkv")
+    assert result.frames == len(frames) == 9
+    assert {(frame.width, frame.height, frame.format.name) for frame in frames} == {(128, 96, "yuv420p")}
+    for number, frame in enumerate(frames):
+        for plane in planes_in(frame):
+            assert abs(float(plane.mean()) - (60 + 10 * number)) <= 1
+    assert any("96x64" in warning for warning in result.warnings)

@@ -1,0 +1,96 @@
+"""Pixel formats and encoders: every table entry is true of this FFmpeg, and nothing is lost where it need not be."""
+
+from __future__ import annotations
+
+import av
+import numpy as np
+import pytest
+
+from a2n_video.errors import OptionError
+from a2n_video.frames import frame_planes
+from a2n_video.io.writer import pix_fmts_of
+from a2n_video.media.encoders import DEFAULT_CODECS, default_codec, encoded_pix_fmt, encoder_options
+from a2n_video.media.pixfmt import FOLDED, UNFOLDED, closest, encodable, native_pix_fmt, pix_fmt_of, plane_format
+from a2n_video.media.planes import PlaneFormat
+from a2n_video.options import EncodeOptions
+
+SIZE = (12, 8)
+NATIVE = [name for name in sorted(av.video.format.names) if plane_format(name, 2, 2)]
+
+
+@pytest.mark.parametrize("pix_fmt", NATIVE)
+def test_native_planes_are_ffmpegs(pix_fmt: str) -> None:
+    fmt = plane_format(pix_fmt, 13, 9)
+    assert fmt is not None
+    frame = av.VideoFrame(13, 9, pix_fmt)
+    views = frame_planes(frame, fmt)
+    assert [view.shape for view in views] == [(shape.height, shape.width) for shape in fmt.planes]
+    assert {component.bits for component in frame.format.components} == {fmt.depth}
+    assert pix_fmt_of(fmt) == pix_fmt.replace("yuvj", "yuv")
+
+
+@pytest.mark.parametrize("pix_fmt", sorted(FOLDED))
+def test_folding_and_unfolding_keep_every_bit(pix_fmt: str) -> None:
+    native = UNFOLDED[pix_fmt]
+    fmt = plane_format(native, *SIZE)
+    assert fmt is not None
+    rng = np.random.default_rng(5)
+    before = av.VideoFrame(*SIZE, native)
+    for plane in frame_planes(before, fmt):
+        plane[...] = rng.integers(0, 1 << fmt.depth, plane.shape)
+    after = before.reformat(format=pix_fmt).reformat(format=native)
+    for a, b in zip(frame_planes(before, fmt), frame_planes(after, fmt), strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_big_endian_formats_are_their_little_endian_ones() -> None:
+    assert native_pix_fmt("yuv420p10be") == "yuv420p10le"
+    assert native_pix_fmt("gbrp16be") == "gbrp16le"
+    assert native_pix_fmt("xyz12le") is None
+
+
+@pytest.mark.parametrize(
+    ("wanted", "offered", "chosen"),
+    [
+        ("yuv420p10le", ("yuv420p", "yuv420p10le", "yuv444p10le"), "yuv420p10le"),
+        ("yuv420p10le", ("yuv420p", "yuv422p10le"), "yuv422p10le"),
+        ("yuv444p", ("yuv420p", "yuv422p", "yuv444p10le"), "yuv444p10le"),
+        ("yuv420p12le", ("yuv420p", "yuv420p10le"), "yuv420p10le"),
+        ("yuva420p", ("yuv420p", "yuva420p"), "yuva420p"),
+        ("yuva420p", ("yuv420p", "yuv444p"), "yuv420p"),
+        ("gray", ("yuv420p", "yuv444p"), "yuv420p"),
+        ("gbrp", ("yuv420p", "bgr0"), "bgr0"),
+        ("gbrp", ("yuv420p", "yuv444p"), "yuv444p"),
+        ("gbrap16le", ("rgb24", "rgba", "rgb48be", "rgba64be"), "rgba64be"),
+        ("yuv420p10le", ("yuv420p", "nv12", "p010le", "yuv444p16le"), "p010le"),
+    ],
+)
+def test_the_closest_format(wanted: str, offered: tuple[str, ...], chosen: str) -> None:
+    fmt = plane_format(wanted, *SIZE)
+    assert fmt is not None
+    assert closest(fmt, offered) == chosen
+
+
+def test_default_encoders_are_there_and_hold_what_they_are_for() -> None:
+    plain = PlaneFormat(width=64, height=48, family="yuv", log2_chroma_w=1, log2_chroma_h=1)
+    for container in DEFAULT_CODECS:
+        if container == "y4m":
+            continue
+        for depth in (8, 10):
+            fmt = PlaneFormat(width=64, height=48, family="yuv", depth=depth, log2_chroma_w=1, log2_chroma_h=1)
+            codec = default_codec(container, fmt)
+            chosen = encodable(encoded_pix_fmt(codec, fmt, pix_fmts_of(codec), None), 64, 48)
+            assert chosen is not None
+            assert chosen.depth == depth
+        assert default_codec(container, plain) == DEFAULT_CODECS[container][0]
+
+
+def test_options() -> None:
+    assert encoder_options("libx264", EncodeOptions()) == {"crf": "16", "preset": "medium"}
+    x265 = encoder_options("libx265", EncodeOptions(crf=20, encoder_options={"x265-params": "aq-mode=3"}))
+    assert x265["x265-params"].endswith(":aq-mode=3")
+    assert "info=0" in x265["x265-params"]
+    with pytest.raises(OptionError, match="--crf"):
+        encoder_options("ffv1", EncodeOptions(crf=3))
+    with pytest.raises(OptionError, match="yuv420p"):
+        encoded_pix_fmt("libx264", PlaneFormat(width=2, height=2, family="gray"), ("yuv420p",), "gbrp")

@@ -1,0 +1,49 @@
+"""HDR10 metadata in the encoders' words: the examples of their own documentation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+from a2n_video.media.hdr import hdr_params, lost_hdr
+from a2n_video.media.info import HdrMetadata
+
+
+def point(x: str, y: str) -> tuple[Fraction, Fraction]:
+    return Fraction(x), Fraction(y)
+
+
+# Display P3, D65, 1000 and 0.0001 cd/m2.
+P3 = HdrMetadata(
+    red=point("0.68", "0.32"),
+    green=point("0.265", "0.69"),
+    blue=point("0.15", "0.06"),
+    white=point("0.3127", "0.329"),
+    max_luminance=Fraction(1000),
+    min_luminance=Fraction(1, 10000),
+    max_content=1000,
+    max_average=400,
+)
+COUNTED = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1)"
+
+
+def test_words() -> None:
+    assert hdr_params("libx265", P3) == f"master-display={COUNTED}:max-cll=1000,400"
+    assert hdr_params("libx264", P3) == f"mastering-display={COUNTED}:cll=1000,400"
+    plain = "G(0.26500,0.69000)B(0.15000,0.06000)R(0.68000,0.32000)WP(0.31270,0.32900)L(1000.0000,0.0001)"
+    assert hdr_params("libsvtav1", P3) == f"mastering-display={plain}:content-light=1000,400"
+
+
+def test_parts() -> None:
+    light = HdrMetadata(max_content=600)
+    assert hdr_params("libx265", light) == "max-cll=600,0"
+    assert hdr_params("libx265", None) == hdr_params("ffv1", P3) == ""
+    half = replace(P3, max_luminance=None)
+    assert hdr_params("libx265", half) == "max-cll=1000,400"
+
+
+def test_losses_are_named() -> None:
+    assert lost_hdr("libx265", P3) == lost_hdr("ffv1", None) == ""
+    assert lost_hdr("libvpx-vp9", P3) == "mastering display and content light level"
+    assert lost_hdr("ffv1", HdrMetadata(max_content=5)) == "content light level"
+    assert lost_hdr("libx265", replace(P3, white=None)) == "mastering display (only part of it is known)"
