@@ -18,13 +18,12 @@ from a2n_video.errors import InputError
 from a2n_video.net.model import A2N, AttentionInAttentionBlock
 from a2n_video.tools import plots
 from a2n_video.tools.metrics import psnr_y
-from a2n_video.tools.picture import Footage, write_rows
+from a2n_video.tools.picture import is_picture, shot_of, write_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS: Final = ("block", "switched_off", "pictures", "psnr_db", "change_db", "change_lowest_db", "change_highest_db")
-PICTURES: Final = frozenset({".png", ".bmp", ".webp"})
 Hook = Callable[[nn.Module, Any, Tensor], Tensor]
 
 
@@ -68,12 +67,12 @@ def switched_off(block: AttentionInAttentionBlock, switch: Switch) -> Iterator[N
 
 def pairs(folder: Path, scale: int) -> list[tuple[Tensor, Tensor]]:
     """(small, large) RGB in 0..1 of every picture of a folder, cut to a multiple of the scale, small by MATLAB's bicubic in 8 bits."""
-    files = sorted(path for path in folder.glob("*") if path.suffix.lower() in PICTURES)
+    files = sorted(path for path in folder.glob("*") if is_picture(path))
     if not files:
-        raise InputError(f"{folder}: no picture in it; {', '.join(sorted(PICTURES))} are read")
+        raise InputError(f"{folder}: no picture in it, and full-size pictures are needed to measure on")
     result = []
     for path in files:
-        large = Footage.open(path).shot().rgb
+        large = shot_of(path).rgb
         height, width = (size - size % scale for size in large.shape[-2:])
         large = large[..., :height, :width]
         small = resize(large.double(), height // scale, width // scale)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from a2n_video.net.model import A2N, AttentionInAttentionBlock
 from a2n_video.tools import plots
-from a2n_video.tools.picture import Footage, Image, to_image, write_rows
+from a2n_video.tools.picture import Footage, Image, is_picture, shot_of, to_image, write_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -99,19 +99,19 @@ def rows_of(number: int, time: Fraction, views: list[BlockView]) -> list[tuple[A
     ]
 
 
-def attention_report(source: Footage, model: A2N, out: Path, at: Fraction | None, frames: int) -> list[Path]:
+def attention_report(source: Path, model: A2N, out: Path, at: Fraction | None, frames: int) -> list[Path]:
     """Write the sheet of one frame and its CSV; for a video also the course over `frames` evenly spread frames. Gives what was written."""
-    shot = source.shot(at if at is not None else (source.seconds / 2 if not source.is_picture else Fraction(0)))
+    shot = shot_of(source, at)
     views = look(model, shot.rgb)
-    plots.save(sheet(to_image(shot.rgb), views, f"{source.path.name} at {float(shot.time):.2f} s"), out)
+    plots.save(sheet(to_image(shot.rgb), views, source.name if is_picture(source) else f"{source.name} at {float(shot.time):.2f} s"), out)
     table = out.with_suffix(".csv")
-    if source.is_picture:
+    if is_picture(source):
         write_rows(table, COLUMNS, rows_of(0, Fraction(0), views))
         return [out, table]
-    rows = [row for number, time, seen in course(source, model, frames) for row in rows_of(number, time, seen)]
+    rows = [row for number, time, seen in course(Footage.open(source), model, frames) for row in rows_of(number, time, seen)]
     write_rows(table, COLUMNS, rows)
     drawn = out.with_name(f"{out.stem}-course.png")
-    plots.save(course_figure(rows, source.path.name), drawn)
+    plots.save(course_figure(rows, source.name), drawn)
     return [out, drawn, table]
 
 

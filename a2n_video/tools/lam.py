@@ -19,7 +19,7 @@ from torch import Tensor
 
 from a2n_video.errors import OptionError
 from a2n_video.tools import plots
-from a2n_video.tools.picture import Footage, Image, to_image
+from a2n_video.tools.picture import Image, shot_of, to_image
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -171,9 +171,9 @@ class LamOptions:
     steps: int = STEPS
 
 
-def lam_of_frame(source: Footage, model: A2N, options: LamOptions) -> LocalAttribution:
+def lam_of_frame(source: Path, model: A2N, options: LamOptions) -> LocalAttribution:
     """The attribution of a window around a pixel of a frame. OptionError where pixel or window lies outside."""
-    rgb = source.shot(options.time).rgb if options.time is not None else source.shot().rgb
+    rgb = shot_of(source, options.time).rgb
     at = options.at or (rgb.shape[-1] // 2, rgb.shape[-2] // 2)
     crop, (left, top) = crop_around(rgb, at, options.context)
     scale, side = model.config.scale, options.window
@@ -187,10 +187,10 @@ def lam_of_frame(source: Footage, model: A2N, options: LamOptions) -> LocalAttri
     return local_attribution(model, crop.contiguous().to(device), (place[0], place[1], side), steps=options.steps)
 
 
-def lam_report(source: Footage, model: A2N, out: Path, options: LamOptions) -> LocalAttribution:
+def lam_report(source: Path, model: A2N, out: Path, options: LamOptions) -> LocalAttribution:
     """Draw the attribution of a window of a frame into a PNG."""
     found = lam_of_frame(source, model, options)
-    plots.save(lam_figure(found, source.path.name), out)
+    plots.save(lam_figure(found, source.name), out)
     return found
 
 

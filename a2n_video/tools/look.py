@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     lam = commands.add_parser("lam", help="which source pixels a window of the result was made from")
     lam.add_argument("source", type=Path, metavar="FRAME_OR_VIDEO")
     lam.add_argument("--at", type=place, metavar="X,Y", help="the source pixel in the window's middle (default: the frame's)")
-    lam.add_argument("--time", type=seconds, metavar="TIME", help="of a video, the frame shown then (default: the first)")
+    lam.add_argument("--time", type=seconds, metavar="TIME", help="of a video, the frame shown then (default: the middle)")
     lam.add_argument("--window", type=int, default=16, metavar="N", help="side of the window in the result's pixels (default 16)")
     lam.add_argument("--context", type=int, default=64, metavar="N", help="side of the source crop that is looked at (default 64)")
     lam.add_argument("--steps", type=int, default=50, metavar="N", help="steps of the path (default 50)")
@@ -64,10 +64,8 @@ def _model(arguments: argparse.Namespace) -> A2N:
 
 def _attention(arguments: argparse.Namespace) -> None:
     from a2n_video.tools.attention import attention_report
-    from a2n_video.tools.picture import Footage
 
-    source = Footage.open(arguments.source)
-    for path in attention_report(source, _model(arguments), arguments.output, arguments.at, max(1, arguments.frames)):
+    for path in attention_report(arguments.source, _model(arguments), arguments.output, arguments.at, max(1, arguments.frames)):
         print(path)
 
 
@@ -80,12 +78,11 @@ def _ablation(arguments: argparse.Namespace) -> None:
 
 def _lam(arguments: argparse.Namespace) -> None:
     from a2n_video.tools.lam import LamOptions, lam_report
-    from a2n_video.tools.picture import Footage
 
     options = LamOptions(
         at=arguments.at, window=arguments.window, context=arguments.context, time=arguments.time, steps=max(1, arguments.steps)
     )
-    found = lam_report(Footage.open(arguments.source), _model(arguments), arguments.output, options)
+    found = lam_report(arguments.source, _model(arguments), arguments.output, options)
     print(f"{arguments.output}: diffusion index {found.diffusion:.2f}, the steps missed {found.gap:.1%} of the change")
 
 

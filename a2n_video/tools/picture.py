@@ -20,6 +20,7 @@ from a2n_video.engine.color import planes_to_rgb
 from a2n_video.errors import OptionError, OutputError, OutputExistsError
 from a2n_video.frames import VideoFrameAdapter
 from a2n_video.io.packets import scan
+from a2n_video.io.pictures import PICTURES, read_rgb
 from a2n_video.io.probe import probe
 from a2n_video.io.reader import VideoReader
 from a2n_video.media.index import TimeMap
@@ -43,7 +44,7 @@ class Shot:
 
 @dataclass(frozen=True, kw_only=True)
 class Footage:
-    """A file that was looked into: a video, or a picture, which is a video of one frame."""
+    """A video that was looked into."""
 
     path: Path
     info: VideoInfo
@@ -55,10 +56,6 @@ class Footage:
         path = Path(path)
         info = probe(path)
         return cls(path=path, info=info, time_map=scan(path, info).time_map)
-
-    @property
-    def is_picture(self) -> bool:
-        return self.time_map.frames <= 1
 
     @property
     def seconds(self) -> Fraction:
@@ -91,6 +88,19 @@ class Footage:
         times = self.time_map.times
         wanted = self.time_map.first_pts + at / self.time_map.time_base
         return times[max(0, bisect_right(times, wanted) - 1)]
+
+
+def is_picture(path: Path) -> bool:
+    return path.suffix.lower() in PICTURES
+
+
+def shot_of(path: Path, at: Fraction | None = None) -> Shot:
+    """A picture, or the frame of a video that is shown at `at` seconds (None: in its middle)."""
+    if is_picture(path):
+        image = next(read_rgb(path))
+        return Shot(number=0, time=Fraction(0), rgb=torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255)
+    footage = Footage.open(path)
+    return footage.shot(footage.seconds / 2 if at is None else at)
 
 
 def rgb_of(frame: av.VideoFrame) -> Tensor:

@@ -26,7 +26,6 @@ from a2n_video.tools.lam import (
     lam_report,
     local_attribution,
 )
-from a2n_video.tools.picture import Footage
 from tests.made import make_source
 
 
@@ -135,7 +134,7 @@ def test_a_whole_map_is_complete() -> None:
 def test_the_window_lies_around_the_pixel(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = A2N(A2NConfig(n_features=6, n_blocks=1, head="pixelshuffle")).eval().requires_grad_(False)
-    source = Footage.open(make_source(tmp_path / "in.mp4", pts=range(3), size=(96, 80), audio=()))
+    source = make_source(tmp_path / "in.mp4", pts=range(3), size=(96, 80), audio=())
     found = lam_of_frame(source, model, LamOptions(at=(60, 30), window=12, context=32, steps=2))
     assert found.source.shape == (32, 32, 3)
     assert found.window == (2 * 16 + 1 - 6, 2 * 16 + 1 - 6, 12)  # the crop's pixel 16 covers the result's 32 and 33

@@ -14,7 +14,7 @@ from a2n_video.net.model import A2N, A2NConfig, lrelu
 from a2n_video.tools import ablation as ablation_module
 from a2n_video.tools.ablation import SWITCHES, ablation, ablation_report, psnr_of, switched_off
 from a2n_video.tools.attention import COLUMNS, BlockView, attention_report, look, observed, standardised
-from a2n_video.tools.picture import Footage, png_bytes
+from a2n_video.tools.picture import png_bytes
 from tests.made import make_source
 
 
@@ -66,7 +66,7 @@ def test_a_flat_map_stays_flat() -> None:
 
 
 def test_a_video_gives_sheet_course_and_table(model: A2N, tmp_path: Path) -> None:
-    source = Footage.open(make_source(tmp_path / "in.mp4", pts=range(12), audio=()))
+    source = make_source(tmp_path / "in.mp4", pts=range(12), audio=())
     written = attention_report(source, model, tmp_path / "out.png", Fraction(1, 5), frames=4)
     assert [path.name for path in written] == ["out.png", "out-course.png", "out.csv"]
     assert all(path.stat().st_size > 100 for path in written)
