@@ -293,3 +293,15 @@ def test_an_empty_part_is_refused_before_anything_is_written(changes: dict[str, 
     with pytest.raises(OptionError, match="no frame"):
         upscale_video(source, tmp_path / "out.mkv", model="nearest", **changes)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source.mkv"]
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4", "ts", "avi"])
+def test_a_start_far_into_the_file_is_frame_exact(suffix: str, tmp_path: Path) -> None:
+    """Far enough for the reader to seek: wherever that lands, the first frame is the one at the time asked for."""
+    base = Fraction(1, 1) if suffix == "avi" else TICK if suffix in ("mp4", "ts") else MS
+    clip = Clip(times=steady(49, step=Fraction(1)), options={**B_FRAMES, "g": "7"}, time_base=base)
+    source, result = write_clip(tmp_path / f"source.{suffix}", clip), tmp_path / "out.mkv"
+    upscale_video(source, result, model="nearest", start=Fraction(37), end=Fraction(45), **QUICK["libx264"])
+    found = read_frames(result)
+    assert [number for _, number in found] == list(range(37, 45))
+    assert all(abs(time - found[0][0] - n) <= MS for n, (time, _) in enumerate(found))

@@ -12,6 +12,8 @@ from typing import Final, NamedTuple
 BACKWARD_S: Final = Fraction(1, 10)
 # A leap ahead is a new clock only where clocks may restart (transport streams); elsewhere it is a long frame.
 _FORWARD_S: Final = Fraction(10)
+# Where only presentation times are known, they go back by as much as a codec reorders, and frames may be seconds long.
+_REORDER_S: Final = Fraction(10)
 _WRAP_S: Final = Fraction(1 << 33, 90000)
 
 
@@ -50,7 +52,7 @@ class RunTracker:
     def __init__(self, time_base: Fraction, *, leaps: bool, restarts: bool = True) -> None:
         self._restarts = restarts
         self._back = max(1, int(BACKWARD_S / time_base))
-        self._reorder = max(1, int(1 / time_base))
+        self._reorder = max(1, int(_REORDER_S / time_base))
         self._ahead = int(_FORWARD_S / time_base) if leaps else None
         self._runs: list[Run] = []
         self._first = self._end = self._last = self._count = 0
@@ -78,8 +80,10 @@ class RunTracker:
     def _breaks(self, time: int, dts: int | None, duration: int) -> bool:
         if dts is not None and self._last_dts is not None:
             step, tolerance = dts - self._last_dts, max(self._back, 2 * duration)
-        else:
+        elif dts is None and self._last_dts is None:
             step, tolerance = time - self._last, max(self._reorder, 32 * duration)
+        else:
+            return False
         return (self._restarts and step < -tolerance) or (self._ahead is not None and step > self._ahead)
 
     def _close(self) -> None:

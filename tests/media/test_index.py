@@ -65,6 +65,13 @@ def test_b_frames_in_decoding_order_are_no_fault() -> None:
     assert time_map.times == (0, 40, 80, 120, 160, 200, 240) and len(time_map.epochs) == 1 and not time_map.warnings
 
 
+def test_b_frames_a_second_long_are_no_new_clock_though_their_first_dts_are_missing() -> None:
+    """Matroska has no dts: FFmpeg makes them up from the third packet or so on."""
+    order = zip([0, 4000, 2000, 1000, 3000], [None, None, None, 0, 1000], strict=True)
+    time_map = mapped([PacketTime(pts, dts, 40) for pts, dts in order])
+    assert time_map.times == (0, 1000, 2000, 3000, 4000) and len(time_map.epochs) == 1 and time_map.seekable
+
+
 def test_doubled_and_backward_times_come_right_after_their_neighbour() -> None:
     times: list[int | None] = [0, 40, 40, 40, 120, 110, 160]
     clock = mapped(packets(times)).clock()
