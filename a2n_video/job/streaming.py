@@ -30,10 +30,10 @@ from a2n_video.io.reader import VideoReader
 from a2n_video.io.sequences import PICTURES, PictureWriter, is_numbered, is_picture, numbered_files, read_pictures
 from a2n_video.io.writer import FORMAT_NAMES
 from a2n_video.io.y4m import MAGIC, PIX_FMTS, Y4mHeader, Y4mWriter, read_frames, read_header
+from a2n_video.job.encode import Progress
 from a2n_video.job.picture import settle_fit, settle_picture
 from a2n_video.job.plan import check_paths, prepare
 from a2n_video.job.prefetch import prefetch
-from a2n_video.job.encode import Progress
 from a2n_video.job.run import UpscaleResult, run
 from a2n_video.media.encoders import encoded_pix_fmt
 from a2n_video.media.info import StreamInfo, VideoInfo
