@@ -121,14 +121,10 @@ def essence(codec: str, data: memoryview) -> bytes | None:
 
 
 def _adts_header(data: memoryview) -> int:
-    """Bytes of an ADTS header before the AAC frame, 0 where there is none.
-
-    A header has the sync word, and a length that the packet has, or had before it was cut.
-    """
-    if len(data) < 7 or data[0] != 0xFF or data[1] & 0xF6 != 0xF0:
+    """Bytes of an ADTS header before the AAC frame, 0 where there is none. A frame never begins with the sync word: it would be empty."""
+    if len(data) < 7 or data[0] != 0xFF or data[1] & 0xF0 != 0xF0:
         return 0
-    length = (data[3] & 3) << 11 | data[4] << 3 | data[5] >> 5
-    return (7 if data[1] & 1 else 9) if length >= len(data) else 0
+    return 7 if data[1] & 1 else 9
 
 
 # Where a NAL unit's type lies in its first byte, and the types that containers move to their headers: delimiters and parameter sets.

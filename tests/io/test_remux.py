@@ -57,6 +57,8 @@ def job_for(
         time_base=info.time_base,
         color=BT709,
         sar=sar,
+        width=64,
+        height=48,
         frame_rate=info.frame_rate,
         cut_start="start" in (cut or {}),
         cut_end=bool({"end", "frames"} & set(cut or {})),
@@ -144,16 +146,25 @@ def test_vfr_is_exact_where_the_container_can(tmp_path: Path, box: str) -> None:
 
 @pytest.mark.parametrize(
     ("codec", "box"),
-    [("libx265", "mp4"), ("libx265", "mov"), ("libx264", "mkv"), ("libvpx-vp9", "mp4"), ("prores_ks", "mov"), ("libsvtav1", "mp4")],
+    [
+        ("libx265", "mp4"),
+        ("libx265", "mov"),
+        ("libx264", "mkv"),
+        ("ffv1", "mkv"),
+        ("libvpx-vp9", "webm"),
+        ("libvpx-vp9", "mp4"),
+        ("prores_ks", "mov"),
+        ("libsvtav1", "mp4"),
+    ],
 )
 def test_tags_of_the_picture(tmp_path: Path, codec: str, box: str) -> None:
     source = make_source(tmp_path / "a.mp4", audio=())
     quarter = (0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30)
-    dest, _ = written(job_for(source, box, codec, sar=Fraction(64, 45), display_matrix=quarter))
+    dest, _ = written(job_for(source, box, codec, sar=Fraction(5, 4), display_matrix=quarter))
     with av.open(str(dest)) as output:
         stream: Any = output.streams.video[0]
         frame = next(output.decode(stream))
-        assert Fraction(stream.sample_aspect_ratio) == Fraction(64, 45)
+        assert Fraction(stream.sample_aspect_ratio) == Fraction(5, 4)
         assert frame.rotation == -90
         context = stream.codec_context
         assert (context.colorspace, context.color_range, context.color_primaries, context.color_trc) == (1, 1, 1, 1)
