@@ -93,18 +93,18 @@ def _blocks(n_in: int, n_out: int) -> tuple[tuple[int, int, int, Floats], ...]:
 
 def resampled(x: Floats, height: int, width: int) -> Floats:
     """(C, H, W) resampled to (C, height, width), edges repeated."""
-    channels, n_rows, n_columns = x.shape
-    if height != n_rows:
-        tall = np.empty((channels, height, n_columns), np.float32)
-        for first, low, high, weights in _blocks(n_rows, height):
-            np.matmul(weights, x[:, low:high], out=tall[:, first : first + len(weights)])
-        x = tall
-    if width != n_columns:
-        wide = np.empty((channels, height, width), np.float32)
-        for first, low, high, weights in _blocks(n_columns, width):
-            wide[:, :, first : first + len(weights)] = x[:, :, low:high] @ weights.T
-        x = wide
-    return x
+    out = np.empty((len(x), height, width), np.float32)
+    # Plane by plane: numpy hands two-dimensional products to BLAS whatever their strides, stacked ones only if they lie together.
+    for plane, target in zip(x, out, strict=True):
+        tall = plane
+        if height != plane.shape[0]:
+            tall = np.concatenate([weights @ plane[low:high] for _, low, high, weights in _blocks(plane.shape[0], height)])
+        if width == plane.shape[1]:
+            target[...] = tall
+            continue
+        for first, low, high, weights in _blocks(plane.shape[1], width):
+            target[:, first : first + len(weights)] = tall[:, low:high] @ weights.T
+    return out
 
 
 def refit(planes: Planes, fmt: PlaneFormat, color: ColorSpec, target: PlaneFormat, target_color: ColorSpec) -> Samples:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,14 @@ def test_ivtc_gives_the_film_back(film: Path) -> None:
     assert max(combing(planes_in(frame)[0]) for frame in frames) < 2
     for number in range(4, 20):
         assert np.abs(planes_in(frames[number])[0][8:-8].astype(int) - moment(2.5 * number)[8:-8]).mean() < 4
+
+
+@pytest.mark.parametrize("phase", range(5))
+def test_ivtc_drops_the_frame_that_is_there_twice(phase: int, tmp_path: Path) -> None:
+    made = interlaced_file(tmp_path / "in.mkv", FILM[phase:])
+    luma = [planes_in(frame)[0].astype(int) for frame in frames_of(made, "ivtc")]
+    changes = [np.abs(a - b).mean() for a, b in pairwise(luma[2:20])]
+    assert min(changes) > 0.5 * max(changes)
 
 
 @pytest.mark.parametrize(("mode", "frames"), [("auto", 30), ("frame", 30), ("field", 60), ("ivtc", 24), ("off", 30)])
