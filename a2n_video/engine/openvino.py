@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 
 from a2n_video.engine.color import ColorConverter, enlarge_alpha
+from a2n_video.engine.cpu import has_bfloat16
 from a2n_video.engine.protocol import Geometry, Rows
 from a2n_video.engine.worker import WorkerEngine
 from a2n_video.errors import MissingDependencyError
-from a2n_video.net.fuse import FusedA2N, FusedBlock, fuse
+from a2n_video.net.fuse import FusedA2N, fuse
+from a2n_video.net.graph import for_compiler
 from a2n_video.net.model import A2N
 from a2n_video.options import ExecutionPlan
 
@@ -41,9 +43,6 @@ def _openvino() -> Any:
 def converted(net: FusedA2N, shape: Sequence[int]) -> openvino.Model:
     """The network as an OpenVINO graph for input (N, 3, H, W); -1 is any size."""
     ov = _openvino()
-    for block in net.modules():
-        if isinstance(block, FusedBlock):
-            block.joined = False
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the converter's own use of torch.jit
         graph = ov.convert_model(net, example_input=torch.rand(1, 3, 16, 24))
@@ -51,14 +50,19 @@ def converted(net: FusedA2N, shape: Sequence[int]) -> openvino.Model:
     return graph
 
 
-def compiled(net: FusedA2N, shape: Sequence[int], dtype: str, threads: int) -> openvino.CompiledModel:
-    """The network ready to run on the CPU; `threads` bounds it, so that decoder and encoder breathe."""
+def compiled(model: A2N, shape: Sequence[int], dtype: str, threads: int) -> openvino.CompiledModel:
+    """The network ready to run on the CPU; `threads` bounds it, so that decoder and encoder breathe.
+
+    "int8" is 8 bits in the trunk's 3x3 convolutions, and elsewhere bfloat16 where the processor has it, else float32.
+    """
+    bfloat16 = dtype == "bfloat16" or (dtype == "int8" and has_bfloat16())
     config = {
-        "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[dtype],
+        "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
     }
+    net = for_compiler(fuse(model), int8=dtype == "int8")
     return _openvino().Core().compile_model(converted(net, shape), "CPU", config)
 
 
@@ -76,7 +80,7 @@ class OpenVINOCompute:
         self._source = ColorConverter(geometry.source, geometry.color)
         self._target = ColorConverter(geometry.target, geometry.color)
         shape = (plan.batch_size, 3, geometry.source.height, geometry.source.width)
-        graph = compiled(fuse(model), shape, plan.dtype, plan.threads)
+        graph = compiled(model, shape, plan.dtype, plan.threads)
         self._requests = deque(graph.create_infer_request() for _ in range(2))
 
     def start(self, rows: Rows) -> Callable[[], Rows]:

@@ -31,7 +31,7 @@ _CPU_STRIP_MIN_ROWS: Final = 24
 _TORCH_BYTES_PER_PIXEL: Final = 2048
 _DTYPES: Final = {
     "torch": ("float32", "bfloat16"),
-    "openvino": ("float32", "bfloat16"),
+    "openvino": ("float32", "bfloat16", "int8"),
     "accelerator": ("float32", "float16", "bfloat16"),
 }
 

@@ -20,7 +20,6 @@ import torch
 from a2n_video.engine.cpu import has_bfloat16, lowered
 from a2n_video.engine.memory import in_strips
 from a2n_video.engine.select import cpu_strip_rows, has_openvino
-from a2n_video.net.fuse import fuse
 from a2n_video.net.model import A2N
 from a2n_video.net.weights import load_model
 
@@ -45,7 +44,7 @@ def macs_per_pixel(model: A2N) -> int:
 def openvino_runner(model: A2N, shape: tuple[int, ...], dtype: str, threads: int) -> Callable[[], object]:
     from a2n_video.engine.openvino import compiled
 
-    request = compiled(fuse(model), shape, dtype, threads).create_infer_request()
+    request = compiled(model, shape, dtype, threads).create_infer_request()
     x = torch.rand(shape).numpy()
     return lambda: request.infer([x], share_inputs=True, share_outputs=True)
 
@@ -62,6 +61,8 @@ def contestants(model: A2N, width: int, height: int, threads: int) -> dict[str, 
         runs[f"torch {dtype} strips of {rows}"] = lambda net=net: in_strips(net, x, rows)  # type: ignore[misc]
         if has_openvino():
             runs[f"openvino {dtype}"] = openvino_runner(model, shape, dtype, threads)
+    if has_openvino():
+        runs["openvino int8"] = openvino_runner(model, shape, "int8", threads)
     return runs
 
 

@@ -309,3 +309,18 @@ def test_no_more_than_two_batches_are_under_way(kind: str, monkeypatch: pytest.M
     feeder.join(SOON_S)
     assert count == 6
     engine.close()
+
+
+def test_openvino_in_eight_bits_stays_near_float32() -> None:
+    geometry = geometry_of(replace(YUV, width=64, height=48))
+    row = np.add.outer(np.arange(72) * 1.5, np.arange(64) * 1.2).astype(np.uint8).ravel()
+    results = []
+    for dtype in ("float32", "int8"):
+        if not has_openvino():
+            pytest.skip("openvino is not installed")
+        torch.manual_seed(5)
+        model = A2N(A2NConfig(n_features=16, n_upsample_features=8, n_blocks=3)).eval()
+        engine = openvino.open_openvino_engine(model, geometry, replace(plan_for("openvino", 1), dtype=dtype))
+        results.append(engine.submit([geometry.source.unpack(row)]).result(SOON_S).astype(int))
+        engine.close()
+    assert 0 < np.abs(results[0] - results[1]).max() <= 6
