@@ -60,7 +60,8 @@ def frame_to_rgb(frame: av.VideoFrame) -> Image:
     adapter = VideoFrameAdapter()
     fmt, color = adapter.describe(native)
     rgb = planes_to_rgb(torch.from_numpy(pack_rows(fmt, [adapter.planes(native)])), fmt, color)
-    return to_bytes(rgb)[0]
+    image: Image = to_bytes(rgb)[0]
+    return image
 
 
 def to_bytes(rgb: torch.Tensor) -> NDArray[np.uint8]:
