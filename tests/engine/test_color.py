@@ -216,3 +216,17 @@ def test_batches_are_frames_side_by_side() -> None:
     together = torch_color.planes_to_rgb(rows, fmt, color)
     for one, frame in itertools.zip_longest(rows, together):
         assert torch.equal(torch_color.planes_to_rgb(one[None], fmt, color)[0], frame)
+
+
+@pytest.mark.parametrize("fmt", [yuv(40, 150), yuv(21, 99, 10), yuv(24, 70, 8, (1, 0)), PlaneFormat(width=9, height=80, family="gray")])
+def test_bands_are_the_picture_cut_at_no_cost(fmt: PlaneFormat, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Conversion goes in bands of rows; where they meet, chroma reaches into the neighbour."""
+    color = ColorSpec(chroma_location=2).settled(fmt)
+    rows = torch.from_numpy(np.random.default_rng(3).integers(0, 250, (2, fmt.samples)).astype(fmt.dtype))
+    found = []
+    for samples in (1 << 30, 1):
+        monkeypatch.setattr(torch_color, "_BAND_SAMPLES", samples)
+        rgb = torch_color.planes_to_rgb(rows, fmt, color)
+        found.append((rgb, torch_color.rgb_to_planes(rgb, fmt, color).int()))
+    assert (found[0][0] - found[1][0]).abs().max() < 1e-5
+    assert (found[0][1] - found[1][1]).abs().max() <= 1
