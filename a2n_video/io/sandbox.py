@@ -50,14 +50,13 @@ def sandboxed[**P, T](function: Callable[Concatenate[Path, P], T], path: Path, *
 
 
 class SandboxedReader:
-    """A VideoReader whose decoding happens in a child: same arguments, same frames, same `damage` and `changes`.
+    """A VideoReader whose decoding happens in a child: same arguments, same frames, same `damage`.
 
     DecodeError where the child crashes, goes beyond its limits, or gives nothing for a minute.
     """
 
     def __init__(self, source: Path | str, *, limits: Limits | None = None, **arguments: Any) -> None:
         self.damage = Damage()
-        self.changes: list[str] = []
         self._child = _Child(Path(source), {"arguments": arguments}, limits or Limits())
 
     def __enter__(self) -> Self:
@@ -74,7 +73,6 @@ class SandboxedReader:
             kind, *values = self._child.answer()
             if kind == "damage":
                 self.damage.__dict__.update(values[0])
-                self.changes[:] = values[1]
             elif kind == "frame":
                 yield _unpacked(values[0])
             else:
@@ -206,12 +204,12 @@ def _read_frames(request: Mapping[str, Any], send: Any) -> None:
     with VideoReader(request["path"], **request["arguments"]) as reader:
         told = (0, 0, 0)
         for frame in reader:
-            now = (reader.damage.errors, reader.damage.repeated, len(reader.changes))
+            now = (reader.damage.errors, reader.damage.repeated, len(reader.damage.changes))
             if now != told:
-                send("damage", vars(reader.damage), reader.changes)
+                send("damage", vars(reader.damage))
                 told = now
             send("frame", _packed(frame))
-        send("damage", vars(reader.damage), reader.changes)
+        send("damage", vars(reader.damage))
     send("end")
 
 
