@@ -15,7 +15,7 @@ from av.container import InputContainer
 from av.sidedata.sidedata import Type
 from av.video.stream import VideoStream
 
-from a2n_video.errors import IncompleteSourceError, UnsupportedFormatError
+from a2n_video.errors import DecodeError, IncompleteSourceError, UnsupportedFormatError
 from a2n_video.frames import color_of_frame
 from a2n_video.io.source import open_source, video_stream
 from a2n_video.media.colorspec import ColorSpec
@@ -94,6 +94,8 @@ def open_decoder(stream: VideoStream, threads: int = 0) -> av.VideoCodecContext:
 
 
 def _check_pixels(stream: VideoStream, path: Path, max_pixels: int) -> None:
+    if stream.codec_context is None:
+        raise DecodeError(f"{path}: its video's codec is not known")
     width, height = stream.codec_context.width, stream.codec_context.height
     if width * height > max_pixels:
         raise UnsupportedFormatError(

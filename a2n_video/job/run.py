@@ -133,6 +133,11 @@ def run(
         maker = (make or _maker(plan))(plan, folder, journal, stops)
         maker.make(standing, on_progress)
         damage = _damage(plan, maker, journal)
+        if not any(record.frames for record in journal.segments.values()):
+            folder.remove()
+            raise IncompleteSourceError(
+                f"{plan.source}: damaged: no frame of the part that was asked for can be decoded; nothing was written"
+            )
         verified, refused = _finish(plan, folder, journal, stops)
         damage = replace(damage, refused=refused)
         frames = sum(record.frames for record in journal.segments.values())
