@@ -122,6 +122,7 @@ class JobOptions:
     def from_json(cls, data: Mapping[str, Mapping[str, Any]]) -> JobOptions:
         """The inverse of `as_json`."""
         changes = {name: value for part in data.values() for name, value in part.items()}
+        changes["devices"] = tuple(changes["devices"])
         for name in ("start", "end", "fps"):
             if changes[name] is not None:
                 changes[name] = Fraction(changes[name])
@@ -153,6 +154,8 @@ class ExecutionPlan:
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
     return str(value) if isinstance(value, Fraction) else value
 
 

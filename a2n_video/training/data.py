@@ -165,6 +165,8 @@ def prepare(pictures: Path, folder: Path, config: DataConfig, *, workers: int | 
         _create(config, folder, split, config.per_clip * sum(job.split == split for job in jobs))
     work = partial(_work, config, folder)
     workers = workers or os.cpu_count() or 1
+    # One thread of BLAS in each: with a worker a core, more of them wait for each other.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     spawn = get_context("spawn")  # a fork of a process that has threads can hang
     with ProcessPoolExecutor(workers, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for _ in tqdm(pool.map(work, jobs, chunksize=8), total=len(jobs), unit="clip", disable=None):
