@@ -25,7 +25,7 @@ from a2n_video.media.info import VideoInfo
 from a2n_video.media.interlace import Mode
 from a2n_video.media.pixfmt import plane_format
 
-_PREROLL_S = 10
+PREROLL_S = 10
 
 
 @dataclass
@@ -109,7 +109,7 @@ class VideoReader:
     def _from_first_pts(self) -> Iterator[av.VideoFrame]:
         """Frames from the first wanted one on: by a seek where that is shorter, and safe."""
         first = self._first_pts
-        if self.time_map.seekable and (first - self.time_map.origin_pts) * self.time_map.time_base > 2 * _PREROLL_S:
+        if self.time_map.seekable and (first - self.time_map.origin_pts) * self.time_map.time_base > 2 * PREROLL_S:
             frames = self._made(self._open(first))
             # A seek can land late (TS, AVI): unless a frame before the first wanted one came, decode from the start.
             head = next(frames, None)
@@ -124,7 +124,7 @@ class VideoReader:
         stream = video_stream(self._container, self.source)
         if seek_to is not None:
             source = self._source_map
-            keyframe = source.keyframe_before((seek_to - self._moved) // self._factor - int(_PREROLL_S / source.time_base))
+            keyframe = source.keyframe_before((seek_to - self._moved) // self._factor - int(PREROLL_S / source.time_base))
             self._container.seek(source.raw_pts(keyframe), stream=stream, backward=True)
         return self._decoded(self._container, stream)
 

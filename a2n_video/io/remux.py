@@ -18,12 +18,12 @@ from a2n_video.io.joining import joined_packets, scan_segment
 from a2n_video.io.matroska import set_pixel_shape
 from a2n_video.io.outfile import OutFile
 from a2n_video.io.source import open_source
+from a2n_video.io.writer import FORMAT_NAMES
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.index import TimeMap
 from a2n_video.media.info import Chapter, StreamInfo, VideoInfo
 from a2n_video.media.streams import Container, StreamPlan, kept_tags
 
-MUXERS: Final[dict[Container, str]] = {"mkv": "matroska", "ts": "mpegts", "y4m": "yuv4mpegpipe"}
 _BUFFER_BYTES: Final = 1 << 18
 _READ_RETRIES: Final = 100
 # What channels mean where the source does not say (PCM in Matroska), and MP4 insists.
@@ -105,7 +105,9 @@ def remux(
     # Nut holds times below zero as they are; for the others the muxer knows what it can say (mp4 an edit list, mkv a common shift).
     options = {"avoid_negative_ts": "disabled" if job.plan.container == "nut" else "auto", **dict(job.plan.muxer_options), **job.options}
     with open_source(job.info.path, ignore_edits=job.info.ignore_edits) as source, file.muxing():
-        output = av.open(file, "w", format=MUXERS.get(job.plan.container, job.plan.container), options=options, buffer_size=_BUFFER_BYTES)
+        output = av.open(
+            file, "w", format=FORMAT_NAMES.get(job.plan.container, job.plan.container), options=options, buffer_size=_BUFFER_BYTES
+        )
         with output:
             lanes, copying = _add_streams(job, source, output, converted)
             for index, packet in heapq.merge(*lanes, key=_microseconds):

@@ -11,11 +11,11 @@ from typing import Any, Final
 import av
 from av.packet import Packet
 
+from a2n_video.io.reader import PREROLL_S
 from a2n_video.io.source import open_source, video_stream
 from a2n_video.media.index import TimeMap
 from a2n_video.media.info import VideoInfo
 
-_PREROLL_S: Final = 10
 # Muxers that keep the source's time base exactly. Matroska also keeps the alpha that VP8 and VP9 carry beside the picture.
 _KEEPERS: Final = {"matroska": "matroska"}
 _EXACT: Final = "nut"
@@ -41,7 +41,7 @@ def _cut(path: Path, info: VideoInfo, source_map: TimeMap, start_pts: int | None
     with open_source(path) as source:
         stream = video_stream(source, path)
         if start_pts is not None:
-            preroll = int(_PREROLL_S / source_map.time_base)
+            preroll = int(PREROLL_S / source_map.time_base)
             first = source_map.raw_pts(source_map.keyframe_before(start_pts - preroll))
             source.seek(first, stream=stream, backward=True)
         last = None if end_pts is None else source_map.raw_pts(end_pts)

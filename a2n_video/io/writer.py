@@ -15,7 +15,6 @@ from av.video.stream import VideoStream
 
 from a2n_video.errors import EncodeError, OptionError
 from a2n_video.media.colorspec import ColorSpec
-from a2n_video.media.pixfmt import plane_format
 from a2n_video.options import EncoderBackend
 
 # Containers of ours that FFmpeg calls otherwise.
@@ -97,7 +96,6 @@ class VideoWriter:
         self.settings = settings
         self.frames = 0
         self._closed = False
-        self._format = plane_format(settings.pix_fmt, settings.width, settings.height)
         self._file = file
         # Absolute pts: a muxer would shift a stream whose first dts is below zero, as an encoder with B-frames makes it.
         self._container = av.open(file, "w", format=settings.container, container_options={"avoid_negative_ts": "disabled"})

@@ -26,7 +26,7 @@ from a2n_video.job.encode import Progress, SegmentMaker, upscaler_of
 from a2n_video.job.journal import JobRecord, Journal, SegmentRecord
 from a2n_video.job.plan import JobPlan
 from a2n_video.job.resume import job_record
-from a2n_video.job.segments import Stretch, bounds, missing_stretches, stands
+from a2n_video.job.segments import Stretch, bounded_length, bounds, missing_stretches, stands
 from a2n_video.job.stops import Stops
 from a2n_video.options import ClusterOptions, JobOptions
 from a2n_video.upscaler import Upscaler
@@ -38,7 +38,6 @@ _log = logging.getLogger(__name__)
 
 _POLL_S: Final = 0.2
 _SEGMENTS_A_WORKER: Final = 4  # at least: so that the slowest one does not set the end
-_SHORTEST, _LONGEST = 24, 300
 _ATTEMPTS: Final = 5
 _LEASE_FACTOR: Final = 4  # times the median segment, before another worker is set on it too
 _LEASE_LEAST_S: Final = 60.0
@@ -190,7 +189,7 @@ class DistributedMaker:
     def _begin(self, workers: int) -> None:
         """Enter the job: segments long enough to be worth a task, short enough that every worker gets several."""
         wanted = self.plan.options.execution.segment_frames
-        length = wanted if wanted is not None else max(_SHORTEST, min(_LONGEST, self.plan.frames // (_SEGMENTS_A_WORKER * workers)))
+        length = wanted if wanted is not None else bounded_length(self.plan.frames // (_SEGMENTS_A_WORKER * workers))
         self.plan = replace(self.plan, execution=replace(self.plan.execution, segment_frames=length))
         self.journal.begin(replace(job_record(self.plan), marks=self.plan.time_map.marks(length)))
 

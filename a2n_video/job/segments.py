@@ -28,7 +28,12 @@ ErrorCount = Callable[[int | None, int | None], int]
 
 def segment_length(seconds_per_frame: float) -> int:
     """Frames of a segment: about two minutes of work, 24 to 300."""
-    return max(_SHORTEST, min(_LONGEST, int(_WORK_S / max(seconds_per_frame, 1e-6))))
+    return bounded_length(int(_WORK_S / max(seconds_per_frame, 1e-6)))
+
+
+def bounded_length(frames: int) -> int:
+    """The nearest number of frames a segment may have, 24 to 300."""
+    return max(_SHORTEST, min(_LONGEST, frames))
 
 
 def no_errors(start_pts: int | None, end_pts: int | None) -> int:
