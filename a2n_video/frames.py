@@ -146,11 +146,21 @@ def native_frame(frame: av.VideoFrame, pix_fmt: str | None = None) -> av.VideoFr
         raise UnsupportedFormatError(f"pixel format {frame.format.name} cannot be read as planes")
     if wanted == frame.format.name:
         return frame
-    native = frame.reformat(format=wanted)
-    native.pts = frame.pts
-    native.time_base = frame.time_base
-    tag_frame(native, color_of_frame(frame))
-    return native
+    return rearranged(frame, wanted)
+
+
+def rearranged(frame: av.VideoFrame, pix_fmt: str) -> av.VideoFrame:
+    """The same samples in another of FFmpeg's formats, with their time and tags; for formats that fold and unfold without loss.
+
+    In one thread: FFmpeg 9's conversion loses a row of chroma now and then (P010 and its kin) where several threads share a frame.
+    """
+    made = frame.reformat(format=pix_fmt, threads=1)
+    if frame.pts is not None:
+        made.pts = frame.pts
+    if frame.time_base is not None:
+        made.time_base = frame.time_base
+    tag_frame(made, color_of_frame(frame))
+    return made
 
 
 def color_of_frame(frame: av.VideoFrame) -> ColorSpec:

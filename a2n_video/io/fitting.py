@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import av
 
 from a2n_video.engine.linear import edge_repeated, refit
-from a2n_video.frames import VideoFrameAdapter, color_of_frame, frame_planes, tag_frame
+from a2n_video.frames import VideoFrameAdapter, color_of_frame, frame_planes, rearranged, tag_frame
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.pixfmt import pix_fmt_of
 from a2n_video.media.planes import PlaneFormat, Samples
@@ -49,9 +49,8 @@ def _folded(frame: av.VideoFrame, fit: Fit) -> av.VideoFrame:
     """The frame in the encoder's own arrangement of the same samples."""
     if frame.format.name.removesuffix("le") == fit.pix_fmt.removesuffix("le"):
         return frame
-    folded = frame.reformat(format=fit.pix_fmt)
+    folded = rearranged(frame, fit.pix_fmt)
     tag_frame(folded, fit.color)
-    folded.pts, folded.time_base = frame.pts, frame.time_base
     return folded
 
 

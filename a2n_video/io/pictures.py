@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from a2n_video.engine.color import planes_to_rgb
 from a2n_video.engine.protocol import pack_rows
 from a2n_video.errors import DecodeError, InputError
-from a2n_video.frames import VideoFrameAdapter, native_frame
+from a2n_video.frames import VideoFrameAdapter, native_frame, rearranged
 from a2n_video.io.source import open_source, video_stream
 from a2n_video.media.pixfmt import native_pix_fmt
 
@@ -56,7 +56,7 @@ def _open(path: Path) -> InputContainer:
 
 def frame_to_rgb(frame: av.VideoFrame) -> Image:
     """A frame of any format as 8-bit RGB; what has no native planes (palettes) is unfolded by FFmpeg first."""
-    native = native_frame(frame if native_pix_fmt(frame.format.name) else frame.reformat(format="rgb24"))
+    native = native_frame(frame if native_pix_fmt(frame.format.name) else rearranged(frame, "rgb24"))
     adapter = VideoFrameAdapter()
     fmt, color = adapter.describe(native)
     rgb = planes_to_rgb(torch.from_numpy(pack_rows(fmt, [adapter.planes(native)])), fmt, color)
