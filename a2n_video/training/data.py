@@ -55,9 +55,9 @@ class DataConfig:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        # libx265 writes beyond its buffers on frames smaller than one of its blocks: 48x32 corrupted the heap.
-        if min(self.frame) < 64 or any(side % 2 for side in self.frame):
-            raise ValueError(f"frames are even and 64 or more on each side, not {self.frame}")
+        # libx265 goes beyond its buffers on frames of one block of 64x64: 48x32 corrupted the heap, 64x64 gave other bytes each time.
+        if min(self.frame) <= 64 or any(side % 2 for side in self.frame):
+            raise ValueError(f"frames are even and more than 64 on each side, not {self.frame}")
         if self.patch > min(self.frame):
             raise ValueError(f"patches of {self.patch} do not fit into frames of {self.frame}")
 

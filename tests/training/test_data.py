@@ -14,7 +14,7 @@ from a2n_video.errors import InputError
 from a2n_video.training.data import DataConfig, PairBatches, choose_patch, open_arrays, plan, prepare, read_meta
 from a2n_video.training.pictures import Source, list_sources, read_picture
 
-SMALL = DataConfig(patch=24, frame=(64, 64), clip_frames=3, per_clip=2, clean=4, compressed=6, drawn=0, seed=3)
+SMALL = DataConfig(patch=24, frame=(80, 96), clip_frames=3, per_clip=2, clean=4, compressed=6, drawn=0, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,6 @@ def test_held_out_kinds_share_their_large_patches(pairs: Path) -> None:
 
 
 # A known defect, not yet found: about every second run differs (an encoder's threads, or BLAS, are suspected).
-@pytest.mark.xfail(reason="pairs made with two workers sometimes differ from those made with one", strict=False)
 def test_the_same_bytes_with_more_workers(pictures: Path, pairs: Path, tmp_path: Path) -> None:
     prepare(pictures, tmp_path, SMALL, workers=2)
     for split in ("train", "held"):
