@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,23 +13,15 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from a2n_video import __version__
 from a2n_video.errors import A2NVideoError, OptionError, OutputError, exit_code
+from a2n_video.job.stages import left_behind
 from a2n_video.job.stops import Stops, exit_code_of_stop
 from a2n_video.options import JobOptions
+from a2n_video.tools.shell import seconds
 
 if TYPE_CHECKING:
     from a2n_video.job.events import Events
 
 PROG: Final = "a2n-video"
-_CLOCK: Final = re.compile(r"(?:(?:(\d+):)?(\d{1,2}):)?(\d+(?:\.\d+)?)")
-
-
-def seconds(text: str) -> Fraction:
-    """A time as people write it: 90, 90.5, 1:30.5 or 1:02:03, in exact seconds."""
-    match = _CLOCK.fullmatch(text.strip())
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time; write 90.5 or 0:01:30.5")
-    hours, minutes, rest = match.groups()
-    return Fraction(int(hours or 0) * 3600 + int(minutes or 0) * 60) + Fraction(rest)
 
 
 def pair(text: str) -> tuple[str, str]:
@@ -126,6 +117,11 @@ OPTIONS: Final[tuple[tuple[str, tuple[str, ...], dict[str, Any]], ...]] = (
         {"action": "store_true", "help": "send parts of the input and the results through Ray: no shared folder needed"},
     ),
     ("job", ("--sandbox",), {"action": "store_true", "help": "decode in a child process with limits, for files you do not trust"}),
+    (
+        "job",
+        ("--stall-timeout",),
+        {"type": float, "metavar": "SECONDS", "help": "give up on a decoder, engine or encoder that hangs (default: by size, over 10 minutes)"},
+    ),
     ("job", ("--max-pixels",), {"type": int, "metavar": "N", "help": "refuse sources with larger pictures (default 8192*4320)"}),
 )
 
@@ -147,7 +143,7 @@ def parser() -> argparse.ArgumentParser:
         group = groups.setdefault(name, result.add_argument_group(name) if name not in groups else groups[name])
         group.add_argument(*flags, **settings)
     look = result.add_argument_group("preview", "one frame beside nearest and bicubic, in seconds; the only FILE is the input")
-    look.add_argument("--preview", type=Path, metavar="PNG", default=None, help="draw it here and stop")
+    look.add_argument("--preview", type=Path, metavar="PICTURE", default=None, help="draw it here (PNG or JPEG) and stop")
     look.add_argument("--at", type=seconds, metavar="TIME", default=None, help="the frame shown then (default: the middle)")
     look.add_argument("--crop", metavar="WxH[+X+Y]", default=None, help="this part of the source (default: 320x240 where most detail is)")
     look.add_argument("--models", metavar="A,B,...", default=None, help="several models beside each other")
@@ -184,16 +180,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 talks to stderr by itself
     arguments = parser().parse_args(argv)
     with Stops() as stops:
-        try:
-            return _dispatch(arguments, stops)
-        except KeyboardInterrupt as error:
-            print(f"{PROG}: stopped; the same command goes on from here", file=sys.stderr)
-            return exit_code_of_stop(error)
-        except A2NVideoError as error:
-            if arguments.verbose:
-                raise
-            print(f"{PROG}: {' '.join(str(error).split())}", file=sys.stderr)
-            return exit_code(error)
+        code = _told(arguments, stops)
+    if left_behind():  # the interpreter would wait for a thread that does not end, or fall over it
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _told(arguments: argparse.Namespace, stops: Stops) -> int:
+    try:
+        return _dispatch(arguments, stops)
+    except KeyboardInterrupt as error:
+        print(f"{PROG}: stopped; the same command goes on from here", file=sys.stderr)
+        return exit_code_of_stop(error)
+    except A2NVideoError as error:
+        if arguments.verbose:
+            raise
+        print(f"{PROG}: {' '.join(str(error).split())}", file=sys.stderr)
+        return exit_code(error)
 
 
 def _dispatch(arguments: argparse.Namespace, stops: Stops) -> int:
@@ -211,7 +216,7 @@ def _dispatch(arguments: argparse.Namespace, stops: Stops) -> int:
         raise OptionError(f"an input and an output are needed ({len(arguments.files)} came); see {PROG} --help")
     source, dest = arguments.files
     if _is_streamed(source, dest):
-        return _stream(source, dest, arguments)
+        return _stream(source, dest, arguments, stops)
     with _event_streams(arguments) as streams:
         return _one(source, dest, arguments, stops, streams)
 
@@ -263,13 +268,13 @@ def _is_streamed(source: Path, dest: Path) -> bool:
     return is_streamed(source, dest)
 
 
-def _stream(source: Path, dest: Path, arguments: argparse.Namespace) -> int:
+def _stream(source: Path, dest: Path, arguments: argparse.Namespace, stops: Stops) -> int:
     """A job from or to a pipe or pictures; stdout may be carrying the picture."""
     from a2n_video.job.streaming import upscale_stream
 
     if arguments.dry_run:
         raise OptionError("--dry-run plans jobs from file to file; pipes and pictures have no plan")
-    result = upscale_stream(source, dest, job_options(arguments))
+    result = upscale_stream(source, dest, job_options(arguments), stops=stops)
     if not arguments.quiet:
         print(result.summary, file=sys.stderr)
     return result.exit_code
@@ -314,13 +319,11 @@ def _preview(arguments: argparse.Namespace) -> int:
 
     if len(arguments.files) != 1:
         raise OptionError(f"--preview takes one input and no output ({len(arguments.files)} files came); see {PROG} --help")
-    options = job_options(arguments)
     wanted = PreviewOptions(
-        options=options.model,
-        models=tuple(arguments.models.split(",")) if arguments.models else None,
+        job=job_options(arguments),
+        models=names(arguments.models) if arguments.models else None,
         at=arguments.at,
         crop=Crop.parse(arguments.crop) if arguments.crop else None,
-        overwrite=options.execution.overwrite,
     )
     print(preview(arguments.files[0], arguments.preview, wanted).summary)
     return 0

@@ -83,7 +83,7 @@ def settle_picture(
 
 def settle_fit(info: VideoInfo, codec: str, pix_fmt: str, options: JobOptions) -> tuple[Geometry, Fit, PictureSize]:
     """What the engine is built for, what its frames are brought to for an encoder, and the size before it asked for even sides."""
-    scale, size = _size(info, options)
+    scale, size = settle_size(info, options)
     target = encodable(pix_fmt, *_holdable(codec, pix_fmt, size))
     assert target is not None
     color = info.color.settled(info.planes)
@@ -102,7 +102,7 @@ def pix_fmts_of_checked(codec: str, backend: EncoderBackend = "pyav") -> tuple[s
         ) from error
 
 
-def _size(info: VideoInfo, options: JobOptions) -> tuple[int, PictureSize]:
+def settle_size(info: VideoInfo, options: JobOptions) -> tuple[int, PictureSize]:
     """The network's factor and the size of the result, before an encoder asks for even sides."""
     source = PictureSize(width=info.width, height=info.height, sar=info.sar)
     if options.fidelity.size is None:

@@ -17,13 +17,25 @@ from a2n_video.engine.resize import resize
 from a2n_video.errors import InputError
 from a2n_video.net.model import A2N, AttentionInAttentionBlock
 from a2n_video.tools import plots
+from a2n_video.tools.footage import is_picture, shot_of
 from a2n_video.tools.metrics import psnr_y
-from a2n_video.tools.picture import is_picture, shot_of, write_rows
+from a2n_video.tools.results import write_rows
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLUMNS: Final = ("block", "switched_off", "pictures", "psnr_db", "change_db", "change_lowest_db", "change_highest_db")
+COLUMNS: Final = MappingProxyType(
+    {
+        "block": "1 and up, or all",
+        "switched_off": "nothing (the whole network), branch, map or other",
+        "pictures": "count",
+        "psnr_db": "on luma, dB, mean over the pictures",
+        "change_db": "against the whole network, dB, mean over the pictures",
+        "change_lowest_db": "the same of the picture that loses most",
+        "change_highest_db": "the same of the picture that loses least",
+    }
+)
 Hook = Callable[[nn.Module, Any, Tensor], Tensor]
 
 
@@ -48,9 +60,9 @@ class Switch:
 
 SWITCHES: Final[Mapping[str, Switch]] = MappingProxyType(
     {
-        "branch": Switch(label="attention branch adds nothing", module=lambda b: b.attention, hook=_nothing, color=plots.ATTENTION),
-        "map": Switch(label="attention map is its mean everywhere", module=lambda b: b.attention.k2, hook=_flat, color="#e0a030"),
-        "other": Switch(label="non-attention branch adds nothing", module=lambda b: b.non_attention, hook=_nothing, color=plots.OTHER),
+        "branch": Switch(label="attention branch off: it adds nothing", module=lambda b: b.attention, hook=_nothing, color=plots.ATTENTION),
+        "map": Switch(label="attention map off: its mean everywhere", module=lambda b: b.attention.k2, hook=_flat, color=plots.THIRD),
+        "other": Switch(label="other branch off: it adds nothing", module=lambda b: b.non_attention, hook=_nothing, color=plots.OTHER),
     }
 )
 
@@ -109,25 +121,40 @@ def ablation_report(folder: Path, model: A2N, out: Path, switches: list[str]) ->
     """Measure on a folder of pictures and write chart and table. Gives what was written."""
     rows = ablation(model, pairs(folder, model.config.scale), switches)
     write_rows(out.with_suffix(".csv"), COLUMNS, rows)
-    plots.save(ablation_figure(rows, f"{rows[0][2]} pictures of {folder.name}"), out)
+    count = rows[0][2]
+    plots.save(ablation_figure(rows, f"{folder.resolve().name} ({count} picture{'s' * (count > 1)})"), out)
     return [out, out.with_suffix(".csv")]
 
 
 def ablation_figure(rows: list[tuple[Any, ...]], title: str) -> Figure:
     """The bar chart: PSNR change of each block, a panel a switch, whiskers from the worst to the best picture."""
     switches = list(dict.fromkeys(row[1] for row in rows[1:]))
-    figure = plots.new_figure(9.5, 0.7 + 2.3 * len(switches))
-    figure.suptitle(f"Each block switched off in turn: {title}, whole network {rows[0][3]:.2f} dB", fontsize=11, color=plots.INK)
-    for axes, name in zip(figure.subplots(len(switches), 1, squeeze=False)[:, 0], switches, strict=True):
-        mine = [row for row in rows if row[1] == name]
-        change, low, high = (np.array([row[column] for row in mine]) for column in (4, 5, 6))
-        place = np.arange(len(mine))
-        axes.bar(place, change, 0.7, color=SWITCHES[name].color)
-        axes.errorbar(place, change, yerr=[change - low, high - change], fmt="none", ecolor=plots.INK, elinewidth=0.8, capsize=2)
-        for x, value, end in zip(place, change, low, strict=True):
-            axes.annotate(f"{value:+.2f}", (x, min(end, 0)), (0, -3), textcoords="offset points", ha="center", va="top", fontsize=7.5)
-        axes.axhline(0, color=plots.INK, linewidth=0.8)
-        axes.margins(y=0.16)
-        axes.set_xticks(place, [str(row[0]) for row in mine])
-        plots.tidy(axes, SWITCHES[name].label, "block", "PSNR change, dB")
+    figure = plots.new_figure(11, 1.0 + 2.5 * len(switches))
+    plots.headline(figure, f"What a block's attention is worth: {title}, whole network {rows[0][3]:.2f} dB")
+    panels = figure.subplots(len(switches), 1, squeeze=False)[:, 0]
+    for axes, name in zip(panels, switches, strict=True):
+        change_bars(axes, [row for row in rows if row[1] == name], SWITCHES[name])
+    text = "bars: mean over the pictures; whiskers: from the picture that loses most to the one that loses least"
+    figure.supxlabel(text, fontsize=plots.TEXT)
     return figure
+
+
+def change_bars(axes: Axes, rows: list[tuple[Any, ...]], switch: Switch) -> None:
+    """One panel: a bar a block, its value below the lower whisker."""
+    change, low, high = (np.array([row[column] for row in rows]) for column in (4, 5, 6))
+    place = np.arange(len(rows))
+    axes.bar(place, change, 0.7, color=switch.color)
+    axes.errorbar(place, change, yerr=[change - low, high - change], fmt="none", ecolor=plots.INK, elinewidth=0.9, capsize=2.5)
+    for x, value, end in zip(place, change, low, strict=True):
+        settings: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "top", "fontsize": plots.TEXT - 1}
+        axes.annotate(signed(value), (x, min(end, 0)), (0, -3), **settings)
+    axes.axhline(0, color=plots.INK, linewidth=0.8)
+    axes.margins(x=0.01, y=0.22)
+    axes.set_xticks(place, [str(row[0]) for row in rows])
+    plots.tidy(axes, switch.label, "block", "PSNR change, dB")
+
+
+def signed(value: float) -> str:
+    """Two digits with a sign; what rounds to nothing has none."""
+    text = f"{value:+.2f}"
+    return "0.00" if text in ("+0.00", "-0.00") else text.replace("-", "\u2212")

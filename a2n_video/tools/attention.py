@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -16,15 +17,29 @@ from torch import Tensor, nn
 
 from a2n_video.net.model import A2N, AttentionInAttentionBlock
 from a2n_video.tools import plots
-from a2n_video.tools.picture import Footage, Image, is_picture, shot_of, to_image, write_rows
+from a2n_video.tools.footage import Footage, Shot, is_picture, shot_of
+from a2n_video.tools.images import Image
+from a2n_video.tools.results import write_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Map = NDArray[np.float32]
-COLUMNS: Final = ("frame", "time_s", "block", "attention_weight", "non_attention_weight", "map_mean", "map_lowest", "map_highest")
+COLUMNS: Final = MappingProxyType(
+    {
+        "frame": "number, from 0",
+        "time_s": "seconds from the first frame",
+        "block": "1 and up, or head 1, head 2",
+        "attention_weight": "the dropout module's, 0 to 1; empty for the head, which has none",
+        "non_attention_weight": "1 less that",
+        "map_mean": "of the pixel attention, mean over channels, 0 to 1",
+        "map_lowest": "the same of its lowest pixel",
+        "map_highest": "the same of its highest pixel",
+    }
+)
 TILES_ACROSS: Final = 4
+TILE: Final = 3.1  # inches across
 EXTREME: Final = 0.05  # share of a frame's pixels that is marked as most enhanced, and as most suppressed
 SPREAD: Final = 2.5  # heat maps reach this many standard deviations from their mean
 
@@ -103,47 +118,39 @@ def attention_report(source: Path, model: A2N, out: Path, at: Fraction | None, f
     """Write the sheet of one frame and its CSV; for a video also the course over `frames` evenly spread frames. Gives what was written."""
     shot = shot_of(source, at)
     views = look(model, shot.rgb)
-    plots.save(sheet(to_image(shot.rgb), views, source.name if is_picture(source) else f"{source.name} at {float(shot.time):.2f} s"), out)
+    still = is_picture(source)
+    plots.save(sheet(shot, views, source.name if still else f"{source.name} at {float(shot.time):.2f} s"), out)
     table = out.with_suffix(".csv")
-    if is_picture(source):
+    if still:
         write_rows(table, COLUMNS, rows_of(0, Fraction(0), views))
         return [out, table]
-    rows = [row for number, time, seen in course(Footage.open(source), model, frames) for row in rows_of(number, time, seen)]
+    rows = [row for seen in Footage.open(source).spread(frames) for row in rows_of(seen.number, seen.time, look(model, seen.rgb))]
     write_rows(table, COLUMNS, rows)
-    drawn = out.with_name(f"{out.stem}-course.png")
+    drawn = out.with_stem(f"{out.stem}-course")
     plots.save(course_figure(rows, source.name), drawn)
     return [out, drawn, table]
 
 
-def course(source: Footage, model: A2N, frames: int) -> Iterator[tuple[int, Fraction, list[BlockView]]]:
-    """(frame number, seconds, views) of about `frames` frames, evenly spread over the video."""
-    step = max(1, source.time_map.frames // frames)
-    for shot in source.shots():
-        if shot.number % step == 0:
-            yield shot.number, shot.time, look(model, shot.rgb)
-
-
-def sheet(image: Image, views: list[BlockView], title: str) -> Figure:
+def sheet(shot: Shot, views: list[BlockView], title: str) -> Figure:
     """The labelled sheet: the frame, where attention is strongest and weakest, the dropout module's weights, and a heat map a block."""
+    image = shot.image
+    views = [replace(view, map=shot.shown.upright(view.map)) for view in views]
     blocks = [view for view in views if view.weights]
-    rows = -(-len(views) // TILES_ACROSS)
-    tile = 3.1 * image.shape[0] / image.shape[1] + 0.3
-    figure = plots.new_figure(3.1 * TILES_ACROSS, tile * (rows + 1) + 2.6)
-    figure.suptitle(f"Attention of {len(blocks)} blocks: {title}", fontsize=12, color=plots.INK)
+    rows = -(-(len(views) + 1) // TILES_ACROSS)  # one place more, for the colour bar
+    tile = TILE * shot.shown.aspect * image.shape[0] / image.shape[1] + 0.35
+    figure = plots.new_figure(TILE * TILES_ACROSS, tile * (rows + 1) + 2.7)
+    plots.headline(figure, f"Attention of {len(blocks)} blocks: {title}")
     grid = figure.add_gridspec(rows + 2, TILES_ACROSS, height_ratios=[tile, 2.1, *[tile] * rows])
-    overview(figure, grid, image, blocks)
+    overview(figure, grid, image, blocks, shot.shown.aspect)
     bars(figure.add_subplot(grid[1, :]), blocks)
     means = [float(view.map.mean()) for view in blocks]
     marks = {blocks[int(np.argmax(means))].name: "highest mean", blocks[int(np.argmin(means))].name: "lowest mean"}
+    places = [(2 + index // TILES_ACROSS, index % TILES_ACROSS) for index in range(rows * TILES_ACROSS)]
     drawn: Any = None
-    tiles = []
-    for index, view in enumerate(views):
-        axes = figure.add_subplot(grid[2 + index // TILES_ACROSS, index % TILES_ACROSS])
-        drawn = heat(axes, image, view, marks.get(view.name))
-        tiles.append(axes)
-    bar = figure.colorbar(drawn, ax=tiles, location="bottom", shrink=0.5, aspect=50, pad=0.01)
-    bar.set_label("suppressed  <  the map's own mean, in standard deviations  >  enhanced", fontsize=8.5)
-    bar.ax.tick_params(labelsize=8)
+    for view, place in zip(views, places, strict=False):
+        drawn = heat(figure.add_subplot(grid[place]), image, view, marks.get(view.name), aspect=shot.shown.aspect)
+    row, column = places[len(views)]
+    key(figure.add_subplot(grid[row, column:]), drawn)
     return figure
 
 
@@ -153,36 +160,43 @@ def standardised(view: BlockView) -> Map:
     return (view.map - view.map.mean()) / deviation if deviation > 1e-7 else np.zeros_like(view.map)
 
 
-def heat(axes: Axes, image: Image, view: BlockView, mark: str | None) -> Any:
-    """One tile: the standardised map over the grey frame; the highest and lowest block carry a coloured frame."""
+def heat(axes: Axes, image: Image, view: BlockView, mark: str | None, *, aspect: float) -> Any:
+    """One tile: the standardised map over the grey frame; the highest and lowest block say so and carry a coloured frame."""
     factor = view.map.shape[0] // image.shape[0]
-    axes.imshow(plots.gray(image), cmap="gray", vmin=0, vmax=1)
+    axes.imshow(plots.gray(image), cmap="gray", vmin=0, vmax=1, aspect=aspect)
     what = f"block {view.name}" if view.weights else view.name
-    title = f"{what}: mean {view.map.mean():.3f}, {view.map.min():.2f} to {view.map.max():.2f}"
-    shown = standardised(view)[::factor, ::factor]
-    drawn = plots.show(axes, shown, f"{title} ({mark})" if mark else title, cmap="coolwarm", vmin=-SPREAD, vmax=SPREAD, alpha=0.78)
+    title = f"{what}: {view.map.mean():.2f} ({view.map.min():.2f} to {view.map.max():.2f})"
+    settings = {"cmap": plots.COLD_TO_WARM, "vmin": -SPREAD, "vmax": SPREAD, "alpha": 0.82, "aspect": aspect}
+    drawn = plots.show(axes, standardised(view)[::factor, ::factor], title, **settings)
     if mark:
+        colour = plots.ATTENTION if mark.startswith("high") else plots.OTHER
         for spine in axes.spines.values():
-            spine.set(color=plots.ATTENTION if mark.startswith("high") else plots.OTHER, linewidth=3)
+            spine.set(color=colour, linewidth=3)
+        box = {"facecolor": colour, "edgecolor": "none", "pad": 2.5}
+        axes.text(0.985, 0.97, mark, transform=axes.transAxes, ha="right", va="top", fontsize=plots.TEXT, color="white", bbox=box)
     return drawn
 
 
-def overview(figure: Figure, grid: Any, image: Image, blocks: list[BlockView]) -> None:
+def key(axes: Axes, drawn: Any) -> None:
+    """What the tiles' titles and colours say, in the place after the last of them."""
+    axes.set_axis_off()
+    bar = axes.inset_axes((0.06, 0.62, 0.88, 0.09))
+    axes.figure.colorbar(drawn, cax=bar, orientation="horizontal")
+    bar.tick_params(labelsize=plots.TEXT)
+    bar.set_title("standard deviations from the map's mean", fontsize=plots.TEXT, color=plots.INK)
+    text = "below 0 suppressed, above 0 enhanced\ntitles: mean (lowest to highest pixel)"
+    axes.text(0.5, 0.36, text, transform=axes.transAxes, ha="center", va="top", fontsize=plots.TEXT, color=plots.INK)
+
+
+def overview(figure: Figure, grid: Any, image: Image, blocks: list[BlockView], aspect: float) -> None:
     """The top row: the frame, the mean of all blocks' maps, and where that is highest and lowest."""
     mean = np.mean([standardised(view) for view in blocks], axis=0)
     high, low = np.quantile(mean, 1 - EXTREME), np.quantile(mean, EXTREME)
     axes = [figure.add_subplot(grid[0, column]) for column in range(TILES_ACROSS)]
-    plots.show(axes[0], image, "the frame")
-    plots.show(axes[1], mean, "mean of the blocks' maps", cmap="magma")
-    plots.show(axes[2], marked(image, mean >= high, (214, 64, 32)), f"most enhanced {EXTREME:.0%} of pixels")
-    plots.show(axes[3], marked(image, mean <= low, (32, 92, 200)), f"most suppressed {EXTREME:.0%} of pixels")
-
-
-def marked(image: Image, mask: NDArray[np.bool_], colour: tuple[int, int, int]) -> Image:
-    """The frame in faint grey with some pixels in a colour."""
-    grey = np.repeat(plots.gray(image)[:, :, None] * 255, 3, axis=2).astype(np.uint8)
-    grey[mask] = colour
-    return grey
+    plots.show(axes[0], image, "the frame", aspect=aspect)
+    plots.show(axes[1], mean, "mean of the blocks' maps", cmap=plots.COLD_TO_WARM, aspect=aspect)
+    plots.show(axes[2], plots.marked(image, mean >= high, (214, 64, 32)), f"most enhanced {EXTREME:.0%} of pixels", aspect=aspect)
+    plots.show(axes[3], plots.marked(image, mean <= low, (32, 92, 200)), f"most suppressed {EXTREME:.0%} of pixels", aspect=aspect)
 
 
 def bars(axes: Axes, blocks: list[BlockView]) -> None:
@@ -192,13 +206,14 @@ def bars(axes: Axes, blocks: list[BlockView]) -> None:
     axes.bar(place, weights[:, 0], 0.7, color=plots.ATTENTION, label="attention branch")
     axes.bar(place, weights[:, 1], 0.7, bottom=weights[:, 0], color=plots.OTHER, alpha=0.55, label="non-attention branch")
     axes.axhline(0.5, color=plots.INK, linewidth=0.8, linestyle=":")
-    for x, weight in enumerate(weights[:, 0].tolist()):
-        axes.text(x, weight / 2, f"{weight:.2f}", ha="center", va="center", fontsize=8, color="white")
+    for x, (ours, other) in enumerate(weights.tolist()):
+        axes.text(x, ours / 2, f"{ours:.2f}", ha="center", va="center", fontsize=plots.TEXT, color="white")
+        axes.text(x, ours + other / 2, f"{other:.2f}", ha="center", va="center", fontsize=plots.TEXT, color=plots.INK)
     axes.set_xticks(place, [view.name for view in blocks])
     axes.set_xlim(-0.6, len(blocks) - 0.4)
     axes.set_ylim(0, 1)
-    axes.legend(fontsize=8, ncols=2, loc="upper right", bbox_to_anchor=(1, 1.22), frameon=False)
-    plots.tidy(axes, "attention dropout module: weight of each branch", "block", "weight")
+    axes.legend(fontsize=plots.TEXT, ncols=2, loc="lower right", bbox_to_anchor=(1, 1), frameon=False)
+    plots.tidy(axes, "attention dropout module: the two weights of each block", "block", "weight")
 
 
 def course_figure(rows: list[tuple[Any, ...]], title: str) -> Figure:
@@ -207,19 +222,20 @@ def course_figure(rows: list[tuple[Any, ...]], title: str) -> Figure:
     names = list(dict.fromkeys(row[2] for row in rows))
     times = list(dict.fromkeys(row[1] for row in rows))
     weights = np.array([row[3] for row in rows]).reshape(len(times), len(names)).T
-    figure = plots.new_figure(9, 2.6 + 0.26 * len(names))
-    top, below = figure.subplots(2, 1, sharex=True, height_ratios=[1.6, 0.26 * len(names) + 0.4])
+    figure = plots.new_figure(10, 3.1 + 0.28 * len(names))
+    plots.headline(figure, f"Weight of the attention branch over time: {title}")
+    top, below = figure.subplots(2, 1, sharex=True, height_ratios=[1.6, 0.28 * len(names) + 0.3])
     top.fill_between(times, weights.min(axis=0), weights.max(axis=0), color=plots.ATTENTION, alpha=0.15, label="lowest to highest block")
     top.plot(times, weights.mean(axis=0), color=plots.ATTENTION, label="mean of the blocks")
-    top.legend(fontsize=8, frameon=False, ncols=2, loc="upper right", bbox_to_anchor=(1, 1.25))
-    plots.tidy(top, f"attention weight over time: {title}", "", "weight")
+    top.legend(fontsize=plots.TEXT, frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
+    plots.tidy(top, "all blocks", "", "weight")
     edges = [*times, times[-1] + (times[-1] - times[-2] if len(times) > 1 else 1)]
     reach = max(0.01, float(np.abs(weights - 0.5).max()))
-    drawn = below.pcolormesh(edges, np.arange(len(names) + 1), weights, cmap="coolwarm", vmin=0.5 - reach, vmax=0.5 + reach)
+    colours = {"cmap": plots.COLD_TO_WARM, "vmin": 0.5 - reach, "vmax": 0.5 + reach}
+    drawn = below.pcolormesh(edges, np.arange(len(names) + 1), weights, **colours)
     below.set_yticks(np.arange(len(names)) + 0.5, names)
     below.invert_yaxis()
-    plots.tidy(below, "", "seconds", "block")
-    bar = figure.colorbar(drawn, ax=below, location="bottom", shrink=0.5, aspect=50, pad=0.02)
-    bar.set_label("weight of the attention branch", fontsize=8.5)
-    bar.ax.tick_params(labelsize=8)
+    plots.tidy(below, "each block", "seconds", "block")
+    label = "weight of the attention branch (above 0.5 it outweighs the other)"
+    plots.color_bar(figure, drawn, below, label, location="bottom", shrink=0.6, aspect=50)
     return figure

@@ -11,17 +11,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from a2n_video.errors import InputError, OptionError
+from a2n_video.tools.footage import Footage
+from a2n_video.tools.images import pillow
 from a2n_video.tools.measuring import Cast, Comparison, Measurement, measure
-from a2n_video.tools.page import Page, render
-from a2n_video.tools.picture import Footage, write_file, write_rows
-from a2n_video.tools.shell import guarded, seconds
+from a2n_video.tools.page import PNG_QUALITY, Page, render
+from a2n_video.tools.results import check_output, described, write_file, write_rows
+from a2n_video.tools.shell import count, guarded, seconds
 from a2n_video.tools.vmaf import vmaf
 
 PROG: Final = "a2n_video.tools.compare"
-COLUMNS: Final = ("frame", "time_s", "version", "psnr_db", "ssim", "vmaf", "kept_db", "flicker")
+COLUMNS: Final = MappingProxyType(
+    {
+        "frame": "number among the compared ones, from 0",
+        "time_s": "seconds from the first compared frame",
+        "version": "bicubic, or a result's name",
+        "psnr_db": "on luma against the reference, dB, at most 99",
+        "ssim": "on luma against the reference, up to 1",
+        "vmaf": "against the reference, 0 to 100",
+        "kept_db": "without a reference: luma of the result shrunk back, PSNR against the source, dB, at most 99",
+        "flicker": "mean change of luma since the frame before less that of the first file, 8-bit steps",
+    }
+)
 STILLS: Final = 4
 
 
@@ -122,6 +136,9 @@ def read_job(path: Path) -> tuple[str, str]:
 
 def report(options: CompareOptions, out: Path) -> Comparison:
     """Compare and write the page and its CSV."""
+    check_output(out, (".html", ".htm"), [options.base, *options.results])
+    if options.quality < PNG_QUALITY:
+        pillow()
     jobs = [read_job(path) for path in options.jobs]
     comparison, notes = compare(options)
     page = Page(title=" and ".join(comparison.cast.results), comparison=comparison, notes=notes, jobs=jobs, quality=options.quality)
@@ -131,13 +148,14 @@ def report(options: CompareOptions, out: Path) -> Comparison:
 
 
 def parser() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(prog=f"python -m {PROG}", description=__doc__)
+    epilog = f"Columns of the .csv, empty where not measured: {described(COLUMNS)}."
+    result = argparse.ArgumentParser(prog=f"python -m {PROG}", description=__doc__, epilog=epilog)
     result.add_argument("base", type=Path, metavar="REFERENCE_OR_SOURCE")
     result.add_argument("results", type=Path, nargs="+", metavar="RESULT")
     result.add_argument("-o", "--output", type=Path, required=True, metavar="HTML", help="the curves' numbers lie beside it as .csv")
     result.add_argument("--source", type=Path, help="beside a reference: the small video, for a bicubic enlargement to compare with")
     result.add_argument("--start", type=seconds, metavar="TIME", help="the results begin at this time of the first file")
-    result.add_argument("--frames", type=int, default=300, metavar="N", help="measure at most N frames (default 300)")
+    result.add_argument("--frames", type=count, default=300, metavar="N", help="measure at most N frames (default 300)")
     result.add_argument("--at", type=seconds, action="append", default=[], metavar="TIME", help="a frame for the slider; may be repeated")
     result.add_argument(
         "--job", type=Path, action="append", default=[], metavar="FILE", help="what a run printed (plan, verified, speed) or its JSON"
@@ -154,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         results=tuple(given.results),
         source=given.source,
         start=given.start,
-        frames=max(1, given.frames),
+        frames=given.frames,
         at=tuple(given.at),
         jobs=tuple(given.job),
         vmaf=not given.no_vmaf,

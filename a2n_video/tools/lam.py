@@ -16,10 +16,12 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from a2n_video.errors import OptionError
 from a2n_video.tools import plots
-from a2n_video.tools.picture import Image, shot_of, to_image
+from a2n_video.tools.footage import Shown, shot_of
+from a2n_video.tools.images import Image, to_image
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -36,6 +38,7 @@ SIGMA: Final = 1.2  # of the blur the path begins with, in input pixels
 STEPS: Final = 50
 MAGNITUDES: Final = 4  # that the heat map shows below the strongest attribution
 HELD: Final = 0.9  # share of the attribution that the contribution area holds
+LARGE: Final = 256 * 256  # pixels of a crop from which on memory counts for more than time
 
 
 def gaussian_blur(x: Tensor, sigma: float) -> Tensor:
@@ -171,9 +174,11 @@ class LamOptions:
     steps: int = STEPS
 
 
-def lam_of_frame(source: Path, model: A2N, options: LamOptions) -> LocalAttribution:
-    """The attribution of a window around a pixel of a frame. OptionError where pixel or window lies outside."""
-    rgb = shot_of(source, options.time).rgb
+def lam_of_frame(rgb: Tensor, model: A2N, options: LamOptions) -> LocalAttribution:
+    """The attribution of a window around a pixel of a frame (1, 3, H, W). OptionError where pixel or window lies outside.
+
+    The crop is a frame of its own to the network, as in the paper: its blocks' weights are the crop's, not the whole frame's.
+    """
     at = options.at or (rgb.shape[-1] // 2, rgb.shape[-2] // 2)
     crop, (left, top) = crop_around(rgb, at, options.context)
     scale, side = model.config.scale, options.window
@@ -184,44 +189,58 @@ def lam_of_frame(source: Path, model: A2N, options: LamOptions) -> LocalAttribut
         for a, start, full in zip(at, (left, top), (crop.shape[-1], crop.shape[-2]), strict=True)
     ]
     device = next(model.parameters()).device
-    return local_attribution(model, crop.contiguous().to(device), (place[0], place[1], side), steps=options.steps)
+    network = model if crop.shape[-1] * crop.shape[-2] <= LARGE else recomputed(model)
+    return local_attribution(network, crop.contiguous().to(device), (place[0], place[1], side), steps=options.steps)
+
+
+def recomputed(model: A2N) -> Network:
+    """The same network, keeping one map a block for gradients and computing the rest again: less memory, about a third more time."""
+
+    def network(x: Tensor) -> Tensor:
+        first = model.conv_first(x)
+        features = first
+        for block in model.AAB_trunk:
+            features = checkpoint(block, features, use_reentrant=False)
+        result: Tensor = checkpoint(model.upsample, first + model.trunk_conv(features), use_reentrant=False)
+        return result + model.skip(x)
+
+    return network
 
 
 def lam_report(source: Path, model: A2N, out: Path, options: LamOptions) -> LocalAttribution:
-    """Draw the attribution of a window of a frame into a PNG."""
-    found = lam_of_frame(source, model, options)
-    plots.save(lam_figure(found, source.name), out)
+    """Draw the attribution of a window of a frame, upright."""
+    shot = shot_of(source, options.time)
+    found = lam_of_frame(shot.rgb, model, options)
+    plots.save(lam_figure(found, source.name, shot.shown), out)
     return found
 
 
-def lam_figure(found: LocalAttribution, title: str) -> Figure:
+def lam_figure(found: LocalAttribution, title: str, shown: Shown) -> Figure:
     """Source crop, result, heat map and contribution area side by side, the window framed in each."""
-    height, width = found.strength.shape
-    figure = plots.new_figure(13.6, 3.15 * height / width + 0.7)
-    area = contribution_area(found.strength)
-    figure.suptitle(f"{title}: diffusion index {found.diffusion:.1f}", fontsize=12, color=plots.INK)
-    axes = figure.subplots(1, 4)
-    plots.show(axes[0], found.source, f"source, {width}x{height}")
-    plots.show(axes[1], found.result, f"result, window {found.window[2]}x{found.window[2]}")
-    axes[2].imshow(plots.gray(found.source), cmap="gray", vmin=0, vmax=1)
-    # Strengths span magnitudes: a logarithm shows the weak ones, which make the range.
-    share = found.strength / max(float(found.strength.max()), 1e-30)
-    heat = np.log10(np.ma.masked_less(share, 10.0**-MAGNITUDES))
-    drawn = plots.show(axes[2], heat, "attribution (logarithmic)", cmap="inferno", vmin=-MAGNITUDES, vmax=0, alpha=0.9)
-    bar = figure.colorbar(drawn, ax=list(axes), location="right", shrink=0.7, aspect=30, pad=0.01)
+    source, result, strength = (shown.upright(picture) for picture in (found.source, found.result, found.strength))
+    height, width = strength.shape
+    figure = plots.new_figure(13.6, 3.05 * shown.aspect * height / width + 0.95)
+    plots.headline(figure, f"Where a window of the result looks: {title}, diffusion index {found.diffusion:.2f}")
+    axes = list(figure.subplots(1, 4))
+    area = contribution_area(strength)
+    plots.show(axes[0], source, f"source crop, {width}x{height}", aspect=shown.aspect)
+    plots.show(axes[1], result, f"result, window {found.window[2]}x{found.window[2]}", aspect=shown.aspect)
+    heat = heat_map(axes[2], source, strength, shown.aspect)
+    text = f"{HELD:.0%} comes from {int(area.sum())} pixels ({area.mean():.1%})"
+    plots.show(axes[3], plots.marked(source, area, (214, 64, 32)), text, aspect=shown.aspect)
+    bar = plots.color_bar(figure, heat, axes, "share of the strongest", location="right", shrink=0.85, aspect=30, pad=0.01)
     bar.set_ticks(range(-MAGNITUDES, 1), labels=[f"{10.0**tick:g}" for tick in range(-MAGNITUDES, 1)])
-    bar.set_label("attribution over the strongest", fontsize=8)
-    bar.ax.tick_params(labelsize=7)
-    tint = np.repeat(255 * plots.gray(found.source)[:, :, None], 3, axis=2).astype(np.uint8)
-    tint[area] = (214, 64, 32)
-    plots.show(axes[3], tint, f"{HELD:.0%} of it comes from {int(area.sum())} pixels ({area.mean():.0%})")
-    for place, factor in zip(axes, (1, found.scale, 1, 1), strict=True):
-        _frame(place, found.window, found.scale / factor)
+    left, top, side = found.window
+    box = shown.box((left, top, side, side), (found.result.shape[1], found.result.shape[0]))
+    for place, factor in zip(axes, (found.scale, 1, found.scale, found.scale), strict=True):
+        plots.frame_of(place, *(value / factor for value in box))
     return figure
 
 
-def _frame(axes: Axes, window: tuple[int, int, int], shrink: float) -> None:
-    from matplotlib.patches import Rectangle
-
-    left, top, side = (value / shrink for value in window)
-    axes.add_patch(Rectangle((left - 0.5, top - 0.5), side, side, fill=False, edgecolor="#20e0d0", linewidth=1.6))
+def heat_map(axes: Axes, source: Image, strength: Floats, aspect: float) -> Any:
+    """The attribution over the grey source. Strengths span magnitudes: a logarithm shows the weak ones, which make the range."""
+    axes.imshow(plots.gray(source), cmap="gray", vmin=0, vmax=1, aspect=aspect)
+    share = strength / max(float(strength.max()), 1e-30)
+    heat = np.log10(np.ma.masked_less(share, 10.0**-MAGNITUDES))
+    settings = {"cmap": plots.DARK_TO_BRIGHT, "vmin": -MAGNITUDES, "vmax": 0, "alpha": 0.9, "aspect": aspect}
+    return plots.show(axes, heat, "attribution of each pixel", **settings)

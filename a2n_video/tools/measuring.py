@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cache
 from typing import Any, Final
@@ -16,8 +16,9 @@ from torch import Tensor
 
 from a2n_video.engine.resize import resize
 from a2n_video.errors import InputError, MissingDependencyError
+from a2n_video.tools.footage import Footage, Shot
+from a2n_video.tools.images import Image
 from a2n_video.tools.metrics import luma, psnr
-from a2n_video.tools.picture import Footage, Image, Shot, to_image
 
 BICUBIC: Final = "bicubic"
 BEST_DB: Final = 99.0  # stands for the infinity of equal pictures, which neither a curve nor JSON can hold
@@ -107,7 +108,7 @@ def in_step(base: Footage, others: list[Footage], start: Fraction | None, frames
             while (head := heads[index]) is not None and head.time < now - near:
                 heads[index] = next(stream, None)
             found.append(head if head is not None and head.time < now + near else None)
-        yield Shot(number=shot.number, time=now, rgb=shot.rgb), found
+        yield replace(shot, time=now), found
 
 
 def measure(cast: Cast, times: list[Fraction], *, start: Fraction | None = None, frames: int | None = None) -> Comparison:
@@ -116,38 +117,53 @@ def measure(cast: Cast, times: list[Fraction], *, start: Fraction | None = None,
     Where there is a reference, the frame of the first result's lowest PSNR is kept too.
     """
     result = Comparison(cast=cast)
-    meter = _Meter(cast)
-    wanted = sorted(times)
-    worst: tuple[float, Still] | None = None
+    meter, stills = _Meter(cast), _Stills(times)
     small = cast.small if cast.small is not None and cast.small is not cast.base else None
     others = [*cast.results.values(), *([small] if small else [])]
     for shot, found in in_step(cast.base, others, start, frames):
-        if any(other is None for other in found):
+        seen = [other for other in found if other is not None]
+        if len(seen) < len(found):
             result.unmatched += 1
             continue
-        seen = [other.rgb for other in found if other is not None]
-        versions = meter.versions(shot.rgb, seen)
+        versions = meter.versions(shot, seen)
         rows = meter.rows(result.frames, shot, versions)
         result.rows += rows
-        score = rows[-len(cast.results)].psnr_db
-        due = bool(wanted) and shot.time >= wanted[0]
-        while wanted and shot.time >= wanted[0]:
-            wanted.pop(0)
-        lowest = score is not None and (worst is None or score < worst[0])
-        if due or lowest:
-            pictures = {cast.base_name: to_image(shot.rgb), **{name: to_image(rgb) for name, rgb in versions.items()}}
-            still = Still(label=f"{float(shot.time):.2f} s", frame=result.frames, time=shot.time, pictures=pictures)
-            result.stills += [still] if due else []
-            worst = (score, still) if lowest and score is not None else worst
+        stills.see(result.frames, {cast.base_name: shot, **versions}, rows[-len(cast.results)].psnr_db)
         result.frames += 1
     if not result.frames:
         raise InputError(f"{cast.base.path}: no frame of it has the time of a frame of every result; were they made with --start?")
-    if worst is not None and worst[1].frame not in [still.frame for still in result.stills]:
-        still = worst[1]
-        result.stills.append(
-            Still(label=f"{float(still.time):.2f} s, lowest PSNR", frame=still.frame, time=still.time, pictures=still.pictures)
-        )
+    result.stills = stills.kept()
     return result
+
+
+class _Stills:
+    """Keeps pictures of the first frames at or after given times, and of the one with the lowest PSNR."""
+
+    def __init__(self, times: list[Fraction]) -> None:
+        self.wanted = sorted(times)
+        self.due: list[Still] = []
+        self.worst: tuple[float, Still] | None = None
+
+    def see(self, frame: int, shots: dict[str, Shot], psnr_db: float | None) -> None:
+        """Look at the next frame: its versions, the base first, and the PSNR of the first result."""
+        time = next(iter(shots.values())).time
+        due = bool(self.wanted) and time >= self.wanted[0]
+        lowest = psnr_db is not None and (self.worst is None or psnr_db < self.worst[0])
+        if not due and not lowest:
+            return
+        self.wanted = [later for later in self.wanted if later > time]
+        still = Still(label=f"{float(time):.2f} s", frame=frame, time=time, pictures={name: shot.image for name, shot in shots.items()})
+        if due:
+            self.due.append(still)
+        if psnr_db is not None and lowest:
+            self.worst = psnr_db, still
+
+    def kept(self) -> list[Still]:
+        """In order of time, the one of the lowest PSNR last, unless it is among the others."""
+        if self.worst is None or self.worst[1].frame in [still.frame for still in self.due]:
+            return self.due
+        still = self.worst[1]
+        return [*self.due, replace(still, label=f"{still.label}, lowest PSNR")]
 
 
 class _Meter:
@@ -158,16 +174,16 @@ class _Meter:
         self.before: dict[str, Tensor] = {}
         self.ssim = structural_similarity() if cast.has_reference else None
 
-    def versions(self, base: Tensor, seen: list[Tensor]) -> dict[str, Tensor]:
+    def versions(self, base: Shot, seen: list[Shot]) -> dict[str, Shot]:
         """Frames by version: bicubic made here from the small video, then the results."""
         named = dict(zip(self.cast.results, seen, strict=False))
         if self.cast.small is None:
             return named
         small = base if self.cast.small is self.cast.base else seen[-1]
-        return {BICUBIC: resize(small, self.cast.height, self.cast.width), **named}
+        return {BICUBIC: replace(small, rgb=resize(small.rgb, self.cast.height, self.cast.width)), **named}
 
-    def rows(self, number: int, shot: Shot, versions: dict[str, Tensor]) -> list[Measurement]:
-        lumas = {name: _luma(rgb) for name, rgb in versions.items()}
+    def rows(self, number: int, shot: Shot, versions: dict[str, Shot]) -> list[Measurement]:
+        lumas = {name: _luma(version.rgb) for name, version in versions.items()}
         base = _luma(shot.rgb)
         # The base's change is measured at the results' size: small pictures change more from pixel to pixel.
         full = base if self.cast.has_reference else resize(base, self.cast.height, self.cast.width)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import json
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib import resources
 from typing import Any, Final
 
-from a2n_video.errors import MissingDependencyError
+from a2n_video.tools.footage import Footage
+from a2n_video.tools.images import Image, display_size, jpeg_bytes, png_bytes
 from a2n_video.tools.measuring import Comparison, mean_of
-from a2n_video.tools.picture import Footage, Image, display_size, png_bytes
 
 # Field of a Measurement, title, unit, digits shown, what it says.
 MEASURES: Final = (
@@ -47,7 +46,10 @@ def render(page: Page) -> str:
 def page_data(page: Page) -> dict[str, Any]:
     """Everything the page's script draws from."""
     cast, rows = page.comparison.cast, page.comparison.rows
-    width, height = display_size(cast.width, cast.height, next(iter(cast.results.values())).info.sar)
+    first = next(iter(cast.results.values()))
+    width, height = display_size(cast.width, cast.height, first.info.sar)
+    if first.shown.swapped:
+        width, height = height, width
     versions = cast.versions
     files = {cast.base_name: cast.base, **({"source": cast.small} if cast.small else {}), **cast.results}
     measures = [
@@ -98,19 +100,6 @@ def data_uri(image: Image, quality: int) -> str:
     """A picture as a data URI: JPEG without chroma subsampling, or PNG."""
     kind, data = ("png", png_bytes(image)) if quality >= PNG_QUALITY else ("jpeg", jpeg_bytes(image, quality))
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def jpeg_bytes(image: Image, quality: int) -> bytes:
-    """A 4:4:4 JPEG. MissingDependencyError without Pillow, which scikit-image brings."""
-    try:
-        from PIL import Image as Pillow
-    except ImportError as error:
-        raise MissingDependencyError(
-            "JPEG needs Pillow, which is not installed; get it with: pip install 'a2n-video[plots]', or use --quality 100"
-        ) from error
-    buffer = io.BytesIO()
-    Pillow.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=0, optimize=True)
-    return buffer.getvalue()
 
 
 def _short(value: float | None) -> float | None:

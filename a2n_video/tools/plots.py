@@ -1,4 +1,4 @@
-"""The only place that imports matplotlib: figures without a screen, and words drawn onto pictures."""
+"""The only place that imports matplotlib: one design for all figures, drawn without a screen; and words drawn onto pictures."""
 
 from __future__ import annotations
 
@@ -10,21 +10,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from a2n_video.errors import MissingDependencyError
-from a2n_video.tools.picture import Image, write_file
+from a2n_video.tools.images import JPEG_QUALITY, Image
+from a2n_video.tools.results import write_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 DPI: Final = 110
+SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".svg", ".pdf")
+# Sizes in points, readable where a page shows the figure at two thirds of its size.
+TITLE: Final = 14
+HEADING: Final = 11.5
+TEXT: Final = 10
 INK: Final = "#1c2733"
 ATTENTION: Final = "#c8502d"
 OTHER: Final = "#3a6ea5"
+THIRD: Final = "#e0a030"
+# Lightness rises all along both maps, so they read on paper without colour too.
+COLD_TO_WARM: Final = "cividis"
+DARK_TO_BRIGHT: Final = "inferno"
 _MISSING: Final = "plots need matplotlib, which is not installed; get it with: pip install 'a2n-video[plots]'"
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of a size in inches, saved by `save`. MissingDependencyError without matplotlib."""
+    """An empty figure of a size in inches, saved by `save`. MissingDependencyError without matplotlib: ask for one before long work."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -33,10 +43,17 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, whatever the name says."""
+    """Write a figure in the format that its name says, one of SUFFIXES."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
+    kind = path.suffix.lower().lstrip(".")
+    settings: dict[str, Any] = {"pil_kwargs": {"quality": JPEG_QUALITY}} if kind in ("jpg", "jpeg") else {}
+    figure.savefig(buffer, format=kind, dpi=DPI, **settings)
     write_file(path, buffer.getvalue())
+
+
+def headline(figure: Figure, text: str) -> None:
+    """The figure's title."""
+    figure.suptitle(text, fontsize=TITLE, color=INK)
 
 
 def show(axes: Axes, image: Any, title: str, **settings: Any) -> Any:
@@ -44,18 +61,26 @@ def show(axes: Axes, image: Any, title: str, **settings: Any) -> Any:
     drawn = axes.imshow(image, **{"interpolation": "nearest", **settings})
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.set_title(title, fontsize=8.5, color=INK)
+    axes.set_title(title, fontsize=TEXT, color=INK)
     return drawn
 
 
 def tidy(axes: Axes, title: str, x: str, y: str) -> None:
     """Title and axis names of a plot, with the lines that carry nothing taken away."""
-    axes.set_title(title, fontsize=10, color=INK, loc="left")
-    axes.set_xlabel(x, fontsize=8.5)
-    axes.set_ylabel(y, fontsize=8.5)
-    axes.tick_params(labelsize=8)
+    axes.set_title(title, fontsize=HEADING, color=INK, loc="left")
+    axes.set_xlabel(x, fontsize=TEXT)
+    axes.set_ylabel(y, fontsize=TEXT)
+    axes.tick_params(labelsize=TEXT)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+
+
+def color_bar(figure: Figure, drawn: Any, axes: Any, label: str, **settings: Any) -> Any:
+    """A colour bar beside or below axes, named."""
+    bar = figure.colorbar(drawn, ax=axes, **settings)
+    bar.set_label(label, fontsize=TEXT)
+    bar.ax.tick_params(labelsize=TEXT)
+    return bar
 
 
 def words(text: str, height: int) -> NDArray[np.float32] | None:
@@ -80,3 +105,17 @@ def words(text: str, height: int) -> NDArray[np.float32] | None:
 def gray(image: Image) -> NDArray[np.float32]:
     """A faint grey picture (H, W) in 0..1 to lay colours on."""
     return np.asarray(0.35 + 0.65 * image.astype(np.float32).mean(axis=2) / 255, np.float32)
+
+
+def marked(image: Image, mask: NDArray[np.bool_], colour: tuple[int, int, int]) -> Image:
+    """The picture in faint grey with some pixels in a colour."""
+    grey = np.repeat((255 * gray(image)).astype(np.uint8)[:, :, None], 3, axis=2)
+    grey[mask] = colour
+    return grey
+
+
+def frame_of(axes: Axes, left: float, top: float, width: float, height: float) -> None:
+    """A frame around pixels of a picture that is drawn on these axes."""
+    from matplotlib.patches import Rectangle
+
+    axes.add_patch(Rectangle((left - 0.5, top - 0.5), width, height, fill=False, edgecolor="#20e0d0", linewidth=1.8))

@@ -14,9 +14,14 @@ from torch import Tensor
 
 from a2n_video.engine.resize import resize
 from a2n_video.errors import OptionError
-from a2n_video.options import ModelOptions
+from a2n_video.job.picture import settle_size
+from a2n_video.media.size import PictureSize
+from a2n_video.net.catalog import resolve_model
+from a2n_video.options import JobOptions
 from a2n_video.tools import plots
-from a2n_video.tools.picture import Footage, Image, display_size, png_bytes, rgb_of, to_image, write_file
+from a2n_video.tools.footage import Footage, rgb_of
+from a2n_video.tools.images import JPEG_SUFFIXES, Image, display_size, encoded, to_image
+from a2n_video.tools.results import check_output, write_file
 from a2n_video.upscaler import Upscaler
 
 if TYPE_CHECKING:
@@ -66,13 +71,14 @@ class Window:
 
 @dataclass(frozen=True, kw_only=True)
 class PreviewOptions:
-    """What to show. `models` None shows that of `options` alone; `at` None is the middle of the video."""
+    """What to show. `models` None shows that of `job` alone; `at` None is the middle of the video. Of the job's options count the
+    network's, --size, --deinterlace and --overwrite.
+    """
 
-    options: ModelOptions
+    job: JobOptions
     models: tuple[str, ...] | None = None
     at: Fraction | None = None
     crop: Crop | None = None
-    overwrite: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,38 +89,49 @@ class Preview:
     labels: tuple[str, ...]
     window: Window
     time: Fraction
+    named: bool
 
     @property
     def summary(self) -> str:
         w = self.window
         where = f"{w.width}x{w.height}+{w.left}+{w.top} of the source at {float(self.time):.3f} s"
-        return f"{self.path}: {' | '.join(self.labels)}; {where}"
+        hint = "" if self.named else "; for names in the picture: pip install 'a2n-video[plots]'"
+        return f"{self.path}: {' | '.join(self.labels)}; {where}{hint}"
 
 
 def preview(source: Path, dest: Path, wanted: PreviewOptions) -> Preview:
-    """Draw a preview into a PNG: panels at the right aspect and rotation, each under its name.
+    """Draw a preview into a PNG or JPEG: panels at the right aspect and rotation, each under its name.
 
-    Networks see the whole frame, as in a job (their weights depend on all of it), through the same engine. Colours are as stored: HDR is
-    not mapped to a screen's. Small crops are shown enlarged, pixel by pixel. Without matplotlib there are no names in the picture.
+    Networks see the whole frame, deinterlaced as in a job (their weights depend on all of it), through the same engine. Colours are as
+    stored: HDR is not mapped to a screen's. Small crops are shown enlarged, pixel by pixel. Without matplotlib there are no names in the
+    picture.
     """
-    footage = Footage.open(source)
+    check_output(dest, (".png", *JPEG_SUFFIXES), [source], overwrite=wanted.job.execution.overwrite)
+    footage = Footage.open(source, wanted.job.fidelity.deinterlace)
     at = wanted.at if wanted.at is not None else footage.seconds / 2
     frame = next(footage.frames(at, 1))
     rgb = rgb_of(frame)
     window = settle(wanted.crop, rgb)
-    scale = wanted.options.scale
-    width, height = display_size(scale * window.width, scale * window.height, footage.info.sar)
+    results = enlarged(frame, footage, wanted)
+    size = results[0].size
+    across, down = size.width * window.width / footage.info.width, size.height * window.height / footage.info.height
+    width, height = display_size(round(across), round(down), size.sar)
     part = window.of(rgb)
     panels = {
-        "nearest": F.interpolate(part, (height, width), mode="nearest-exact"),
+        "source (nearest)": F.interpolate(part, (height, width), mode="nearest-exact"),
         "bicubic": resize(part, height, width),
+        **{f"{each.name} x{each.scale}": resize(window.of(each.rgb, each.scale), height, width) for each in results},
     }
-    for name, result in enlarged(frame, wanted):
-        panels[f"{name} x{scale}"] = resize(window.of(result, scale), height, width)
-    turns, zoom = round(footage.info.rotation / 90), max(1, PANEL // width)
-    images = {name: np.rot90(to_image(panel), turns).repeat(zoom, 0).repeat(zoom, 1) for name, panel in panels.items()}
-    write_file(dest, png_bytes(side_by_side(images)), overwrite=wanted.overwrite)
-    return Preview(path=dest, labels=tuple(images), window=window, time=footage.time_of(frame))
+    images = {name: pixels_shown(footage.shown.upright(to_image(panel))) for name, panel in panels.items()}
+    picture, named = side_by_side(images)
+    write_file(dest, encoded(picture, dest.suffix))
+    return Preview(path=dest, labels=tuple(images), window=window, time=footage.time_of(frame), named=named)
+
+
+def pixels_shown(image: Image) -> Image:
+    """The picture, with each pixel as a square of several where it is so narrow that little could be seen."""
+    zoom = max(1, PANEL // image.shape[1])
+    return image.repeat(zoom, 0).repeat(zoom, 1)
 
 
 def settle(crop: Crop | None, rgb: Tensor) -> Window:
@@ -139,30 +156,37 @@ def most_detail(rgb: Tensor, crop: Crop) -> tuple[int, int]:
     return 8 * column, 8 * row
 
 
-def enlarged(frame: av.VideoFrame, wanted: PreviewOptions) -> list[tuple[str, Tensor]]:
-    """(name, the whole frame enlarged) for each model, in its own engine, one after the other."""
-    if wanted.models is not None and wanted.options.weights is not None:
+@dataclass(frozen=True, kw_only=True)
+class Enlarged:
+    """A whole frame as one network made it; `size` is what the job would make of that."""
+
+    name: str
+    scale: int
+    size: PictureSize
+    rgb: Tensor
+
+
+def enlarged(frame: av.VideoFrame, footage: Footage, wanted: PreviewOptions) -> list[Enlarged]:
+    """The frame through each model, in its own engine, one after the other."""
+    options = wanted.job.model
+    if wanted.models is not None and options.weights is not None:
         raise OptionError("--models and --weights do not go together; a weights file stands for one model")
     results = []
-    for model in wanted.models or (wanted.options.model,):
-        with Upscaler.from_options(replace(wanted.options, model=model)) as upscaler:
+    for model in wanted.models or (options.model,):
+        scale, size = settle_size(footage.info, wanted.job.with_changes(model=model))
+        with Upscaler.from_options(replace(options, model=model, scale=scale)) as upscaler:
             (result,) = upscaler.upscale_frames([frame])
-            results.append((name_of(model, wanted.options), rgb_of(result)))
+            name = Path(options.weights).stem if options.weights is not None else resolve_model(model, scale)
+            results.append(Enlarged(name=name, scale=scale, size=size, rgb=rgb_of(result)))
     return results
 
 
-def name_of(model: str, options: ModelOptions) -> str:
-    """What a panel is called: the model's own name, `auto` settled, or the weights file's."""
-    from a2n_video.net.catalog import resolve_model
-
-    return Path(options.weights).stem if options.weights is not None else resolve_model(model, options.scale)
-
-
-def side_by_side(images: dict[str, Image]) -> Image:
-    """Pictures of one size next to one another on white, each under its name (without matplotlib, without names)."""
+def side_by_side(images: dict[str, Image]) -> tuple[Image, bool]:
+    """Pictures of one size next to one another on white, each under its name; False where matplotlib is missing, and the names with it."""
     pictures = list(images.values())
     lines = [plots.words(name, LABEL) for name in images]
-    above = LABEL if any(line is not None for line in lines) else 0
+    named = all(line is not None for line in lines)
+    above = LABEL if named else 0
     height, width, _ = pictures[0].shape
     canvas = np.full((above + height, len(pictures) * (width + GAP) - GAP, 3), PAPER, np.uint8)
     for index, (picture, line) in enumerate(zip(pictures, lines, strict=True)):
@@ -172,4 +196,4 @@ def side_by_side(images: dict[str, Image]) -> Image:
             cover = line[:, :width, None]
             target = canvas[:LABEL, left : left + cover.shape[1]]
             target[...] = (target * (1 - cover) + INK * cover).round().astype(np.uint8)
-    return canvas
+    return canvas, named

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from a2n_video.net.model import A2N, A2NConfig, conv, lrelu
 from a2n_video.tools.ablation import pairs
 from a2n_video.tools.lam import local_attribution
-from a2n_video.tools.picture import write_rows
+from a2n_video.tools.results import write_rows
 from a2n_video.training.data import PairBatches
 
 SIDE, WINDOW = 64, 16

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from a2n_video.tools.footage import Footage
 from a2n_video.tools.measuring import Cast, Comparison, Measurement, Still
 from a2n_video.tools.page import Page, render
-from a2n_video.tools.picture import Footage
 from tests.made import make_source
 from tests.tools.browser import Browser, browser, finger, wait_for, why_not
 

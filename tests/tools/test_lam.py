@@ -13,6 +13,7 @@ from torch import Tensor
 
 from a2n_video.errors import OptionError
 from a2n_video.net.model import A2N, A2NConfig
+from a2n_video.tools.footage import shot_of
 from a2n_video.tools.lam import (
     LamOptions,
     attribution,
@@ -135,13 +136,14 @@ def test_the_window_lies_around_the_pixel(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = A2N(A2NConfig(n_features=6, n_blocks=1, head="pixelshuffle")).eval().requires_grad_(False)
     source = make_source(tmp_path / "in.mp4", pts=range(3), size=(96, 80), audio=())
-    found = lam_of_frame(source, model, LamOptions(at=(60, 30), window=12, context=32, steps=2))
+    rgb = shot_of(source).rgb
+    found = lam_of_frame(rgb, model, LamOptions(at=(60, 30), window=12, context=32, steps=2))
     assert found.source.shape == (32, 32, 3)
     assert found.window == (2 * 16 + 1 - 6, 2 * 16 + 1 - 6, 12)  # the crop's pixel 16 covers the result's 32 and 33
-    corner = lam_of_frame(source, model, LamOptions(at=(0, 0), window=12, context=32, steps=2))
+    corner = lam_of_frame(rgb, model, LamOptions(at=(0, 0), window=12, context=32, steps=2))
     assert corner.window == (0, 0, 12)
     with pytest.raises(OptionError, match="--window 65"):
-        lam_of_frame(source, model, LamOptions(window=65, context=32))
+        lam_of_frame(rgb, model, LamOptions(window=65, context=32))
     lam_report(source, model, tmp_path / "out.png", LamOptions(context=32, steps=2))
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
 

@@ -14,7 +14,7 @@ from a2n_video.net.model import A2N, A2NConfig, lrelu
 from a2n_video.tools import ablation as ablation_module
 from a2n_video.tools.ablation import SWITCHES, ablation, ablation_report, psnr_of, switched_off
 from a2n_video.tools.attention import COLUMNS, BlockView, attention_report, look, observed, standardised
-from a2n_video.tools.picture import png_bytes
+from a2n_video.tools.images import png_bytes
 from tests.made import make_source
 
 
@@ -72,7 +72,7 @@ def test_a_video_gives_sheet_course_and_table(model: A2N, tmp_path: Path) -> Non
     assert all(path.stat().st_size > 100 for path in written)
     with (tmp_path / "out.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == tuple(COLUMNS)
     assert sorted({int(row["frame"]) for row in rows}) == [0, 3, 6, 9]
     assert len(rows) == 4 * 4
     block = rows[0]

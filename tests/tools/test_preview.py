@@ -15,14 +15,15 @@ import torch
 from a2n_video import cli
 from a2n_video.engine.resize import resize
 from a2n_video.errors import OptionError, OutputExistsError
-from a2n_video.options import ModelOptions
+from a2n_video.options import JobOptions
 from a2n_video.tools import plots
 from a2n_video.tools import preview as preview_module
-from a2n_video.tools.picture import Footage, display_size, png_bytes, to_image
+from a2n_video.tools.footage import Footage
+from a2n_video.tools.images import display_size, png_bytes, to_image
 from a2n_video.tools.preview import GAP, LABEL, Crop, PreviewOptions, most_detail, preview, settle
 from tests.made import make_source
 
-NEAREST = ModelOptions(model="nearest", scale=2)
+NEAREST = JobOptions().with_changes(model="nearest", scale=2)
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +50,9 @@ def test_png_comes_back(tmp_path: Path) -> None:
 
 
 def test_panels_hold_source_bicubic_and_result(source: Path, tmp_path: Path) -> None:
-    wanted = PreviewOptions(options=NEAREST, at=Fraction(1), crop=Crop.parse("20x12+30+8"))
+    wanted = PreviewOptions(job=NEAREST, at=Fraction(1), crop=Crop.parse("20x12+30+8"))
     made = preview(source, tmp_path / "out.png", wanted)
-    assert made.labels == ("nearest", "bicubic", "nearest x2")
+    assert made.labels == ("source (nearest)", "bicubic", "nearest x2")
     assert made.time == 1
     rgb = Footage.open(source).shot(Fraction(1)).rgb[..., 8:20, 30:50]
     near, cubic, ours = (panel[::10, ::10] for panel in panels(tmp_path / "out.png", 400))  # 40 pixels, each a square of 10
@@ -65,12 +66,12 @@ def test_the_network_sees_the_whole_frame(source: Path, tmp_path: Path, monkeypa
     seen: list[tuple[int, int]] = []
     original = preview_module.enlarged
 
-    def spy(frame: Any, wanted: PreviewOptions) -> Any:
+    def spy(frame: Any, footage: Footage, wanted: PreviewOptions) -> Any:
         seen.append((frame.width, frame.height))
-        return original(frame, wanted)
+        return original(frame, footage, wanted)
 
     monkeypatch.setattr(preview_module, "enlarged", spy)
-    preview(source, tmp_path / "out.png", PreviewOptions(options=NEAREST, crop=Crop.parse("8x8")))
+    preview(source, tmp_path / "out.png", PreviewOptions(job=NEAREST, crop=Crop.parse("8x8")))
     assert seen == [(64, 48)]
 
 
@@ -108,20 +109,20 @@ def test_crops_that_are_none(text: str) -> None:
 
 def test_a_crop_outside_the_frame(source: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="does not fit into the frame, which is 64x48"):
-        preview(source, tmp_path / "out.png", PreviewOptions(options=NEAREST, crop=Crop.parse("20x12+50+8")))
+        preview(source, tmp_path / "out.png", PreviewOptions(job=NEAREST, crop=Crop.parse("20x12+50+8")))
     assert not (tmp_path / "out.png").exists()
 
 
 def test_an_existing_file_stays(source: Path, tmp_path: Path) -> None:
     (tmp_path / "out.png").write_bytes(b"mine")
     with pytest.raises(OutputExistsError, match="--overwrite"):
-        preview(source, tmp_path / "out.png", PreviewOptions(options=NEAREST))
+        preview(source, tmp_path / "out.png", PreviewOptions(job=NEAREST))
     assert (tmp_path / "out.png").read_bytes() == b"mine"
 
 
 def test_without_matplotlib_there_are_no_names(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plots, "words", lambda *_: None)
-    preview(source, tmp_path / "out.png", PreviewOptions(options=NEAREST, crop=Crop.parse("20x12")))
+    preview(source, tmp_path / "out.png", PreviewOptions(job=NEAREST, crop=Crop.parse("20x12")))
     assert picture(tmp_path / "out.png").shape == (240, 3 * 400 + 2 * GAP, 3)
 
 
@@ -129,7 +130,7 @@ def test_the_command_line(source: Path, tmp_path: Path, capsys: pytest.CaptureFi
     out = tmp_path / "out.png"
     given = [str(source), "--preview", str(out), "--at", "0:00:01", "--crop", "16x16", "--scale", "3", "--models", "nearest,nearest"]
     assert cli.main(given) == 0
-    assert "nearest | bicubic | nearest x3" in capsys.readouterr().out
+    assert "source (nearest) | bicubic | nearest x3" in capsys.readouterr().out
     assert out.exists()
     assert cli.main([str(source), "b.mp4", "--preview", str(out)]) == 2
     assert "one input" in capsys.readouterr().err
