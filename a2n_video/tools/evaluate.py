@@ -1,4 +1,4 @@
-"""`python -m a2n_video.tools.evaluate --images DIR | --clips FILE...`: PSNR and SSIM on luma, bicubic beside the model.
+"""`python -m a2n_video.tools.evaluate --images DIR | --clips FILE...`: PSNR and SSIM on luma, bicubic beside the models.
 
 Images are made small by antialiased bicubic, enlarged by the model and compared with themselves. Clips are made small, sent
 through libx264 at several crf, enlarged, and compared frame by frame; flicker is the mean absolute change between neighbouring
@@ -200,9 +200,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--images", type=Path, metavar="DIR", help="a folder of pictures")
     what.add_argument("--clips", type=Path, nargs="+", metavar="FILE", help="videos; their first 30 frames are taken")
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--model", default="auto", help="a bundled model (default: auto)")
-    which.add_argument("--weights", type=str, metavar="FILE", help="a weights file")
+    parser.add_argument("--model", action="append", default=[], help="a bundled model; may be repeated (default: auto)")
+    parser.add_argument("--weights", action="append", default=[], metavar="FILE", help="a weights file; may be repeated")
     parser.add_argument("--scale", type=int, help="2, 3 or 4 (default: that of the weights, or 2)")
     parser.add_argument("--dtype", choices=Dtype.__args__, default="auto")  # type: ignore[attr-defined]
     parser.add_argument("--device", help="as for the main command")
@@ -211,10 +210,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> Iterator[Row]:
-    """The rows that the arguments ask for, bicubic's and the model's, as they are done."""
+    """The rows that the arguments ask for, bicubic's and each model's, as they are done."""
     scale = args.scale or _scale_of(args.weights)
-    options = ModelOptions(model=args.model, weights=args.weights, scale=scale, dtype=args.dtype, device=args.device)
-    enlargers = [Enlarger(None, scale), Enlarger(options, scale)]
+    given = [{"model": name} for name in args.model] + [{"weights": file} for file in args.weights]
+    options = [ModelOptions(**one, scale=scale, dtype=args.dtype, device=args.device) for one in given or [{}]]
+    enlargers = [Enlarger(one, scale) for one in [None, *options]]
     try:
         if args.images:
             yield from (image_row(args.images, enlarger) for enlarger in enlargers)
@@ -225,12 +225,13 @@ def run(args: argparse.Namespace) -> Iterator[Row]:
             enlarger.close()
 
 
-def _scale_of(weights: str | None) -> int:
-    if weights is None:
+def _scale_of(weights: Sequence[str]) -> int:
+    """The scale of the first weights file, 2 without one."""
+    if not weights:
         return 2
     from a2n_video.net.weights import load_model
 
-    return load_model(Path(weights)).config.scale
+    return load_model(Path(weights[0])).config.scale
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -69,6 +69,15 @@ def test_the_json_of_a_folder(tmp_path: Path, weights: Path, capsys: pytest.Capt
     assert rows[0]["psnr_y"] != rows[1]["psnr_y"]
 
 
+def test_several_models_beside_bicubic(tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_png(tmp_path / "a.png", picture(1))
+    arguments = ["--images", str(tmp_path), "--model", "nearest", "--model", "a2n-tiny", "--weights", str(weights), "--json"]
+    assert main([*arguments, "--dtype", "float32"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["model"] for row in rows] == ["bicubic", "nearest", "a2n-tiny", "small.safetensors"]
+    assert len({row["psnr_y"] for row in rows}) == 4
+
+
 @pytest.mark.parametrize("scale, psnr, ssim", [(2, 33.68, 0.9305), (3, 30.40, 0.8690)])
 def test_bicubic_has_the_literature_s_figures(
     shared: Path, scale: int, psnr: float, ssim: float, capsys: pytest.CaptureFixture[str]
