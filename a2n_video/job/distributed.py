@@ -8,332 +8,273 @@ counts once it is what its record says (size, sha256, frames, times): the first 
 from __future__ import annotations
 
 import logging
+import os
 import shutil
-import tempfile
+import sys
 import time
-import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from a2n_video.errors import A2NVideoError, DeviceError, InputError, MissingDependencyError, OutputError
+from a2n_video.errors import A2NVideoError, DeviceError, InputError, MissingDependencyError, OptionError, OutputError
 from a2n_video.io.outfile import OutFile, rename
+from a2n_video.io.reader import Damage
 from a2n_video.io.shipping import cut_source
+from a2n_video.job.crew import Crew
 from a2n_video.job.directory import JobDirectory
-from a2n_video.job.encode import Progress, SegmentMaker, upscaler_of
-from a2n_video.job.journal import JobRecord, Journal, SegmentRecord
-from a2n_video.job.plan import JobPlan
+from a2n_video.job.encode import Progress, check_errors
+from a2n_video.job.journal import Journal, SegmentRecord
+from a2n_video.job.plan import JobPlan, settle_execution
 from a2n_video.job.resume import job_record
 from a2n_video.job.segments import Stretch, bounded_length, bounds, missing_stretches, stands
+from a2n_video.job.shares import Board, Pace, cut, lengths, probe_frames
 from a2n_video.job.stops import Stops
-from a2n_video.options import ClusterOptions, JobOptions
-from a2n_video.upscaler import Upscaler
+from a2n_video.job.worker import WORKER_FOLDER, Made, SegmentWorker, Setup
+from a2n_video.options import ClusterOptions, ExecutionPlan, JobOptions
 
 if TYPE_CHECKING:
     from a2n_video.job.run import UpscaleResult
 
 _log = logging.getLogger(__name__)
 
+Rates = Mapping[int, float]  # frames a second by worker, as its last segment took
+
 _POLL_S: Final = 0.2
-_SEGMENTS_A_WORKER: Final = 4  # at least: so that the slowest one does not set the end
 _ATTEMPTS: Final = 5
-_LEASE_FACTOR: Final = 4  # times the median segment, before another worker is set on it too
-_LEASE_LEAST_S: Final = 60.0
-_REPORT_FRAMES: Final = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Made:
-    """A segment as its worker left it: in the job's folder under `record.file`, or in `data` where results are shipped."""
-
-    record: SegmentRecord
-    seconds: float
-    data: bytes | None = None
-
-
-class Tally:
-    """Frames done by every worker, for one progress bar; an actor of its own, so that it answers while workers work."""
-
-    def __init__(self) -> None:
-        self._frames: dict[str, int] = {}
-
-    def add(self, worker: str, frames: int) -> None:
-        self._frames[worker] = self._frames.get(worker, 0) + frames
-
-    def frames(self) -> dict[str, int]:
-        return dict(self._frames)
-
-
-class SegmentWorker:
-    """An actor: the model loaded once, one segment at a time. Stateless between segments."""
-
-    def __init__(self, name: str, ship: bool) -> None:
-        self._name, self._ship = name, ship
-        self._upscaler: Upscaler | None = None
-
-    def refusal(self, plan: JobPlan, job: JobRecord) -> str | None:
-        """What this worker has otherwise than the driver (versions, weights), None where it may work."""
-        differences = job.differences(job_record(plan, identity=job.input))
-        return f"worker {self._name}: {'; '.join(differences)}" if differences else None
-
-    def make(self, plan: JobPlan, job: JobRecord, tally: Any, number: int, source: bytes | None) -> Made:
-        """Make one segment; `source` holds the part of the input it needs, where that is shipped. `tally` hears of its frames."""
-        started = time.monotonic()
-        with self._folder(plan) as folder:
-            if source is not None:
-                path = folder / "source"
-                path.write_bytes(source)
-                plan = replace(plan, source=path)
-            record = self.encoded(plan, job, number, folder, self._reporter(tally))
-            made = self._handed_over(record, folder)
-        return replace(made, seconds=time.monotonic() - started)
-
-    @contextmanager
-    def _folder(self, plan: JobPlan) -> Iterator[Path]:
-        """A folder of this attempt's own: on this machine where results are shipped, else beside the job's segments."""
-        parent = None if self._ship else JobDirectory(plan.dest).path
-        folder = Path(tempfile.mkdtemp(prefix=f"worker-{uuid.uuid4().hex[:8]}-", dir=parent))
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def encoded(self, plan: JobPlan, job: JobRecord, number: int, folder: Path, on_progress: Progress) -> SegmentRecord:
-        """One segment, made in `folder`."""
-        start, end = bounds(job.marks, number)
-        journal = _InMemory(folder / "none", job)
-        maker = SegmentMaker(plan, folder, journal, Stops())
-        if self._upscaler is None:
-            self._upscaler = upscaler_of(plan)
-        stretch = Stretch(first_number=number, end_number=number + 1, start_pts=start, end_pts=end)
-        maker.make_stretch(stretch, job.marks, self._upscaler, on_progress)
-        return journal.segments[number]
-
-    def _reporter(self, tally: Any) -> Progress:
-        last = 0
-
-        def report(frames: int) -> None:
-            nonlocal last
-            if frames - last >= _REPORT_FRAMES:
-                tally.add.remote(self._name, frames - last)
-                last = frames
-
-        return report
-
-    def _handed_over(self, record: SegmentRecord, folder: Path) -> Made:
-        if not record.frames:
-            return Made(record=record, seconds=0)
-        path = folder / record.file
-        if self._ship:
-            return Made(record=record, seconds=0, data=path.read_bytes())
-        # Named by content: two attempts that made the same bytes name the same file.
-        named = replace(record, file=_content_name(record))
-        rename(path, folder.parent / named.file, "segment")
-        return Made(record=named, seconds=0)
-
-
-class _InMemory(Journal):
-    """A journal that only remembers what is entered: a worker's, for one segment."""
-
-    def add_segment(self, segment: SegmentRecord) -> None:
-        self.segments[segment.number] = segment
-
-
-def _content_name(record: SegmentRecord) -> str:
-    return f"{record.number:06d}-{record.sha256[:16]}{Path(record.file).suffix}"
-
-
-@dataclass
-class _Task:
-    """A segment under way at one worker."""
-
-    number: int
-    worker: int
-    since: float = field(default_factory=time.monotonic)
+_BLAMED: Final = 2  # workers that must meet an error of the source before it is believed
+_PATIENCE, _PATIENCE_S = 3, 10.0  # times the first measurement, and at least so long, the others are waited for
+_LOOPBACK: Final = "127.0.0.1"
+# Ray's own switch for "this machine only": read when ray is imported, it makes every port of a local cluster a port on loopback.
+_LOOPBACK_SWITCH: Final = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
 class DistributedMaker:
-    """Makes the missing segments of a job on Ray's workers; the counterpart of `SegmentMaker`, for the driver's thread."""
+    """Makes the missing segments of a job on Ray's workers; the counterpart of `SegmentMaker`, for the driver's thread.
 
-    damage: tuple[Any, ...] = ()  # workers count errors into their records
+    A new job's segments are cut by measured speed unless their length is given: every worker makes a short one first, and the journal
+    begins with all marks once these are back. `on_rates` hears of every worker's speed whenever a segment has come.
+    """
 
     def __init__(
-        self, plan: JobPlan, folder: JobDirectory, journal: Journal, stops: Stops, worker: type[SegmentWorker] = SegmentWorker
+        self,
+        plan: JobPlan,
+        folder: JobDirectory,
+        journal: Journal,
+        stops: Stops,
+        *,
+        worker: type[SegmentWorker] = SegmentWorker,
+        on_rates: Callable[[Rates], None] | None = None,
     ) -> None:
         self.plan, self.folder, self.journal, self.stops = plan, folder, journal, stops
         self.options = plan.options.cluster
-        self._worker = worker
+        self._worker, self._on_rates = worker, on_rates
         self._ray = connected(self.options)
-        self._durations: list[float] = []
+        self._board = Board(lease_s=self.options.lease_s)
+        self._marks: tuple[int, ...] = ()
+        self._early: list[SegmentRecord] = []  # made before the marks were settled
+        self._paces: dict[int, Pace] = {}
+        self._rates: dict[int, float] = {}
+        self._damage: dict[int, Damage] = {}
+        self._frames = self._errors = self._told = 0
+        self._settle_by: float | None = None
+        self._restarted: set[int] = set()
+
+    @property
+    def damage(self) -> Sequence[Damage]:
+        """What the workers' readers met, in the order of segments."""
+        return [self._damage[number] for number in sorted(self._damage)]
 
     def make(self, standing: Mapping[int, SegmentRecord], on_progress: Progress | None) -> None:
         """Make every missing segment; an error of the source, the encoder or the disk that survives its retries is raised here."""
         places = places_for_workers(self._ray.cluster_resources(), self.options)
-        if self.journal.job is None:
-            self._begin(len(places))
-        assert self.journal.job is not None
-        stretches = missing_stretches(self.journal.job.marks, standing)
-        missing = [number for stretch in stretches for number in range(stretch.first_number, stretch.end_number)]
-        if not missing:
+        self._frames = self._told = sum(record.frames for record in standing.values())
+        self._errors = sum(record.errors for record in standing.values())
+        self._sweep()
+        self._begin(places)
+        if not self._board.wanted and not self._missing(standing):
             return
-        done = sum(record.frames for record in standing.values())
-        crew = Crew(self._ray, places, self._worker, (self.plan, self.journal.job), ship=self.options.ship)
+        self._board.want(self._missing(standing))
+        job = self.journal.job or job_record(self.plan)
+        crew = Crew(self._ray, places, self._worker, Setup(plan=self.plan, job=job, ship=self.options.ship))
         try:
-            crew.check()
-            self.collect(crew, missing, lambda frames: on_progress(done + frames) if on_progress is not None else None)
+            self.collect(crew, on_progress)
         finally:
             crew.dismiss()
 
-    def _begin(self, workers: int) -> None:
-        """Enter the job: segments long enough to be worth a task, short enough that every worker gets several."""
+    def _sweep(self) -> None:
+        """Remove what workers of a killed run left of their attempts; should one still live, its result is not wanted any more."""
+        for path in self.folder.path.glob(f"{WORKER_FOLDER}*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _missing(self, standing: Mapping[int, SegmentRecord]) -> list[int]:
+        if self.journal.job is None:
+            return list(range(len(self._marks)))  # what follows the last provisional mark is cut later
+        stretches = missing_stretches(self._marks, standing)
+        return [number for stretch in stretches for number in range(stretch.first_number, stretch.end_number)]
+
+    def _begin(self, places: Sequence[Mapping[str, float]]) -> None:
+        """The journal's marks where it has this job; those of a given length; else provisional ones, by which workers are measured."""
+        if self.journal.job is not None:
+            self._marks = self.journal.job.marks
+            return
+        self.plan = replace(self.plan, execution=self._settled_execution(places))
         wanted = self.plan.options.execution.segment_frames
-        length = wanted if wanted is not None else bounded_length(self.plan.frames // (_SEGMENTS_A_WORKER * workers))
-        self.plan = replace(self.plan, execution=replace(self.plan.execution, segment_frames=length))
-        self.journal.begin(replace(job_record(self.plan), marks=self.plan.time_map.marks(length)))
+        times, workers = self.plan.time_map.times, len(places)
+        probe = probe_frames(len(times), workers)
+        if wanted is not None or len(times) <= workers * probe:
+            self._enter(self.plan.time_map.marks(probe if wanted is None else wanted))
+        else:
+            self._marks = times[probe : workers * probe + 1 : probe]
 
-    def collect(self, crew: Crew, missing: list[int], report: Progress) -> None:
+    def _settled_execution(self, places: Sequence[Mapping[str, float]]) -> ExecutionPlan:
+        """The driver's choice of engine, unless workers have another kind of device: then one of them makes the choice."""
+        execution, on_cards = self.plan.execution, bool(places[0].get("num_gpus"))
+        if execution.weights_sha256 is None or on_cards == (execution.device != "cpu"):
+            return execution
+        options = self.plan.options.with_changes(device=None if on_cards else "cpu")
+        task = self._ray.remote(settle_execution).options(**places[0])
+        settled: ExecutionPlan = self._ray.get(task.remote(options, self.plan.geometry, self.plan.frames))
+        return replace(settled, threads=execution.threads)
+
+    def _enter(self, marks: tuple[int, ...]) -> None:
+        """Enter the job with its marks, and what was made before they were settled."""
+        self._marks = marks
+        places = [*(self.plan.time_map.count(None, mark) for mark in marks), self.plan.frames]
+        longest = max(end - start for start, end in zip([0, *places], places, strict=False))
+        self.plan = replace(self.plan, execution=replace(self.plan.execution, segment_frames=longest))
+        self.journal.begin(replace(job_record(self.plan), marks=marks))
+        for record in self._early:
+            self.journal.add_segment(record)
+
+    def collect(self, crew: Crew, on_progress: Progress | None) -> None:
         """Hand out segments to idle workers until each has come back whole once."""
-        waiting = list(reversed(missing))
-        wanted = set(missing)
-        attempts = dict.fromkeys(missing, 0)
-        running: dict[Any, _Task] = {}
-        started = time.monotonic()
-        while wanted:
+        while self._board.wanted or self.journal.job is None:
             self.stops.check()
-            for worker in crew.idle({task.worker for task in running.values()}):
-                chosen = waiting.pop() if waiting else self._overdue(running, wanted)
-                if chosen is None:
-                    break
-                running[crew.start(worker, chosen, self._shipped(chosen))] = _Task(chosen, worker)
-            ready, _ = self._ray.wait(list(running), timeout=_POLL_S)
-            for reference in ready:
-                task = running.pop(reference)
-                if task.number in wanted and self._taken(crew.result(reference, task.worker), task):
-                    wanted.discard(task.number)
-                elif task.number in wanted and task.number not in waiting:
-                    attempts[task.number] = self._counted(attempts[task.number], task.number, crew)
-                    waiting.append(task.number)
-            finished = sum(self.journal.segments[number].frames for number in set(missing) - wanted)
-            report(max(finished, min(sum(crew.frames_by_worker().values()), self.plan.frames)))
-        for name, frames in sorted(crew.frames_by_worker().items()):
-            _log.info("worker %s: %d frames, %.2f fps", name, frames, frames / (time.monotonic() - started))
+            for worker in crew.idle(self._board.under_way):
+                if (number := self._board.take(worker, crew.members)) is not None:
+                    crew.start(worker, self._stretch(number), self._shipped(number))
+            for worker, made in crew.wait(_POLL_S):
+                self._received(crew, worker, made)
+            if self.journal.job is None and self._measured():
+                self._settle(crew)
+            for worker in set(self._board.hung()) - self._restarted:
+                self._restarted.add(worker)
+                crew.restart(worker)
+            self._tell(crew, on_progress)
 
-    def _taken(self, made: Made | None, task: _Task) -> bool:
-        """Whether a result is whole and stands in the journal now."""
-        if made is None:
-            return False
+    def _stretch(self, number: int) -> Stretch:
+        start, end = bounds(self._marks, number)
+        return Stretch(first_number=number, end_number=number + 1, start_pts=start, end_pts=end)
+
+    def _received(self, crew: Crew, worker: int, made: Made | None) -> None:
+        """Enter a segment that came back whole and is still wanted; one that did not costs an attempt."""
+        number = self._board.returned(worker)
+        self._restarted.discard(worker)
+        if number not in self._board.wanted:
+            return
+        if made is not None and self._taken(made, number):
+            self._board.done(number, made.seconds)
+            self._measure(worker, made)
+            return
+        broken = OutputError(f"{self.plan.dest}: segment {number} came back damaged from worker {worker}")
+        error = broken if made is not None else crew.last_error or broken
+        self._count(self._board.failed(number, worker), error, len(crew.members))
+
+    def _count(self, failures: Sequence[int], error: A2NVideoError, workers: int) -> None:
+        """Raise the error once a segment had too many attempts, or another worker met the same fault of the source."""
+        believed = isinstance(error, InputError) and len(set(failures)) >= min(_BLAMED, workers)
+        if believed or len(failures) >= _ATTEMPTS:
+            raise error
+
+    def _taken(self, made: Made, number: int) -> bool:
+        """Whether a result is whole; it is then entered, and its decode errors are counted with those of all others."""
         record = made.record
         if made.data is not None:
-            record = self._stored(record, made.data)
-        if record.number != task.number or not stands(self.folder.path, record, self.plan.encoder.time_base):
+            self._store(record, made.data)
+        if record.number != number or not stands(self.folder.path, record, self.plan.encoder.time_base):
             return False
-        self.journal.add_segment(record)
-        self._durations.append(made.seconds)
+        if self.journal.job is None:
+            self._early.append(record)
+        else:
+            self.journal.add_segment(record)
+        self._frames += record.frames
+        self._errors += record.errors
+        self._damage[number] = _own(made.damage, record)
+        check_errors(self.plan, self._errors, self.damage)
         return True
 
-    def _stored(self, record: SegmentRecord, data: bytes) -> SegmentRecord:
-        named = replace(record, file=_content_name(record))
-        with OutFile(self.folder.path / f"{named.file}.part", "segment") as file:
+    def _store(self, record: SegmentRecord, data: bytes) -> None:
+        with OutFile(self.folder.path / f"{record.file}.part", "segment") as file:
             file.write(data)
             file.finish()
-        rename(file.path, self.folder.path / named.file, "segment")
-        return named
+        rename(file.path, self.folder.path / record.file, "segment")
 
-    def _counted(self, attempts: int, number: int, crew: Crew) -> int:
-        """One attempt more; the error is raised once there were too many, at once where another worker would meet it too."""
-        if attempts + 1 >= _ATTEMPTS or isinstance(crew.last_error, InputError):
-            raise crew.last_error or DeviceError(f"{self.plan.source}: segment {number} failed {_ATTEMPTS} times")
-        return attempts + 1
+    def _measure(self, worker: int, made: Made) -> None:
+        frames, frame_s = made.record.frames, made.frame_s
+        if frame_s:
+            self._paces[worker] = Pace(fps=1 / frame_s, overhead_s=max(0.0, made.seconds - frames * frame_s))
+        if frames:
+            self._rates[worker] = frames / made.seconds
+        if self._settle_by is None:
+            self._settle_by = time.monotonic() + max(_PATIENCE_S, _PATIENCE * made.seconds)
 
-    def _overdue(self, running: Mapping[Any, _Task], wanted: set[int]) -> int | None:
-        """A segment whose worker holds it far longer than segments take, and that nobody else works on."""
-        if not self._durations:
-            return None
-        usual = sorted(self._durations)[len(self._durations) // 2]
-        lease = self.options.lease_s if self.options.lease_s is not None else max(_LEASE_LEAST_S, _LEASE_FACTOR * usual)
-        held = [task.number for task in running.values()]
-        late = [
-            t.number for t in running.values() if t.number in wanted and held.count(t.number) == 1 and time.monotonic() - t.since > lease
-        ]
-        return late[0] if late else None
+    def _measured(self) -> bool:
+        """Whether every worker's first segment is back, or those that are not were waited for long enough."""
+        return not self._board.wanted or (self._settle_by is not None and time.monotonic() > self._settle_by)
+
+    def _settle(self, crew: Crew) -> None:
+        """Cut what follows the first segments by the speed of the workers there are; one not yet measured counts as the slowest."""
+        paces = list(self._paces.values()) or [Pace(fps=1.0)]
+        slowest = min(paces, key=lambda pace: pace.fps)
+        paces += [slowest] * (len(crew.members) - len(paces))
+        left = self.plan.frames - self.plan.time_map.count(None, self._marks[-1])
+        longest = bounded_length(left) if self.options.ship else None  # what is shipped lies in memory
+        first = len(self._marks)
+        self._enter(cut(self.plan.time_map.times, self._marks, lengths(left, paces, longest)))
+        self._board.want(range(first, len(self._marks) + 1))
+        _log.info("%d segments, up to %d frames each", len(self._marks) + 1, self.plan.execution.segment_frames)
+
+    def _tell(self, crew: Crew, on_progress: Progress | None) -> None:
+        """Frames done, those of segments under way included, never fewer than before; and the workers' speeds."""
+        under_way: dict[int, int] = {}
+        for segment, frames in crew.under_way().values():
+            if segment in self._board.wanted:
+                under_way[segment] = max(frames, under_way.get(segment, 0))
+        done = max(self._told, min(self._frames + sum(under_way.values()), max(self.plan.frames, self._frames)))
+        if self._on_rates is not None:
+            self._on_rates({worker: rate for worker, rate in self._rates.items() if worker in crew.members})
+        if on_progress is not None and done > self._told:
+            on_progress(done)
+        self._told = done
 
     def _shipped(self, number: int) -> bytes | None:
         if not self.options.ship:
             return None
-        assert self.journal.job is not None
-        start, end = bounds(self.journal.job.marks, number)
+        start, end = bounds(self._marks, number)
         return cut_source(self.plan.source, self.plan.info, self.plan.source_map, start, end)
 
 
+def _own(damage: Damage, record: SegmentRecord) -> Damage:
+    """A reader's damage without what it met before its segment began, which another worker tells."""
+    return damage if record.errors else Damage(changes=damage.changes)
+
+
 def places_for_workers(resources: Mapping[str, float], options: ClusterOptions) -> list[dict[str, float]]:
-    """Ray's resource demands, one for each worker: the devices named, else one a GPU, else so many cores each."""
+    """Ray's resource demands, one for each worker: the devices named, else one a GPU, else so many cores each.
+
+    OptionError for devices of different kinds: their segments would not be alike.
+    """
     cores = options.cpus_per_worker
     if options.devices:
-        return [{"num_cpus": cores, "num_gpus": 0 if device.startswith("cpu") else 1} for device in options.devices]
+        kinds = {device.partition(":")[0] for device in options.devices}
+        if len(kinds) > 1:
+            raise OptionError(f"--devices {','.join(options.devices)}: name devices of one kind, so that all segments are made alike")
+        return [{"num_cpus": cores, "num_gpus": 0 if kinds == {"cpu"} else 1} for _ in options.devices]
     if resources.get("GPU", 0) >= 1:
         return [{"num_cpus": cores, "num_gpus": 1}] * int(resources["GPU"])
     return [{"num_cpus": cores}] * max(1, int(resources.get("CPU", 1)) // cores)
-
-
-class Crew:
-    """The actors of one job. One that dies is made anew by Ray, on whatever machine is left."""
-
-    def __init__(
-        self,
-        ray_module: Any,
-        places: list[dict[str, float]],
-        worker: type[SegmentWorker],
-        job: tuple[JobPlan, JobRecord],
-        *,
-        ship: bool,
-    ) -> None:
-        self._ray = ray_module
-        self.last_error: A2NVideoError | None = None
-        self._job = [ray_module.put(part) for part in job]
-        self._tally = ray_module.remote(Tally).options(num_cpus=0).remote()
-        remote = ray_module.remote(worker)
-        self._actors = {number: remote.options(max_restarts=-1, **place).remote(str(number), ship) for number, place in enumerate(places)}
-
-    def check(self) -> None:
-        """Leave out workers that differ from the driver; DeviceError that names the differences where none is left."""
-        refused = {}
-        for number, actor in self._actors.items():
-            try:
-                refused[number] = self._ray.get(actor.refusal.remote(*self._job))
-            except self._ray.exceptions.RayError as error:
-                refused[number] = f"worker {number}: {error}".splitlines()[0]
-        self._actors = {number: actor for number, actor in self._actors.items() if refused[number] is None}
-        if not self._actors:
-            raise DeviceError("no worker can take part: " + "; ".join(str(told) for told in refused.values()))
-
-    def idle(self, busy: set[int]) -> list[int]:
-        return [number for number in self._actors if number not in busy]
-
-    def start(self, worker: int, number: int, source: bytes | None) -> Any:
-        return self._actors[worker].make.remote(*self._job, self._tally, number, source)
-
-    def result(self, reference: Any, worker: int) -> Made | None:
-        """What a finished task made, None where it failed or its worker died: that costs the segment a retry, not the job."""
-        try:
-            return self._ray.get(reference)  # type: ignore[no-any-return]
-        except self._ray.exceptions.RayTaskError as error:
-            self.last_error = error.cause if isinstance(error.cause, A2NVideoError) else OutputError(f"worker {worker}: {error.cause!r}")
-        except self._ray.exceptions.RayError as error:
-            self.last_error = DeviceError(f"worker {worker} was lost: {str(error).splitlines()[0]}")
-        return None
-
-    def frames_by_worker(self) -> dict[str, int]:
-        """Frames done by every worker so far, those made twice included; empty while the count is late."""
-        try:
-            return self._ray.get(self._tally.frames.remote(), timeout=_POLL_S)  # type: ignore[no-any-return]
-        except self._ray.exceptions.GetTimeoutError:
-            return {}
-
-    def dismiss(self) -> None:
-        for actor in [*self._actors.values(), self._tally]:
-            self._ray.kill(actor)
 
 
 def connected(options: ClusterOptions) -> Any:
@@ -341,17 +282,37 @@ def connected(options: ClusterOptions) -> Any:
 
     MissingDependencyError where Ray is not installed, DeviceError where there is no cluster at the address.
     """
+    address = options.ray_address or os.environ.get("RAY_ADDRESS")
+    if address is None and "ray" not in sys.modules:
+        os.environ.setdefault(_LOOPBACK_SWITCH, "0")
     try:
         import ray
     except ImportError as error:
         raise MissingDependencyError("Ray is not installed; pip install 'a2n-video[ray]', or leave out --ray") from error
-    if not ray.is_initialized():
-        try:
-            local: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if options.ray_address is None else {}
-            ray.init(address=options.ray_address, log_to_driver=False, logging_level=logging.ERROR, **local)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise DeviceError(f"no Ray cluster at {options.ray_address or 'this machine'}: {str(error).splitlines()[0]}") from error
+    if ray.is_initialized():
+        return ray
+    local: dict[str, Any] = {} if address else {"include_dashboard": False, "num_gpus": _cards_shown(options.devices)}
+    try:
+        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise DeviceError(f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from error
+    if not address and ray.get_runtime_context().gcs_address.rpartition(":")[0] != _LOOPBACK:
+        _log.warning("ray was imported before this job: the ports of its local cluster are open beyond loopback")
     return ray
+
+
+def _cards_shown(devices: Sequence[str]) -> int | None:
+    """Show this process, and so a local Ray, only the CUDA devices named; how many they are, None where none is named by number."""
+    numbers = [device.partition(":")[2] for device in devices if device.startswith("cuda:")]
+    if not numbers:
+        return None
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(numbers)
+    return len(numbers)
+
+
+def maker_telling(on_rates: Callable[[Rates], None]) -> Callable[..., DistributedMaker]:
+    """The maker of a job's segments for `run`, which tells `on_rates` the workers' speeds."""
+    return partial(DistributedMaker, on_rates=on_rates)
 
 
 def upscale_video(

@@ -100,16 +100,7 @@ class SegmentMaker:
                     writer.set_marks(self._begin(0))  # fewer frames than it takes to measure are one segment
 
     def _check_errors(self) -> None:
-        """IncompleteSourceError once there are more errors than the job may bear."""
-        execution = self.plan.options.execution
-        bearable = 0 if execution.fail_on_damage else execution.max_errors
-        found = sum(damage.errors for damage in self.damage)
-        if bearable is not None and found > bearable:
-            first = next(damage.first for damage in self.damage if damage.first)
-            raise IncompleteSourceError(
-                f"{self.plan.source}: damaged: {found} decode errors, the first at {first}; "
-                f"allow them with --max-errors {found} or more, or leave out --fail-on-damage"
-            )
+        check_errors(self.plan, sum(damage.errors for damage in self.damage), self.damage)
 
     def _begin(self, segment_frames: int, after: int | None = None) -> tuple[int, ...]:
         """Enter the job in the journal with its marks: every so many frames (0: none), above the pts that were written already."""
@@ -118,6 +109,18 @@ class SegmentMaker:
         marks = tuple(mark for mark in self.plan.time_map.marks(segment_frames) if after is None or mark > after)
         self.journal.begin(replace(job_record(self.plan), marks=marks))
         return marks
+
+
+def check_errors(plan: JobPlan, found: int, damage: Sequence[Damage]) -> None:
+    """IncompleteSourceError once there are more errors than the job may bear; `damage` says where the first one was."""
+    execution = plan.options.execution
+    bearable = 0 if execution.fail_on_damage else execution.max_errors
+    if bearable is not None and found > bearable:
+        first = next((known.first for known in damage if known.first), "a place that an earlier run met")
+        raise IncompleteSourceError(
+            f"{plan.source}: damaged: {found} decode errors, the first at {first}; "
+            f"allow them with --max-errors {found} or more, or leave out --fail-on-damage"
+        )
 
 
 def upscaler_of(plan: JobPlan) -> Upscaler:

@@ -98,13 +98,13 @@ def prepare(source: Path, dest: Path, options: JobOptions) -> JobPlan:
         interlace=interlace,
         streams=streams,
         picture=picture,
-        execution=_execution(options, picture.geometry, time_map.frames),
+        execution=settle_execution(options, picture.geometry, time_map.frames),
         encoder=picture.encoder,
         cut_short=cut_short(source) or scanned.error,
     )
 
 
-def _execution(options: JobOptions, geometry: Geometry, frames: int) -> ExecutionPlan:
+def settle_execution(options: JobOptions, geometry: Geometry, frames: int) -> ExecutionPlan:
     """The engine and how it runs; compiled where a job on an accelerator is long enough to earn the compilation back."""
     execution = resolve_plan(replace(options.model, scale=geometry.scale), geometry)
     if options.model.compile == "auto" and execution.engine == "accelerator":

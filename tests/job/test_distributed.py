@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,17 +18,23 @@ import pytest
 
 from a2n_video import upscale_video
 from a2n_video.cli import main
-from a2n_video.job.journal import JobRecord, SegmentRecord
+from a2n_video.engine.nearest import NearestEngine
+from a2n_video.engine.protocol import Engine, Geometry, Rows
+from a2n_video.errors import DeviceError, OptionError, OutputError
 from a2n_video.job.plan import JobPlan, prepare
 from a2n_video.job.run import run
+from a2n_video.job.segments import Stretch
+from a2n_video.job.worker import Made, SegmentWorker, Setup
+from a2n_video.media.planes import Planes
 from a2n_video.options import ClusterOptions, JobOptions
+from a2n_video.upscaler import Upscaler
 from tests.conftest import ROOT
 from tests.made import decoded, make_source
 
 ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
 
 from a2n_video.job import distributed  # noqa: E402
-from a2n_video.job.distributed import DistributedMaker, Made, SegmentWorker, places_for_workers  # noqa: E402
+from a2n_video.job.distributed import DistributedMaker, places_for_workers  # noqa: E402
 
 NODES = 4
 SEGMENTS, LENGTH = 40, 5
@@ -69,14 +77,15 @@ def expected(source: Path, tmp_path_factory: pytest.TempPathFactory) -> list[tup
 class Chaos(SegmentWorker):
     """A worker that misbehaves once for each number it is told to; marks beside the output keep it at once."""
 
-    def make(self, plan: JobPlan, job: JobRecord, tally: Any, number: int, source: bytes | None) -> Made:
+    def make(self, stretch: Stretch, source: bytes | None) -> Made:
+        number, plan = stretch.first_number, self._plan
         if number % 5 == 2 and self._first(plan, "killed", number):
             os.kill(os.getpid(), signal.SIGKILL)
-        made = super().make(plan, job, tally, number, source)
+        made = super().make(stretch, source)
         if number % 20 == 3 and self._first(plan, "damaged", number):
             self._damage(plan, made)
         if number % 20 == 4 and self._first(plan, "late", number):
-            time.sleep(3)
+            time.sleep(2)
         return made
 
     def _first(self, plan: JobPlan, what: str, number: int) -> bool:
@@ -94,14 +103,26 @@ class Chaos(SegmentWorker):
 
 
 class Doubling(DistributedMaker):
-    """A driver that gets every tenth result twice."""
+    """A driver that has every tenth segment made by two workers, and gets each of those results twice."""
 
-    def collect(self, crew: Any, missing: list[int], report: Any) -> None:
-        super().collect(crew, [n for number in missing for n in ([number] * 2 if number % 10 == 1 else [number])], report)
+    doubled = 0
+
+    def collect(self, crew: Any, on_progress: Any) -> None:
+        for number in range(1, SEGMENTS, 10):
+            self._board._waiting.insert(self._board._waiting.index(number), number)
+        super().collect(crew, on_progress)
+
+    def _received(self, crew: Any, worker: int, made: Made | None) -> None:
+        task = self._board.under_way[worker]
+        super()._received(crew, worker, made)
+        if made is not None and task.number % 10 == 1:
+            self._board.under_way[worker] = task
+            super()._received(crew, worker, made)
+            Doubling.doubled += 1
 
 
 def chaotic(plan: JobPlan, folder: Any, journal: Any, stops: Any) -> DistributedMaker:
-    return Doubling(plan, folder, journal, stops, Chaos)
+    return Doubling(plan, folder, journal, stops, worker=Chaos)
 
 
 def test_killed_doubled_damaged_and_late_results_change_nothing(
@@ -115,6 +136,7 @@ def test_killed_doubled_damaged_and_late_results_change_nothing(
     assert sum(name.startswith("killed") for name in marks) == SEGMENTS // 5
     assert sum(name.startswith("damaged") for name in marks) == SEGMENTS // 20
     assert sum(name.startswith("late") for name in marks) == SEGMENTS // 20
+    assert Doubling.doubled >= SEGMENTS // 10
     assert seen[-1] == SEGMENTS * LENGTH
     assert not (tmp_path / "out.mkv.a2n").exists()
 
@@ -128,57 +150,142 @@ def test_shipped_parts_make_the_same(cluster: Any, source: Path, expected: list[
 class Stranger(SegmentWorker):
     """A worker with another version of av."""
 
-    def refusal(self, plan: JobPlan, job: JobRecord) -> str | None:
-        versions = {**job.versions, "av": "1.2.3"}
-        return super().refusal(plan, JobRecord(**{**vars(job), "versions": versions}))
+    def _versions(self) -> dict[str, str]:
+        return {**super()._versions(), "av": "1.2.3"}
+
+
+class OneStranger(SegmentWorker):
+    """Workers of which the first has other weights."""
+
+    def differences(self) -> list[str]:
+        return ["weights abc there, def here (SHA-256)"] if self._number == 0 else super().differences()
+
+
+class Patient(DistributedMaker):
+    """A driver that begins only once every worker has answered."""
+
+    def collect(self, crew: Any, on_progress: Any) -> None:
+        while crew._joining:
+            crew.wait(0.1)
+        super().collect(crew, on_progress)
+
+
+def with_worker(worker: type[SegmentWorker], maker: type[DistributedMaker] = Patient) -> Any:
+    return lambda *arguments: maker(*arguments, worker=worker)
 
 
 def test_workers_that_differ_are_refused_by_name(cluster: Any, source: Path, tmp_path: Path) -> None:
-    def strangers(*arguments: Any) -> DistributedMaker:
-        return DistributedMaker(*arguments, worker=Stranger)
-
-    with pytest.raises(distributed.DeviceError, match=r"version of av: 1\.2\.3"):
-        run(prepare(source, tmp_path / "out.mkv", settings()), make=strangers)
+    with pytest.raises(DeviceError, match=r"av 1\.2\.3 there, \d+\.\d+\.\d+ here"):
+        run(prepare(source, tmp_path / "out.mkv", settings()), make=with_worker(Stranger))
 
 
-class Broken(SegmentWorker):
-    """A worker whose disk is full."""
+def test_one_worker_refused_leaves_the_work_to_the_others(
+    cluster: Any, source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = run(prepare(source, tmp_path / "out.mkv", settings(frames=20)), make=with_worker(OneStranger))
+    assert result.frames == 20
+    assert "worker 0 on" in caplog.text
+    assert "weights abc there, def here" in caplog.text
 
-    def encoded(self, *arguments: Any) -> SegmentRecord:
-        raise distributed.OutputError("the disk is full")
+
+class Blind(SegmentWorker):
+    """A worker on a machine without the source's folder."""
+
+    def __init__(self, number: int, setup: Setup, tally: Any) -> None:
+        super().__init__(number, replace(setup, plan=replace(setup.plan, source=Path("/nowhere/in.mkv"))), tally)
+
+
+def test_a_worker_that_does_not_see_the_files_says_so(cluster: Any, source: Path, tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match=r"in\.mkv is not seen there .*--ship"):
+        run(prepare(source, tmp_path / "out.mkv", settings()), make=with_worker(Blind))
+
+
+class Full(SegmentWorker):
+    """Workers of which the first has a full disk."""
+
+    def encoded(self, *arguments: Any) -> Any:
+        if self._number == 0:
+            raise OutputError("the disk is full")
+        return super().encoded(*arguments)
+
+
+class AllFull(SegmentWorker):
+    """Workers whose disks are full."""
+
+    def encoded(self, *arguments: Any) -> Any:
+        raise OutputError("the disk is full")
+
+
+def test_a_full_disk_costs_a_retry(
+    cluster: Any, source: Path, expected: list[tuple[int, Fraction, str]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(prepare(source, tmp_path / "out.mkv", settings()), make=with_worker(Full))
+    assert decoded(tmp_path / "out.mkv") == expected
+    assert "failed 3 times in a row: the disk is full" in caplog.text
 
 
 def test_an_error_that_stays_ends_the_job(cluster: Any, source: Path, tmp_path: Path) -> None:
-    def broken(*arguments: Any) -> DistributedMaker:
-        return DistributedMaker(*arguments, worker=Broken)
+    with pytest.raises(OutputError, match="disk is full"):
+        run(prepare(source, tmp_path / "out.mkv", settings()), make=with_worker(AllFull))
+    assert (tmp_path / "out.mkv.a2n" / "journal.jsonl").exists()
 
-    with pytest.raises(distributed.OutputError, match="disk is full"):
-        run(prepare(source, tmp_path / "out.mkv", settings()), make=broken)
+
+class Hanging(SegmentWorker):
+    """A worker that never comes back from one segment, once."""
+
+    def make(self, stretch: Stretch, source: bytes | None) -> Made:
+        mark = self._plan.dest.parent / "hung"
+        if stretch.first_number == 1 and not mark.exists():
+            mark.touch()
+            time.sleep(1000)
+        return super().make(stretch, source)
+
+
+def test_a_worker_that_hangs_is_started_again(cluster: Any, source: Path, tmp_path: Path) -> None:
+    """Also where it is the only one, so that nobody can take its segment over."""
+    options = settings(frames=20, lease_s=0.5, devices=("cpu",))
+    assert run(prepare(source, tmp_path / "out.mkv", options), make=with_worker(Hanging)).frames == 20
+    assert (tmp_path / "hung").exists()
+
+
+class SleepingEngine(NearestEngine):
+    """A network that takes 50 ms a frame, and next to nothing of the processor."""
+
+    def submit(self, frames: Sequence[Planes]) -> Future[Rows]:
+        time.sleep(FRAME_S * len(frames))
+        return super().submit(frames)
+
+
+class SleepingUpscaler(Upscaler):
+    """The product's upscaler around the engine above."""
+
+    def engine(self, geometry: Geometry) -> Engine:
+        if self._engine is None:
+            self._engine = SleepingEngine(geometry)
+        return self._engine
 
 
 class Sleeper(SegmentWorker):
-    """A network that takes 50 ms a frame, and nothing of the processor."""
-
-    def encoded(self, plan: JobPlan, job: JobRecord, number: int, folder: Path, on_progress: Any) -> SegmentRecord:
-        time.sleep(0.05 * LENGTH_OF_SLEEP)
-        return super().encoded(plan, job, number, folder, on_progress)
+    def upscaler(self, plan: JobPlan) -> Upscaler:
+        return SleepingUpscaler(plan.execution.model, scale=plan.geometry.scale)
 
 
-LENGTH_OF_SLEEP = 20
+FRAME_S = 0.05
 
 
-def seconds_with(workers: int, source: Path, dest: Path) -> float:
+def seconds_with(workers: int, source: Path, dest: Path, **changes: Any) -> float:
     """Seconds from the first segment handed out to the last one back: start-up and joining left out."""
     taken: list[float] = []
 
     class Timed(DistributedMaker):
-        def collect(self, crew: Any, missing: list[int], report: Any) -> None:
-            crew._actors = dict(list(crew._actors.items())[:workers])
+        def collect(self, crew: Any, on_progress: Any) -> None:
+            while len(crew.members) < workers:
+                crew.wait(0.1)
             started = time.monotonic()
-            super().collect(crew, missing, report)
+            super().collect(crew, on_progress)
             taken.append(time.monotonic() - started)
 
-    options = settings(segment_frames=LENGTH_OF_SLEEP)
+    options = settings(**{"segment_frames": None, "devices": ("cpu",) * workers, **changes})
     run(prepare(source, dest, options), make=lambda *arguments: Timed(*arguments, worker=Sleeper))
     return taken[0]
 
@@ -228,10 +335,11 @@ def test_the_driver_killed_goes_on(cluster: Any, source: Path, expected: list[tu
 def test_places() -> None:
     assert places_for_workers({"CPU": 8.0}, ClusterOptions(cpus_per_worker=4)) == [{"num_cpus": 4}] * 2
     assert places_for_workers({"CPU": 8.0, "GPU": 2.0}, ClusterOptions()) == [{"num_cpus": 1, "num_gpus": 1}] * 2
-    assert places_for_workers({"CPU": 2.0}, ClusterOptions(devices=("cuda:0", "cuda:1", "cpu")))[1:] == [
-        {"num_cpus": 1, "num_gpus": 1},
-        {"num_cpus": 1, "num_gpus": 0},
-    ]
+    cards = places_for_workers({"CPU": 2.0}, ClusterOptions(devices=("cuda:0", "cuda:1")))
+    assert cards == [{"num_cpus": 1, "num_gpus": 1}] * 2
+    assert places_for_workers({"CPU": 2.0}, ClusterOptions(devices=("cpu",))) == [{"num_cpus": 1, "num_gpus": 0}]
+    with pytest.raises(OptionError, match="one kind"):
+        places_for_workers({"CPU": 2.0}, ClusterOptions(devices=("cuda:0", "cpu")))
 
 
 def test_without_ray_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
