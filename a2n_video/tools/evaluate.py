@@ -193,19 +193,44 @@ def line(row: Row) -> str:
     return f"{start} {row.images:3} {row.psnr_y:6.2f} dB {row.ssim_y:.4f}{extra}"
 
 
+def markdown(rows: Sequence[Row]) -> list[str]:
+    """The lines of a table, a model a row: dB / SSIM of each set, or dB at each quality (mean of the clips) and flicker at crf 28."""
+    cells: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        cells.setdefault((row.model, row.input if isinstance(row, ClipRow) else row.set), []).append(row)
+    models, columns = (list(dict.fromkeys(key[i] for key in cells)) for i in (0, 1))
+    clips = isinstance(rows[0], ClipRow)
+    heads = [*columns, "flicker at crf 28"] if clips else columns
+    lines = [f"| model, x{rows[0].scale} | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
+    for model in models:
+        texts = [_cell(cells[model, column]) for column in columns]
+        if clips:
+            still = [row.flicker for row in cells[model, "crf28"] if isinstance(row, ClipRow)]
+            texts.append(f"{math.fsum(still) / len(still):+.3f}")
+        lines.append(f"| {model} | {' | '.join(texts)} |")
+    return lines
+
+
+def _cell(rows: Sequence[Row]) -> str:
+    psnr, ssim = (math.fsum(values) / len(rows) for values in zip(*((row.psnr_y, row.ssim_y) for row in rows), strict=True))
+    return f"{psnr:.2f}" if isinstance(rows[0], ClipRow) else f"{psnr:.2f} / {ssim:.4f}"
+
+
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m a2n_video.tools.evaluate", description="PSNR and SSIM on luma, bicubic beside the model"
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--images", type=Path, metavar="DIR", help="a folder of pictures")
+    what.add_argument("--images", type=Path, nargs="+", metavar="DIR", help="folders of pictures, each a set")
     what.add_argument("--clips", type=Path, nargs="+", metavar="FILE", help="videos; their first 30 frames are taken")
     parser.add_argument("--model", action="append", default=[], help="a bundled model; may be repeated (default: auto)")
     parser.add_argument("--weights", action="append", default=[], metavar="FILE", help="a weights file; may be repeated")
     parser.add_argument("--scale", type=int, help="2, 3 or 4 (default: that of the weights, or 2)")
     parser.add_argument("--dtype", choices=Dtype.__args__, default="auto")  # type: ignore[attr-defined]
     parser.add_argument("--device", help="as for the main command")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    how.add_argument("--markdown", action="store_true", help="one table, a model a row; clips are averaged")
     return parser.parse_args(argv)
 
 
@@ -217,7 +242,7 @@ def run(args: argparse.Namespace) -> Iterator[Row]:
     enlargers = [Enlarger(one, scale) for one in [None, *options]]
     try:
         if args.images:
-            yield from (image_row(args.images, enlarger) for enlarger in enlargers)
+            yield from (image_row(folder, enlarger) for folder in args.images for enlarger in enlargers)
         else:
             yield from clip_rows(args.clips, enlargers)
     finally:
@@ -244,13 +269,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for row in run(args):
             rows.append(row)
-            if not args.json:
+            if not (args.json or args.markdown):
                 print(line(row), flush=True)
     except A2NVideoError as failure:
         print(failure, file=sys.stderr)
         return exit_code(failure)
     if args.json:
         print(json.dumps({"rows": [asdict(row) for row in rows]}))
+    if args.markdown:
+        print("\n".join(markdown(rows)))
     return 0
 
 

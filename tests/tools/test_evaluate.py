@@ -78,6 +78,26 @@ def test_several_models_beside_bicubic(tmp_path: Path, weights: Path, capsys: py
     assert len({row["psnr_y"] for row in rows}) == 4
 
 
+def test_the_table_of_several_sets_and_of_clips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, seed in (("one", 1), ("two", 2)):
+        (tmp_path / name).mkdir()
+        save_png(tmp_path / name / "a.png", picture(seed))
+    assert main(["--images", str(tmp_path / "one"), str(tmp_path / "two"), "--model", "nearest", "--markdown"]) == 0
+    head, rule, bicubic, nearest = capsys.readouterr().out.splitlines()
+    assert head == "| model, x2 | one | two |" and rule == "|---|---|---|"
+    assert bicubic.startswith("| bicubic |") and nearest.startswith("| nearest |") and bicubic.count(" / ") == 2
+    save_clip(tmp_path / "a.mkv", moving(12))
+    save_clip(tmp_path / "b.mkv", moving(12)[::-1])
+    clips = [str(tmp_path / "a.mkv"), str(tmp_path / "b.mkv")]
+    assert main(["--clips", *clips, "--model", "nearest", "--markdown"]) == 0
+    head, _, bicubic, _ = capsys.readouterr().out.splitlines()
+    assert head == "| model, x2 | clean | crf23 | crf28 | crf33 | flicker at crf 28 |"
+    assert main(["--clips", *clips, "--model", "nearest", "--json"]) == 0
+    rows = [row for row in json.loads(capsys.readouterr().out)["rows"] if row["model"] == "bicubic" and row["input"] == "crf23"]
+    assert len(rows) == 2
+    assert bicubic.split(" | ")[2] == f"{sum(row['psnr_y'] for row in rows) / 2:.2f}"
+
+
 @pytest.mark.parametrize("scale, psnr, ssim", [(2, 33.68, 0.9305), (3, 30.40, 0.8690)])
 def test_bicubic_has_the_literature_s_figures(
     shared: Path, scale: int, psnr: float, ssim: float, capsys: pytest.CaptureFixture[str]
