@@ -76,6 +76,7 @@ class Execution:
     fail_on_damage: bool = False
     max_pixels: int = 8192 * 4320
     sandbox: bool = False
+    stall_timeout: float | None = None  # seconds after which a silent stage hangs; 0: never, None: generous, by the size of frames
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,6 +48,7 @@ class OutFile:
         self.size = 0
         self.error: OutputError | None = None
         self.closed = False
+        self._disowned = False
         self._position = 0
         self._hash: hashlib._Hash | None = hashlib.sha256()
         try:
@@ -145,6 +146,13 @@ class OutFile:
     def discard(self) -> None:
         """Let go of the file and remove it."""
         self.close()
+        if not self._disowned:
+            self.path.unlink(missing_ok=True)
+
+    def disown(self) -> None:
+        """Take the file away from a thread that may be stuck in it: removed now, never finished, and its name is free for another."""
+        self.error = OutputError(f"{self.path}: given up")
+        self._disowned = True
         self.path.unlink(missing_ok=True)
 
     def _remember(self, error: OSError, what: str) -> OutputError:

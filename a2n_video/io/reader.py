@@ -30,19 +30,24 @@ PREROLL_S = 10
 
 @dataclass
 class Damage:
-    """What went wrong while decoding: for each error the settled pts it lies at and what it was; `repeated` frames stood in for lost ones.
+    """What went wrong while decoding: for each error the settled pts it lies at and what it was; `repeated_at`: the settled pts of
+    frames that stood in for lost ones.
 
     The reader's thread writes, any thread may read.
     """
 
     at: list[int] = field(default_factory=list)
     first: str | None = None
-    repeated: int = 0
+    repeated_at: list[int] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)  # of size, format or colour on the way, in words: no errors
 
     @property
     def errors(self) -> int:
         return len(self.at)
+
+    @property
+    def repeated(self) -> int:
+        return len(self.repeated_at)
 
     def add(self, pts: int, where: str, error: object) -> None:
         self.at.append(pts)
@@ -50,7 +55,16 @@ class Damage:
 
     def between(self, start_pts: int | None, end_pts: int | None) -> int:
         """How many errors lie in [start, end); None means open."""
-        return sum((start_pts is None or pts >= start_pts) and (end_pts is None or pts < end_pts) for pts in list(self.at))
+        return len(self.within(start_pts, end_pts).at)
+
+    def within(self, start_pts: int | None, end_pts: int | None) -> Damage:
+        """What lies in [start, end); None means open. `first` stays where an error does, the `changes` on the way all stay."""
+
+        def inside(pts: int) -> bool:
+            return (start_pts is None or pts >= start_pts) and (end_pts is None or pts < end_pts)
+
+        at, repeated_at = (list(filter(inside, list(places))) for places in (self.at, self.repeated_at))
+        return Damage(at=at, first=self.first if at else None, repeated_at=repeated_at, changes=list(self.changes))
 
 
 class VideoReader:
@@ -98,6 +112,14 @@ class VideoReader:
         if self._container is not None:
             self._container.close()
             self._container = None
+
+    @property
+    def position(self) -> object:
+        """Changes with every frame decoded, those left out too, and every error; for any thread."""
+        return self._at, self.damage.errors
+
+    def wake(self) -> None:
+        """Nothing makes a decoder of this process come back; see `SandboxedReader.wake`."""
 
     def __iter__(self) -> Iterator[av.VideoFrame]:
         limit = self.time_map.limit_pts  # no limit where nothing cuts: more frames may come than the index saw packets
@@ -173,7 +195,7 @@ class VideoReader:
             return
         times = self._source_map.times
         for pts in times[bisect_right(times, last.pts) : bisect_left(times, end_pts)]:
-            self.damage.repeated += 1
+            self.damage.repeated_at.append(self._moved_pts(pts))
             yield repeated_frame(last, pts)
 
 

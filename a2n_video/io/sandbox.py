@@ -68,6 +68,15 @@ class SandboxedReader:
     def close(self) -> None:
         self._child.close()
 
+    def wake(self) -> None:
+        """End the child, from any thread: whoever waits for its next frame comes back."""
+        self._child.kill()
+
+    @property
+    def position(self) -> object:
+        """Changes while the child reads on; for any thread."""
+        return self._child.bytes_moved()
+
     def __iter__(self) -> Iterator[av.VideoFrame]:
         while True:
             kind, *values = self._child.answer()
@@ -133,6 +142,17 @@ class _Child:
         how = f"hung for {self._limits.stall_s:g} s" if stalled or code == -signal.SIGXCPU else f"crashed ({_name(code)})"
         where = f"after {self._frames} frames" if self._frames else "before the first frame"
         return DecodeError(f"{self._path}: its decoder {how} {where}, in the sandbox; nothing else was harmed")
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def bytes_moved(self) -> int | None:
+        """What the child has read and written so far, None where the system does not say."""
+        try:
+            counts = Path(f"/proc/{self._process.pid}/io").read_text().split()
+            return int(counts[1]) + int(counts[3])  # rchar, wchar
+        except (OSError, IndexError, ValueError):
+            return None
 
     def close(self) -> None:
         self._process.kill()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +14,9 @@ from a2n_video.io.reader import Damage, VideoReader
 from a2n_video.io.sandbox import SandboxedReader
 from a2n_video.job.journal import Journal, SegmentRecord
 from a2n_video.job.plan import JobPlan
-from a2n_video.job.prefetch import prefetch
 from a2n_video.job.resume import job_record
 from a2n_video.job.segments import SegmentedWriter, Stretch, missing_stretches, segment_length
+from a2n_video.job.stages import Patience, Stages
 from a2n_video.job.stops import Stops
 from a2n_video.upscaler import Upscaler
 
@@ -29,13 +27,17 @@ Progress = Callable[[int], None]  # frames encoded so far, those of earlier runs
 
 _DEPTH = 4
 _FRAMES_TO_MEASURE = 24
+# A stage that gives nothing for so long, and for 20 times its own slowest step, hangs. An encoder's last step drains all the frames
+# it looked ahead at, the engine's first one loads and may compile.
+_STALL_S = 600.0
+_STALL_S_PER_PIXEL = 1e-4
 
 
 class SegmentMaker:
     """Makes the segments of a job that do not stand yet; one object for one run, used from one thread.
 
-    A signal stops it at the next frame. The journal begins once the length of segments is settled: at once where it
-    is given, else after 24 frames, by their speed.
+    A signal stops it at once, a stage that hangs ends it (stages.py). The journal begins once the length of segments is settled: at
+    once where it is given, else after 24 frames, by their speed.
     """
 
     def __init__(self, plan: JobPlan, folder: Path, journal: Journal, stops: Stops) -> None:
@@ -43,6 +45,7 @@ class SegmentMaker:
         self.damage: list[Damage] = []
         self.frames = 0
         self._pace = _Pace()
+        self._stages = Stages(plan.source, stops, _patience(plan))
 
     def make(self, standing: Mapping[int, SegmentRecord], on_progress: Progress | None) -> None:
         """Encode every missing segment. Errors of the source, the engine, the encoder or the disk leave the finished ones standing."""
@@ -53,51 +56,70 @@ class SegmentMaker:
         stretches = missing_stretches(marks, standing)
         if not stretches:
             return
-        with upscaler_of(self.plan) as upscaler:
+        upscaler = upscaler_of(self.plan)
+        try:
             for stretch in stretches:
                 with self.stops.deferred():
                     self.make_stretch(stretch, marks, upscaler, on_progress)
+        finally:
+            self._stages.let_go(upscaler.close, "upscale")
 
     def make_stretch(self, stretch: Stretch, marks: Sequence[int], upscaler: Upscaler, on_progress: Progress | None) -> None:
         """Encode consecutive segments in one go."""
+        plan, reader = self.plan, self._reader(stretch)
+        self.damage.append(reader.damage)
+        decoded = self._stages.prefetch(
+            frames_until(reader, stretch.end_pts), _DEPTH, "decode", position=lambda: reader.position, wake=reader.wake
+        )
+        upscaled = self._stages.prefetch(fitted(upscaler.upscale_frames(decoded), plan.fit), _DEPTH, "upscale")
+        writer = SegmentedWriter(
+            self.folder,
+            plan.encoder,
+            marks,
+            self.journal,
+            first_number=stretch.first_number,
+            end_number=stretch.end_number,
+            errors_between=reader.damage.between,
+        )
+        try:
+            self._write_all(upscaled, writer, on_progress)
+        finally:
+            decoded.stop()
+            upscaled.stop()
+            self._stages.close()
+
+    def _reader(self, stretch: Stretch) -> VideoReader | SandboxedReader:
         plan = self.plan
-        make_reader = SandboxedReader if plan.options.execution.sandbox else VideoReader
-        with make_reader(
+        make = SandboxedReader if plan.options.execution.sandbox else VideoReader
+        return make(
             plan.source,
             info=plan.info,
             time_map=plan.time_map,
             source_map=plan.source_map,
             deinterlace=plan.interlace.mode,
             start_pts=stretch.start_pts,
-        ) as reader:
-            self.damage.append(reader.damage)
-            decoded = prefetch(_until(iter(reader), stretch.end_pts), _DEPTH, "decode")
-            upscaled = prefetch(fitted(upscaler.upscale_frames(decoded), plan.fit), _DEPTH, "upscale", self.stops.check)
-            with (
-                closing(decoded),  # type: ignore[type-var]  # an engine that failed has left it running
-                closing(upscaled),  # type: ignore[type-var]
-                SegmentedWriter(
-                    self.folder,
-                    plan.encoder,
-                    marks,
-                    self.journal,
-                    first_number=stretch.first_number,
-                    end_number=stretch.end_number,
-                    errors_between=reader.damage.between,
-                ) as writer,
-            ):
-                for frame in upscaled:
-                    self.stops.check()
-                    self._check_errors()
-                    writer.write(frame)
-                    self.frames += 1
-                    if self.journal.job is None and self._pace.measured():
-                        writer.set_marks(self._begin(segment_length(self._pace.seconds_per_frame), after=frame.pts))
-                    if on_progress is not None:
-                        on_progress(self.frames)
+        )
+
+    def _write_all(self, frames: Iterable[av.VideoFrame], writer: SegmentedWriter, on_progress: Progress | None) -> None:
+        """Everything into segments, whose encoder works in a thread of its own while this one waits: it can be left where it hangs."""
+        encode = self._stages.calls("encode")
+        try:
+            for frame in frames:
                 self._check_errors()
-                if self.journal.job is None:
-                    writer.set_marks(self._begin(0))  # fewer frames than it takes to measure are one segment
+                encode(writer.write, frame)
+                self.frames += 1
+                if self.journal.job is None and self._pace.measured():
+                    writer.set_marks(self._begin(segment_length(self._pace.seconds_per_frame), after=frame.pts))
+                if on_progress is not None:
+                    on_progress(self.frames)
+            self._check_errors()
+            if self.journal.job is None:
+                writer.set_marks(self._begin(0))  # fewer frames than it takes to measure are one segment
+            encode(writer.close)
+        except BaseException:
+            if not encode.last(writer.abort):
+                writer.disown()
+            raise
 
     def _check_errors(self) -> None:
         check_errors(self.plan, sum(damage.errors for damage in self.damage), self.damage)
@@ -129,6 +151,12 @@ def upscaler_of(plan: JobPlan) -> Upscaler:
     return Upscaler.from_options(model, plan.execution, plan.geometry.layout)
 
 
+def _patience(plan: JobPlan) -> Patience:
+    """As the user says, else generous, and more so for larger pictures."""
+    asked = plan.options.execution.stall_timeout
+    return Patience(least_s=_STALL_S + _STALL_S_PER_PIXEL * plan.encoder.width * plan.encoder.height if asked is None else asked)
+
+
 class _Pace:
     """How long a frame takes, the first left out: it waits for the engine to start."""
 
@@ -145,5 +173,10 @@ class _Pace:
         return (self._times[-1] - self._times[0]) / (len(self._times) - 1)
 
 
-def _until(frames: Iterator[av.VideoFrame], end_pts: int | None) -> Iterator[av.VideoFrame]:
-    return frames if end_pts is None else takewhile(lambda frame: frame.pts is not None and frame.pts < end_pts, frames)
+def frames_until(reader: VideoReader | SandboxedReader, end_pts: int | None = None) -> Iterator[av.VideoFrame]:
+    """The frames before `end_pts`. The thread that takes them opens and closes the reader: no other may be in its container."""
+    with reader:
+        for frame in reader:
+            if end_pts is not None and frame.pts is not None and frame.pts >= end_pts:
+                return
+            yield frame

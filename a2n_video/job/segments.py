@@ -70,6 +70,9 @@ class SegmentedWriter:
     def write(self, frame: av.VideoFrame) -> None:
         """Encode a frame into the segment its pts belongs to; pts rise. EncodeError or OutputError where that fails."""
         assert frame.pts is not None
+        wanted = (self.settings.width, self.settings.height, self.settings.pix_fmt)
+        if (came := (frame.width, frame.height, frame.format.name)) != wanted:  # FFmpeg would scale it without a word
+            raise EncodeError(f"a frame of {came} came where {wanted} are encoded (pts {frame.pts}); please report this")
         self._reach(bisect_right(self.marks, frame.pts))
         if self._open is None:
             self._open = _OpenSegment(self.folder / f"{self._number:06d}.{self.settings.container}", self.settings)
@@ -91,8 +94,8 @@ class SegmentedWriter:
         start, end = bounds(self.marks, self._number)
         record = SegmentRecord(number=self._number, start_pts=start, frames=0, errors=self._errors_between(start, end))
         if self._open is not None:
-            segment, self._open = self._open, None
-            record = segment.finish(record)
+            record = self._open.finish(record)
+            self._open = None
         self.journal.add_segment(record)
 
     def close(self) -> None:
@@ -104,6 +107,12 @@ class SegmentedWriter:
         if self._open is not None:
             self._open.abort()
             self._open = None
+
+    def disown(self) -> None:
+        """Give up the open segment from another thread, where the writer's own does not come back: what that still does reaches nothing."""
+        if (segment := self._open) is not None:
+            segment.file.disown()
+            segment.writer.kill()
 
     def __enter__(self) -> Self:
         return self

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
@@ -30,11 +30,12 @@ from a2n_video.io.reader import VideoReader
 from a2n_video.io.sequences import PICTURES, PictureWriter, is_numbered, is_picture, numbered_files, read_pictures
 from a2n_video.io.writer import FORMAT_NAMES
 from a2n_video.io.y4m import MAGIC, PIX_FMTS, Y4mHeader, Y4mWriter, read_frames, read_header
-from a2n_video.job.encode import Progress
+from a2n_video.job.encode import Progress, frames_until
 from a2n_video.job.picture import settle_fit, settle_picture
 from a2n_video.job.plan import check_paths, prepare
-from a2n_video.job.prefetch import prefetch
 from a2n_video.job.run import UpscaleResult, run
+from a2n_video.job.stages import Stages
+from a2n_video.job.stops import Stops
 from a2n_video.media.encoders import encoded_pix_fmt
 from a2n_video.media.info import StreamInfo, VideoInfo
 from a2n_video.media.interlace import plan_interlace, result_map
@@ -74,20 +75,24 @@ def is_streamed(source: Path, dest: Path) -> bool:
     return PIPE in (source, dest) or is_numbered(source) or is_picture(dest) or dest.suffix.lower() == ".y4m"
 
 
-def upscale_stream(source: Path, dest: Path, options: JobOptions, on_progress: Progress | None = None) -> UpscaleResult:
-    """Carry out a job from or to a pipe or pictures. `-` is stdin or stdout, which carry nothing else then."""
+def upscale_stream(
+    source: Path, dest: Path, options: JobOptions, on_progress: Progress | None = None, stops: Stops | None = None
+) -> UpscaleResult:
+    """Carry out a job from or to a pipe or pictures, until `stops` says so. `-` is stdin or stdout, which carry nothing else then."""
     started = time.monotonic()
+    stops = stops or Stops()
     with ExitStack() as stack:
         if source == PIPE:
             head = _peeked(stdin())
             if not head.startswith(MAGIC):
                 source = _spooled(stack)
         if dest == PIPE and options.encode.pipe_format != "y4m":
-            return _through_file(source, options, on_progress)
+            return _through_file(source, options, on_progress, stops)
         if source != PIPE and not is_streamed(source, dest):
-            return run(prepare(source, dest, options), on_progress)
-        stream = _opened(source, options, stack)
-        frames = _upscaled_into(stream, dest, options, stack, on_progress)
+            return run(prepare(source, dest, options), on_progress, stops)
+        stream = _opened(source, options)
+        with stops.deferred():
+            frames = _upscaled_into(stream, dest, options, stack, on_progress, stops)
     unread = " (a pipe cannot be read again to verify it)" if dest == PIPE else ""
     return UpscaleResult(path=dest, frames=frames, seconds=time.monotonic() - started, verified=f"{frames} frames written{unread}")
 
@@ -113,19 +118,19 @@ def _spooled(stack: ExitStack) -> Path:
     return path
 
 
-def _through_file(source: Path, options: JobOptions, on_progress: Progress | None) -> UpscaleResult:
+def _through_file(source: Path, options: JobOptions, on_progress: Progress | None, stops: Stops) -> UpscaleResult:
     if source == PIPE or is_numbered(source):
         raise OptionError("--pipe-format nut and mkv need a source with a clock of its own: a file, or nut or mkv on the pipe")
     with tempfile.TemporaryDirectory(prefix="a2n-video-") as folder:
         dest = Path(folder) / f"out.{options.encode.pipe_format}"
-        result = run(prepare(source, dest, options), on_progress)
+        result = run(prepare(source, dest, options), on_progress, stops)
         with dest.open("rb") as file:
             shutil.copyfileobj(file, stdout(), 1 << 20)
         stdout().flush()
     return replace(result, path=PIPE)
 
 
-def _opened(source: Path, options: JobOptions, stack: ExitStack) -> _Stream:
+def _opened(source: Path, options: JobOptions) -> _Stream:
     if source == PIPE:
         return _y4m_stream(stdin(), options)
     if is_numbered(source) or is_picture(source):
@@ -136,7 +141,7 @@ def _opened(source: Path, options: JobOptions, stack: ExitStack) -> _Stream:
         first = int("".join(digits) or 1) if is_numbered(source) else 1
         frames = islice(read_pictures(files, rate), options.time.frames)
         return _Stream(info=info, frames=frames, rate=rate, time_base=1 / rate, first=first)
-    return _file_stream(source, options, stack)
+    return _file_stream(source, options)
 
 
 def _y4m_stream(stream: io.BufferedReader, options: JobOptions) -> _Stream:
@@ -165,7 +170,7 @@ def _y4m_stream(stream: io.BufferedReader, options: JobOptions) -> _Stream:
     return _Stream(info=info, frames=frames, rate=header.rate, time_base=base)
 
 
-def _file_stream(source: Path, options: JobOptions, stack: ExitStack) -> _Stream:
+def _file_stream(source: Path, options: JobOptions) -> _Stream:
     info = probe(source, options.execution.max_pixels)
     source_map = scan(source, info, fps=options.fidelity.fps).time_map
     found = look_for_interlace(source, info)
@@ -173,18 +178,19 @@ def _file_stream(source: Path, options: JobOptions, stack: ExitStack) -> _Stream
     time_map = result_map(interlace, source_map).cut(start=options.time.start, end=options.time.end, frames=options.time.frames)
     reader = VideoReader(source, info=info, time_map=time_map, source_map=source_map, deinterlace=interlace.mode)
     rate = (info.frame_rate or _RATE) * {"field": Fraction(2), "ivtc": Fraction(4, 5)}.get(interlace.mode, Fraction(1))
-    return _Stream(info=info, frames=iter(stack.enter_context(reader)), rate=rate, time_base=time_map.time_base)
+    return _Stream(info=info, frames=frames_until(reader), rate=rate, time_base=time_map.time_base)
 
 
-def _upscaled_into(stream: _Stream, dest: Path, options: JobOptions, stack: ExitStack, on_progress: Progress | None) -> int:
+def _upscaled_into(stream: _Stream, dest: Path, options: JobOptions, stack: ExitStack, on_progress: Progress | None, stops: Stops) -> int:
     """The pipeline, from the stream into whatever `dest` is; the number of frames."""
     geometry, fit, sink, finish = _sink(stream, dest, options, stack)
     model = replace(options.model, scale=geometry.scale)
-    upscaler = stack.enter_context(Upscaler.from_options(model, resolve_plan(model, geometry), geometry.layout))
-    decoded = prefetch(stream.frames, _DEPTH, "decode")
+    upscaler = Upscaler.from_options(model, resolve_plan(model, geometry), geometry.layout)
     count = 0
-    with closing(prefetch(fitted(upscaler.upscale_frames(decoded), fit), _DEPTH, "upscale")) as frames:  # type: ignore[type-var]
-        for count, frame in enumerate(frames, 1):
+    with Stages(stream.info.path, stops) as stages:
+        stack.callback(stages.let_go, upscaler.close, "upscale")
+        decoded = stages.prefetch(stream.frames, _DEPTH, "decode")
+        for count, frame in enumerate(stages.prefetch(fitted(upscaler.upscale_frames(decoded), fit), _DEPTH, "upscale"), 1):
             sink.write(frame)
             if on_progress is not None:
                 on_progress(count)

@@ -16,7 +16,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -32,8 +31,8 @@ from a2n_video.engine.select import open_engine, resolve_plan
 from a2n_video.engine.worker import WorkerEngine
 from a2n_video.frames import adapter_of
 from a2n_video.io.reader import VideoReader
-from a2n_video.job.prefetch import prefetch
 from a2n_video.job.run import upscale_video
+from a2n_video.job.stages import Stages
 from a2n_video.options import ModelOptions
 from a2n_video.upscaler import Upscaler
 
@@ -109,7 +108,8 @@ def identity(folder: Path, frames: int) -> dict[str, object]:
     for _ in range(3):
         with VideoReader(clip) as reader, IdentityUpscaler(scale=1) as upscaler:
             started = time.perf_counter()
-            with closing(prefetch(upscaler.upscale_frames(prefetch(iter(reader), 4)), 4)) as results:
+            with Stages() as stages:
+                results = stages.prefetch(upscaler.upscale_frames(stages.prefetch(iter(reader), 4, "decode")), 4, "upscale")
                 assert null_sink(results) == frames
             rates.append(frames / (time.perf_counter() - started))
             assert upscaler.repeated == 0
@@ -172,7 +172,8 @@ def job(folder: Path, model: str, frames: int) -> dict[str, object]:
         with VideoReader(clip) as reader, Upscaler(model) as upscaler:
             upscaler._engine = engine
             started = time.perf_counter()
-            with closing(prefetch(upscaler.upscale_frames(prefetch(iter(reader), 4)), 4)) as results:
+            with Stages() as stages:
+                results = stages.prefetch(upscaler.upscale_frames(stages.prefetch(iter(reader), 4, "decode")), 4, "upscale")
                 assert null_sink(results) == frames
             piped.append(time.perf_counter() - started)
             upscaler._engine = None
