@@ -62,7 +62,9 @@ SWITCHES: Final[Mapping[str, Switch]] = MappingProxyType(
     {
         "branch": Switch(label="attention branch off: it adds nothing", module=lambda b: b.attention, hook=_nothing, color=plots.ATTENTION),
         "map": Switch(label="attention map off: its mean everywhere", module=lambda b: b.attention.k2, hook=_flat, color=plots.THIRD),
-        "other": Switch(label="other branch off: it adds nothing", module=lambda b: b.non_attention, hook=_nothing, color=plots.OTHER),
+        "other": Switch(
+            label="non-attention branch off: it adds nothing", module=lambda b: b.non_attention, hook=_nothing, color=plots.OTHER
+        ),
     }
 )
 

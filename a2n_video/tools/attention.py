@@ -217,7 +217,7 @@ def bars(axes: Axes, blocks: list[BlockView]) -> None:
 
 
 def course_figure(rows: list[tuple[Any, ...]], title: str) -> Figure:
-    """The dropout module's attention weight over time: a line for the mean, and a strip a block."""
+    """The dropout module's attention weight over time: a line for the mean, and for each block a strip of its changes."""
     rows = [row for row in rows if row[3] is not None]
     names = list(dict.fromkeys(row[2] for row in rows))
     times = list(dict.fromkeys(row[1] for row in rows))
@@ -230,12 +230,12 @@ def course_figure(rows: list[tuple[Any, ...]], title: str) -> Figure:
     top.legend(fontsize=plots.TEXT, frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
     plots.tidy(top, "all blocks", "", "weight")
     edges = [*times, times[-1] + (times[-1] - times[-2] if len(times) > 1 else 1)]
-    reach = max(0.01, float(np.abs(weights - 0.5).max()))
-    colours = {"cmap": plots.COLD_TO_WARM, "vmin": 0.5 - reach, "vmax": 0.5 + reach}
-    drawn = below.pcolormesh(edges, np.arange(len(names) + 1), weights, **colours)
-    below.set_yticks(np.arange(len(names)) + 0.5, names)
+    means = weights.mean(axis=1, keepdims=True)
+    reach = max(0.002, float(np.abs(weights - means).max()))
+    colours: dict[str, Any] = {"cmap": plots.COLD_TO_WARM, "vmin": -reach, "vmax": reach}
+    drawn = below.pcolormesh(edges, np.arange(len(names) + 1), weights - means, **colours)
+    below.set_yticks(np.arange(len(names)) + 0.5, [f"{name}: {mean:.2f}" for name, mean in zip(names, means[:, 0], strict=True)])
     below.invert_yaxis()
-    plots.tidy(below, "each block", "seconds", "block")
-    label = "weight of the attention branch (above 0.5 it outweighs the other)"
-    plots.color_bar(figure, drawn, below, label, location="bottom", shrink=0.6, aspect=50)
+    plots.tidy(below, "each block: its mean weight, and how it changes", "seconds", "block")
+    plots.color_bar(figure, drawn, below, "change from the block's own mean", location="bottom", shrink=0.6, aspect=50)
     return figure

@@ -23,7 +23,6 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--window-size=1200,1000",
 )
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 DRIVER = shutil.which("chromedriver")
@@ -89,7 +88,7 @@ def call(url: str, data: dict[str, Any] | None = None, method: str | None = None
 
 
 @contextmanager
-def browser(profile: Path) -> Iterator[Browser]:
+def browser(profile: Path, size: tuple[int, int] = (1200, 1000)) -> Iterator[Browser]:
     """A browser with a fresh profile; it and its driver end with the `with`."""
     assert DRIVER is not None
     driver = subprocess.Popen([DRIVER, "--port=0"], stdout=subprocess.PIPE, text=True)
@@ -98,7 +97,10 @@ def browser(profile: Path) -> Iterator[Browser]:
         line = next(line for line in driver.stdout if "started successfully on port" in line)
         url = f"http://127.0.0.1:{line.split('port')[-1].strip().rstrip('.')}"
         wanted = {
-            "goog:chromeOptions": {"binary": CHROMIUM, "args": [*FLAGS, f"--user-data-dir={profile}"]},
+            "goog:chromeOptions": {
+                "binary": CHROMIUM,
+                "args": [*FLAGS, f"--window-size={size[0]},{size[1]}", f"--user-data-dir={profile}"],
+            },
             "goog:loggingPrefs": {"browser": "ALL"},
         }
         session = call(f"{url}/session", {"capabilities": {"alwaysMatch": wanted}})["sessionId"]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from a2n_video.errors import OptionError
 from a2n_video.net.model import A2N, A2NConfig
+from a2n_video.tools import lam as lam_module
 from a2n_video.tools.footage import shot_of
 from a2n_video.tools.lam import (
     LamOptions,
@@ -26,6 +27,7 @@ from a2n_video.tools.lam import (
     lam_of_frame,
     lam_report,
     local_attribution,
+    recomputed,
 )
 from tests.made import make_source
 
@@ -155,3 +157,28 @@ def test_only_the_window_counts() -> None:
     rows, columns = np.nonzero(found.strength)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (4, 10, 9, 15)
     assert found.area <= 49
+
+
+@pytest.mark.parametrize("config", [A2NConfig(n_features=6, n_blocks=2, scale=4), A2NConfig(n_features=6, n_blocks=2, head="pixelshuffle")])
+def test_a_recomputed_network_is_the_same(config: A2NConfig) -> None:
+    torch.manual_seed(0)
+    model = A2N(config).eval().requires_grad_(False)
+    results = []
+    for network in (model, recomputed(model)):
+        x = torch.rand(1, 3, 9, 11, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        out = network(x)
+        out.square().sum().backward()
+        results.append((out.detach(), x.grad))
+    assert torch.equal(results[0][0], results[1][0])
+    torch.testing.assert_close(results[0][1], results[1][1])
+
+
+def test_a_large_crop_is_recomputed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole frames need it: their maps would not fit into memory all at once."""
+    torch.manual_seed(0)
+    model = A2N(A2NConfig(n_features=4, n_blocks=1, head="pixelshuffle")).eval().requires_grad_(False)
+    seen = []
+    monkeypatch.setattr(lam_module, "recomputed", lambda given: seen.append(given) or given)
+    for side in (256, 257):
+        lam_of_frame(torch.rand(1, 3, side, side), model, LamOptions(context=1000, steps=1))
+    assert seen == [model]

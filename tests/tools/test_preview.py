@@ -22,6 +22,7 @@ from a2n_video.tools.footage import Footage
 from a2n_video.tools.images import display_size, png_bytes, to_image
 from a2n_video.tools.preview import GAP, LABEL, Crop, PreviewOptions, most_detail, preview, settle
 from tests.made import make_source
+from tests.tools.test_footage import turned
 
 NEAREST = JobOptions().with_changes(model="nearest", scale=2)
 
@@ -122,7 +123,8 @@ def test_an_existing_file_stays(source: Path, tmp_path: Path) -> None:
 
 def test_without_matplotlib_there_are_no_names(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plots, "words", lambda *_: None)
-    preview(source, tmp_path / "out.png", PreviewOptions(job=NEAREST, crop=Crop.parse("20x12")))
+    made = preview(source, tmp_path / "out.png", PreviewOptions(job=NEAREST, crop=Crop.parse("20x12")))
+    assert "pip install 'a2n-video[plots]'" in made.summary
     assert picture(tmp_path / "out.png").shape == (240, 3 * 400 + 2 * GAP, 3)
 
 
@@ -135,3 +137,30 @@ def test_the_command_line(source: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert cli.main([str(source), "b.mp4", "--preview", str(out)]) == 2
     assert "one input" in capsys.readouterr().err
     assert cli.main([str(source), "--preview", str(out), "--crop", "nonsense"]) == 2
+
+
+def test_turned_and_anamorphic_video_stands_upright(tmp_path: Path) -> None:
+    """64x48 pixels of 16:11, turned by a quarter: 48 pixels wide and 64 * 16/11 high, the source's first column at the bottom or top."""
+    path = turned(tmp_path / "in.mov", 90, Fraction(16, 11))
+    preview(path, tmp_path / "out.png", PreviewOptions(job=NEAREST, at=Fraction(0), crop=Crop.parse("64x48")))
+    width, height = 2 * 48, round(2 * 64 * 16 / 11)
+    near, cubic, ours = panels(tmp_path / "out.png", 400 // width * width)
+    zoom = 400 // width
+    assert near.shape == cubic.shape == ours.shape == (zoom * height, zoom * width, 3)
+    footage = Footage.open(path)
+    stretched = np.rot90(to_image(resize(footage.shot(Fraction(0)).rgb, 96, height)), round(footage.info.rotation / 90))
+    np.testing.assert_array_equal(cubic[::zoom, ::zoom], stretched)
+
+
+def test_a_target_size_is_shown_as_the_job_makes_it(source: Path, tmp_path: Path) -> None:
+    job = JobOptions().with_changes(model="nearest", size="fit:160x120")
+    made = preview(source, tmp_path / "out.png", PreviewOptions(job=job, crop=Crop.parse("64x48")))
+    assert made.labels[-1] == "nearest x3"
+    assert picture(tmp_path / "out.png").shape[0] == LABEL + 2 * 120
+
+
+def test_a_jpeg_is_one(source: Path, tmp_path: Path) -> None:
+    preview(source, tmp_path / "out.jpg", PreviewOptions(job=NEAREST))
+    assert (tmp_path / "out.jpg").read_bytes().startswith(b"\xff\xd8")
+    with pytest.raises(OptionError, match=r"\.png"):
+        preview(source, tmp_path / "out.gif", PreviewOptions(job=NEAREST))
