@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -20,8 +20,11 @@ from a2n_video.tools.shell import seconds
 
 if TYPE_CHECKING:
     from a2n_video.job.events import Events
+    from a2n_video.job.plan import JobPlan
+    from a2n_video.job.run import MakerFactory
 
 PROG: Final = "a2n-video"
+_MOST_RATES: Final = 4  # workers whose speeds fit beside the bar
 
 
 def pair(text: str) -> tuple[str, str]:
@@ -120,7 +123,7 @@ OPTIONS: Final[tuple[tuple[str, tuple[str, ...], dict[str, Any]], ...]] = (
     (
         "job",
         ("--stall-timeout",),
-        {"type": float, "metavar": "SECONDS", "help": "give up on a decoder, engine or encoder that hangs (default: by size, over 10 minutes)"},
+        {"type": float, "metavar": "SECONDS", "help": "give up on a decoder, engine or encoder that hangs (default: 10 minutes or more)"},
     ),
     ("job", ("--max-pixels",), {"type": int, "metavar": "N", "help": "refuse sources with larger pictures (default 8192*4320)"}),
 )
@@ -255,11 +258,24 @@ def _job(source: Path, dest: Path, arguments: argparse.Namespace, stops: Stops, 
             bar.update(frames)
             events.progress(frames)
 
-        result = run(plan, on_progress=progress, stops=stops, on_segment=events.segment)
+        def rates(by_worker: Mapping[int, float]) -> None:
+            bar.rates(by_worker)
+            events.rates(by_worker)
+
+        result = run(plan, on_progress=progress, stops=stops, make=_several(plan, rates), on_segment=events.segment)
     events.verified(result)
     if not arguments.quiet:
         print(result.summary, file=sys.stderr)
     return result.exit_code
+
+
+def _several(plan: JobPlan, rates: Callable[[Mapping[int, float]], None]) -> MakerFactory | None:
+    """Who makes the segments where several workers do; None: this process."""
+    if not plan.options.cluster.ray:
+        return None
+    from a2n_video.job.distributed import maker_telling
+
+    return maker_telling(rates)
 
 
 def _is_streamed(source: Path, dest: Path) -> bool:
@@ -345,6 +361,13 @@ class _Bar:
 
     def update(self, frames: int) -> None:
         self._bar.update(frames - self._bar.n)
+
+    def rates(self, by_worker: Mapping[int, float]) -> None:
+        """Show what each worker does, of many the range."""
+        fps = [f"{rate:.3g}" for rate in sorted(by_worker.values(), reverse=True)]
+        told = "+".join(fps) if len(fps) <= _MOST_RATES else f"{len(fps)} workers at {fps[-1]} to {fps[0]}"
+        if fps:
+            self._bar.set_postfix_str(f"{told} fps", refresh=False)
 
 
 def _list_models() -> int:

@@ -152,11 +152,16 @@ class DistributedMaker:
         """Hand out segments to idle workers until each has come back whole once."""
         while self._board.wanted or self.journal.job is None:
             self.stops.check()
-            for worker in crew.idle(self._board.under_way):
-                if (number := self._board.take(worker, crew.members)) is not None:
-                    crew.start(worker, self._stretch(number), self._shipped(number))
-            for worker, made in crew.wait(_POLL_S):
-                self._received(crew, worker, made)
+            self._hand_out(crew)
+            back = [(worker, self._board.returned(worker), made) for worker, made in crew.wait(_POLL_S)]
+            self._restarted -= {worker for worker, _, _ in back}
+            for worker, number, made in back:
+                if made is None:
+                    self._lost(number, worker, crew)
+            self._hand_out(crew)  # before results are checked: no worker waits for that
+            for worker, number, made in back:
+                if made is not None:
+                    self._received(number, worker, made, crew)
             if self.journal.job is None and self._measured():
                 self._settle(crew)
             for worker in set(self._board.hung()) - self._restarted:
@@ -168,19 +173,25 @@ class DistributedMaker:
         start, end = bounds(self._marks, number)
         return Stretch(first_number=number, end_number=number + 1, start_pts=start, end_pts=end)
 
-    def _received(self, crew: Crew, worker: int, made: Made | None) -> None:
+    def _hand_out(self, crew: Crew) -> None:
+        for worker in crew.idle(self._board.under_way):
+            if (number := self._board.take(worker, crew.members)) is not None:
+                crew.start(worker, self._stretch(number), self._shipped(number))
+
+    def _received(self, number: int, worker: int, made: Made, crew: Crew) -> None:
         """Enter a segment that came back whole and is still wanted; one that did not costs an attempt."""
-        number = self._board.returned(worker)
-        self._restarted.discard(worker)
         if number not in self._board.wanted:
             return
-        if made is not None and self._taken(made, number):
+        if self._taken(made, number):
             self._board.done(number, made.seconds)
             self._measure(worker, made)
-            return
-        broken = OutputError(f"{self.plan.dest}: segment {number} came back damaged from worker {worker}")
-        error = broken if made is not None else crew.last_error or broken
-        self._count(self._board.failed(number, worker), error, len(crew.members))
+        else:
+            self._lost(number, worker, crew, OutputError(f"{self.plan.dest}: segment {number} came back damaged from worker {worker}"))
+
+    def _lost(self, number: int, worker: int, crew: Crew, error: A2NVideoError | None = None) -> None:
+        error = error or crew.last_error or DeviceError(f"{self.plan.dest}: segment {number} was lost by worker {worker}")
+        if number in self._board.wanted:
+            self._count(self._board.failed(number, worker), error, len(crew.members))
 
     def _count(self, failures: Sequence[int], error: A2NVideoError, workers: int) -> None:
         """Raise the error once a segment had too many attempts, or another worker met the same fault of the source."""
@@ -201,7 +212,10 @@ class DistributedMaker:
             self.journal.add_segment(record)
         self._frames += record.frames
         self._errors += record.errors
-        self._damage[number] = _own(made.damage, record)
+        # What lies before the segment, another worker tells; so it is with changes that were told already.
+        damage = made.damage.within(*bounds(self._marks, number))
+        known = {change for other in self._damage.values() for change in other.changes}
+        self._damage[number] = replace(damage, changes=[change for change in damage.changes if change not in known])
         check_errors(self.plan, self._errors, self.damage)
         return True
 
@@ -254,11 +268,6 @@ class DistributedMaker:
             return None
         start, end = bounds(self._marks, number)
         return cut_source(self.plan.source, self.plan.info, self.plan.source_map, start, end)
-
-
-def _own(damage: Damage, record: SegmentRecord) -> Damage:
-    """A reader's damage without what it met before its segment began, which another worker tells."""
-    return damage if record.errors else Damage(changes=damage.changes)
 
 
 def places_for_workers(resources: Mapping[str, float], options: ClusterOptions) -> list[dict[str, float]]:

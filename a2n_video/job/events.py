@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -30,6 +30,7 @@ class Events:
         self._streams = streams
         self._frames = 0
         self._next_progress = 0.0
+        self._rates: Mapping[int, float] = {}
 
     def plan(self, plan: JobPlan) -> None:
         """`dest`, `frames` (expected), `seconds` (of video), `codec`, `width`, `height`, `pix_fmt`, `execution`, `streams` (fates)."""
@@ -49,12 +50,19 @@ class Events:
             streams=[asdict(fate) for fate in plan.streams.fates],
         )
 
+    def rates(self, by_worker: Mapping[int, float]) -> None:
+        """Keep the frames a second of each of several workers for the next `progress`."""
+        self._rates = by_worker
+
     def progress(self, frames: int) -> None:
-        """`frames` (encoded so far), `of` (expected); at most once a second, and for the last frame."""
+        """`frames` (encoded so far), `of` (expected), with several workers `workers` (frames a second by number); at most once a
+        second, and for the last frame.
+        """
         now = time.monotonic()
         if now >= self._next_progress or frames >= self._frames:
             self._next_progress = now + _PROGRESS_EVERY_S
-            self._write("progress", frames=frames, of=self._frames)
+            workers = {"workers": {str(worker): round(rate, 3) for worker, rate in self._rates.items()}} if self._rates else {}
+            self._write("progress", frames=frames, of=self._frames, **workers)
 
     def segment(self, record: SegmentRecord) -> None:
         """A segment is on the disk: `number`, `frames`, `first_pts`, `last_pts`, `size`, `sha256`, `errors`."""

@@ -13,7 +13,7 @@ from typing import Final
 _WORK_S: Final = 120  # of the slowest worker: what a death can cost
 _SHORTEST, _PROBE = 8, 24
 _ROUNDS: Final = 4  # of short first segments a file must have, at least
-_OVERHEAD_SHARE: Final = 10  # a segment's work is at least so many times what it costs beside it
+_OVERHEAD_SHARE: Final = 4  # a segment's work is at least so many times what it costs beside it
 _LEASE_FACTOR: Final = 4  # times the median segment, before another worker is set on it too
 _LEASE_LEAST_S: Final = 60.0
 _LEASE_FIRST_S: Final = 1800.0  # while no segment has come back yet
@@ -39,7 +39,7 @@ def lengths(frames: int, paces: Sequence[Pace], longest: int | None = None) -> I
 
     They come in rounds of equal ones, each round half of what is left (Hummel, Schonberg, Flynn 1992, "Factoring"); a round has as many
     as there would be workers if all were as slow as the slowest, which so never holds more than its share of the rest. At most two
-    minutes of the slowest worker's work and `longest`, at least ten times a segment's overhead, and 8 frames.
+    minutes of the slowest worker's work and `longest`, at least four times a segment's overhead, and 8 frames.
     """
     slowest = min(pace.fps for pace in paces)
     workers = max(1, round(sum(pace.fps for pace in paces) / slowest))

@@ -2,58 +2,47 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 
 from a2n_video import upscale_video
 from a2n_video.cli import main
-from a2n_video.engine.nearest import NearestEngine
-from a2n_video.engine.protocol import Engine, Geometry, Rows
-from a2n_video.errors import DeviceError, OptionError, OutputError
+from a2n_video.errors import DeviceError, IncompleteSourceError, OptionError, OutputError
 from a2n_video.job.plan import JobPlan, prepare
 from a2n_video.job.run import run
 from a2n_video.job.segments import Stretch
 from a2n_video.job.worker import Made, SegmentWorker, Setup
-from a2n_video.media.planes import Planes
 from a2n_video.options import ClusterOptions, JobOptions
-from a2n_video.upscaler import Upscaler
 from tests.conftest import ROOT
 from tests.made import decoded, make_source
+from tests.sleeper import Sleeper, loopback_cluster
 
 ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
 
 from a2n_video.job import distributed  # noqa: E402
 from a2n_video.job.distributed import DistributedMaker, places_for_workers  # noqa: E402
 
-NODES = 4
 SEGMENTS, LENGTH = 40, 5
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """Four nodes on loopback, as four machines would be, each with one core."""
-    from ray.cluster_utils import Cluster
-
-    local = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    for _ in range(NODES - 1):
-        local.add_node(num_cpus=1)
-    ray.init(address=local.address, log_to_driver=False)
-    # Workers do not see the tests' modules: their classes travel by value.
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    yield local
-    ray.shutdown()
-    local.shutdown()
+    """Four nodes; workers do not see the tests' modules, so their classes travel by value."""
+    with loopback_cluster() as local:
+        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+        yield local
 
 
 @pytest.fixture(scope="module")
@@ -112,12 +101,10 @@ class Doubling(DistributedMaker):
             self._board._waiting.insert(self._board._waiting.index(number), number)
         super().collect(crew, on_progress)
 
-    def _received(self, crew: Any, worker: int, made: Made | None) -> None:
-        task = self._board.under_way[worker]
-        super()._received(crew, worker, made)
-        if made is not None and task.number % 10 == 1:
-            self._board.under_way[worker] = task
-            super()._received(crew, worker, made)
+    def _received(self, number: int, worker: int, made: Made, crew: Any) -> None:
+        super()._received(number, worker, made, crew)
+        if number % 10 == 1:
+            super()._received(number, worker, made, crew)
             Doubling.doubled += 1
 
 
@@ -248,31 +235,6 @@ def test_a_worker_that_hangs_is_started_again(cluster: Any, source: Path, tmp_pa
     assert (tmp_path / "hung").exists()
 
 
-class SleepingEngine(NearestEngine):
-    """A network that takes 50 ms a frame, and next to nothing of the processor."""
-
-    def submit(self, frames: Sequence[Planes]) -> Future[Rows]:
-        time.sleep(FRAME_S * len(frames))
-        return super().submit(frames)
-
-
-class SleepingUpscaler(Upscaler):
-    """The product's upscaler around the engine above."""
-
-    def engine(self, geometry: Geometry) -> Engine:
-        if self._engine is None:
-            self._engine = SleepingEngine(geometry)
-        return self._engine
-
-
-class Sleeper(SegmentWorker):
-    def upscaler(self, plan: JobPlan) -> Upscaler:
-        return SleepingUpscaler(plan.execution.model, scale=plan.geometry.scale)
-
-
-FRAME_S = 0.05
-
-
 def seconds_with(workers: int, source: Path, dest: Path, **changes: Any) -> float:
     """Seconds from the first segment handed out to the last one back: start-up and joining left out."""
     taken: list[float] = []
@@ -308,6 +270,52 @@ def test_two_workers_make_what_one_process_makes(cluster: Any, tmp_path: Path) -
     upscale_video(clip, tmp_path / "one.mkv", options)
     distributed.upscale_video(clip, tmp_path / "two.mkv", options)
     assert decoded(tmp_path / "one.mkv") == decoded(tmp_path / "two.mkv")
+
+
+@pytest.fixture(scope="module")
+def damaged(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source with every 13th picture overwritten."""
+    path = tmp_path_factory.mktemp("damaged") / "in.mkv"
+    data = bytearray(source.read_bytes())
+    with av.open(str(source)) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    for payload in packets[7::13]:
+        place = data.find(payload)
+        data[place + 6 : place + len(payload)] = b"\xff" * (len(payload) - 6)
+    path.write_bytes(bytes(data))
+    return path
+
+
+def test_damage_is_counted_over_all_workers(cluster: Any, damaged: Path, tmp_path: Path) -> None:
+    """Errors, stand-ins and the first place are those of one process, and so is the bound on errors."""
+    one = upscale_video(damaged, tmp_path / "one.mkv", settings(), ray=False)
+    assert one.damage.errors > SEGMENTS // 4, "the case needs errors in several segments"
+    many = distributed.upscale_video(damaged, tmp_path / "many.mkv", settings())
+    assert many.damage == one.damage
+    assert many.exit_code == 4
+    assert decoded(tmp_path / "many.mkv") == decoded(tmp_path / "one.mkv")
+    bound = one.damage.errors - 1
+    for changes in ({"max_errors": bound}, {"fail_on_damage": True}):
+        with pytest.raises(IncompleteSourceError, match=r"decode errors, the first at packet") as refused:
+            distributed.upscale_video(damaged, tmp_path / "refused.mkv", settings(restart=True, **changes))
+        assert f"--max-errors {one.damage.errors}" in str(refused.value) or changes != {"max_errors": bound}
+
+
+def test_progress_and_events_of_several_workers(cluster: Any, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each segment is told once, frames never fall, and each worker's speed stands beside them."""
+    words = ["--json", "-q", str(source), str(tmp_path / "out.mkv"), "--ray", "--model", "nearest", "--codec", "ffv1"]
+    assert main([*words, "--segment-frames", str(LENGTH)]) == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    kinds = [event["event"] for event in events]
+    assert (kinds[0], kinds[-1]) == ("plan", "verified")
+    assert sorted(event["number"] for event in events if event["event"] == "segment") == list(range(SEGMENTS))
+    assert sum(event["frames"] for event in events if event["event"] == "segment") == SEGMENTS * LENGTH
+    progress = [event for event in events if event["event"] == "progress"]
+    frames = [event["frames"] for event in progress]
+    assert frames == sorted(frames)
+    assert frames[-1] == progress[-1]["of"] == SEGMENTS * LENGTH
+    assert set(progress[-1]["workers"]) <= {"0", "1", "2", "3"}
+    assert all(fps > 0 for fps in progress[-1]["workers"].values())
 
 
 DRIVER = """
