@@ -14,6 +14,7 @@ import numpy as np
 
 from a2n_video.engine.protocol import Engine, EngineStats, Geometry, Rows
 from a2n_video.engine.select import open_engine, resolve_plan
+from a2n_video.errors import DeviceError
 from a2n_video.frames import Adapter, FrameT, adapter_of
 from a2n_video.media.planes import PlaneFormat, Planes, Samples
 from a2n_video.options import Dtype, ExecutionPlan, ModelOptions
@@ -55,6 +56,8 @@ class _Ticket:
 
     def result(self) -> Samples:
         rows: Rows = self.batch.send().result()
+        if rows.ndim != 2 or len(rows) <= self.row or rows.shape[1] != self.target.samples or rows.dtype != self.target.dtype:
+            raise DeviceError(f"the engine gave {rows.dtype} of shape {rows.shape} for frames of {self.target}; please report this")
         return rows[self.row]  # type: ignore[no-any-return]
 
 

@@ -30,7 +30,7 @@ from a2n_video.engine.backend import Backend, TorchBackend
 from a2n_video.engine.channel import Channel, Hub, Stopped
 from a2n_video.engine.network_step import Layout, exact_step, network_step, time_layouts
 from a2n_video.engine.pipeline import Pipeline, Steps
-from a2n_video.engine.protocol import EngineStats, Geometry, Rows
+from a2n_video.engine.protocol import NOT_FINITE, EngineStats, Geometry, Rows
 from a2n_video.engine.rings import HostOutput, InputSlot, Job
 from a2n_video.errors import A2NVideoError, DeviceError
 from a2n_video.media.planes import Planes
@@ -177,6 +177,8 @@ class AcceleratorEngine:
                 if bad:
                     self._inbox.put(_Redo(job=job, bad=bad))
                     pipeline.bad_rows(self._redone.take())
+                if pipeline.flagged(job):
+                    raise DeviceError(NOT_FINITE)
                 rows = pipeline.rows(job)
             self._free_outputs.put(job.host)
             self._ledger.complete(job, rows, redone=len(bad))

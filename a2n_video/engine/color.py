@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from a2n_video.engine.protocol import NOT_FINITE
+from a2n_video.errors import DeviceError
 from a2n_video.media.chroma import BLOCK, BlockFilter, code_matrices, code_range, enlarging, shrinking
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.planes import PlaneFormat
@@ -199,6 +201,14 @@ def planes_to_rgb(rows: Tensor, fmt: PlaneFormat, color: ColorSpec) -> Tensor:
 def rgb_to_planes(rgb: Tensor, fmt: PlaneFormat, color: ColorSpec, alpha: Tensor | None = None) -> Tensor:
     """RGB (N, 3, H, W) -> rows (N, samples) of native planes; see `ColorConverter.to_rows`."""
     return converter(fmt, color, rgb.device).to_rows(rgb, alpha)
+
+
+def finite(rgb: Tensor) -> Tensor:
+    """RGB as it came; DeviceError where a value is infinite or no number, which would be stored as black."""
+    # One pass and no map of booleans: finite values this small cannot sum to infinity in float32.
+    if not torch.isfinite(rgb.sum(dtype=torch.float32)):
+        raise DeviceError(NOT_FINITE)
+    return rgb
 
 
 def enlarge_alpha(alpha: Tensor, scale: int) -> Tensor:

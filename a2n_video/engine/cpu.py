@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from a2n_video.engine.color import ColorConverter, enlarge_alpha
+from a2n_video.engine.color import ColorConverter, enlarge_alpha, finite
 from a2n_video.engine.memory import Recovery, in_strips
 from a2n_video.engine.protocol import Geometry, Rows
 from a2n_video.engine.worker import WorkerEngine
@@ -45,7 +45,7 @@ class TorchCompute:
             return self._recovery.run(self._part, torch.from_numpy(rows)).numpy()
 
     def _part(self, rows: Tensor, strip_rows: int) -> Tensor:
-        rgb = in_strips(self._net, self._source.to_rgb(rows), strip_rows)
+        rgb = finite(in_strips(self._net, self._source.to_rgb(rows), strip_rows))
         alpha = self._source.alpha(rows)
         return self._target.to_rows(rgb, None if alpha is None else enlarge_alpha(alpha, self._scale))
 

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from a2n_video.engine.protocol import EngineStats, Geometry, Rows, pack_rows
+from a2n_video.engine.protocol import NOT_FINITE, EngineStats, Geometry, Rows, pack_rows
+from a2n_video.errors import DeviceError
 from a2n_video.media.chroma import BlockFilter, code_matrices, code_range, enlarging, shrinking
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.planes import PlaneFormat, Planes, Samples
@@ -147,7 +148,10 @@ class NearestEngine:
         rows = np.empty((len(packed), target.samples), target.dtype)
         for source, row in zip(packed, rows, strict=True):
             planes = fmt.unpack(source)
-            rgb_to_planes(planes_to_rgb(planes, fmt, color), target, color, row, self.geometry.scale)
+            rgb = planes_to_rgb(planes, fmt, color)
+            if not np.isfinite(rgb.sum()):
+                raise DeviceError(NOT_FINITE)
+            rgb_to_planes(rgb, target, color, row, self.geometry.scale)
             if target.alpha:
                 target.unpack(row)[-1][...] = _alpha(planes, fmt, target, self.geometry.scale)
         return rows

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from a2n_video.engine.color import ColorConverter, enlarge_alpha
+from a2n_video.engine.color import ColorConverter, enlarge_alpha, finite
 from a2n_video.engine.cpu import has_bfloat16
 from a2n_video.engine.protocol import Geometry, Rows
 from a2n_video.engine.worker import WorkerEngine
@@ -103,7 +103,7 @@ class OpenVINOCompute:
         """`kept` is the input: the request reads it in place, so it must live until now."""
         request.wait()
         with torch.inference_mode():
-            rgb = torch.from_numpy(request.get_output_tensor().data)[:frames]
+            rgb = finite(torch.from_numpy(request.get_output_tensor().data)[:frames])
             return self._target.to_rows(rgb, None if alpha is None else enlarge_alpha(alpha, self._scale)).numpy()
 
 

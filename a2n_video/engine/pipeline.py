@@ -22,7 +22,7 @@ from a2n_video.media.planes import Planes
 class Steps:
     """What is computed: `fast` for every batch, and `exact` once more, a frame at a time, where `fast` set the frame's flag.
 
-    Without `exact` nobody looks at the flags.
+    A frame whose flag is set after that, or for which there is no `exact`, is an error of the engine.
     """
 
     fast: Step
@@ -130,10 +130,12 @@ class Pipeline:
         self._download(device, host, parts)
 
     def bad_rows(self, job: Job) -> list[int]:
-        """Wait for a job's download; which of its frames came out with RGB that is not finite."""
+        """Wait for a job's download; which of its frames came out with RGB that is not finite and are worth the exact route."""
         self.hold_host("E6", job.host.downloaded)
-        if self.exact is None:
-            return []
+        return [] if self.exact is None else self.flagged(job)
+
+    def flagged(self, job: Job) -> list[int]:
+        """Which frames of a collected job came out with RGB that is not finite."""
         flags = self.backend.host_view(job.host.flags, write=False)
         return [i for i in range(job.count) if flags[i]]
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,12 @@ from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.planes import PlaneFormat, Planes
 
 Rows = npt.NDArray[Any]  # (n, format.samples): one flat frame a row, owned by whoever holds it
+
+# Said where a picture comes out of a network that no picture is: better no result than black frames.
+NOT_FINITE: Final = (
+    "the network gave values that are no numbers: its weights or its device are at fault, or a source of floating samples holds such; "
+    "try --dtype float32 or --device cpu"
+)
 
 
 @dataclass(frozen=True, kw_only=True)

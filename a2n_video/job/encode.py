@@ -154,7 +154,9 @@ def upscaler_of(plan: JobPlan) -> Upscaler:
 def _patience(plan: JobPlan) -> Patience:
     """As the user says, else generous, and more so for larger pictures."""
     asked = plan.options.execution.stall_timeout
-    return Patience(least_s=_STALL_S + _STALL_S_PER_PIXEL * plan.encoder.width * plan.encoder.height if asked is None else asked)
+    if asked is not None:
+        return Patience(least_s=asked, times=1)
+    return Patience(least_s=_STALL_S + _STALL_S_PER_PIXEL * plan.encoder.width * plan.encoder.height)
 
 
 class _Pace:
