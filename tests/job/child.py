@@ -1,16 +1,19 @@
 """Run the command line in a process of its own that can be struck at a named point. Usage: child.py MODE POINT NTH ARGUMENTS...
 
 MODE is `kill` (SIGKILL itself there), `enospc` (raise it there), `record` (append every point to the file POINT), `limit` (at most
-POINT MiB of memory beyond what the imports took) or `none`.
+POINT MiB of memory beyond what the imports took), `hang` (the stage POINT does, at its NTH frame), `load` (the engine is never loaded;
+the file POINT is made once it begins) or `none`.
 """
 
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -42,6 +45,33 @@ def run(
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
+def hang(stage: str, nth: int) -> None:
+    """Have a stage never come back from its nth frame."""
+    from a2n_video.engine.nearest import NearestEngine
+    from a2n_video.io import reader
+    from a2n_video.io.writer import VideoWriter
+
+    place, name = {"decode": (reader, "native_frame"), "engine": (NearestEngine, "submit"), "encode": (VideoWriter, "write")}[stage]
+    plain, count = getattr(place, name), itertools.count(1)
+
+    def struck(*arguments: object) -> object:
+        while next(count) == nth:
+            time.sleep(1000)
+        return plain(*arguments)
+
+    setattr(place, name, struck)
+
+
+def never_load(told: Path) -> None:
+    from a2n_video import upscaler
+
+    def open_engine(*_: object) -> None:
+        told.touch()
+        time.sleep(1000)
+
+    upscaler.open_engine = open_engine  # type: ignore[assignment]
+
+
 def main() -> int:
     mode, point, nth, *arguments = sys.argv[1:]
     seen: Counter[str] = Counter()
@@ -51,7 +81,7 @@ def main() -> int:
         if mode == "record":
             with Path(point).open("a") as file:
                 file.write(f"{reached}\n")
-        elif reached == point and seen[reached] == int(nth):
+        elif mode in ("kill", "enospc") and reached == point and seen[reached] == int(nth):
             if mode == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -66,6 +96,10 @@ def main() -> int:
 
         taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (taken + int(point) * 2**20, resource.RLIM_INFINITY))
+    if mode == "hang":
+        hang(point, int(nth))
+    if mode == "load":
+        never_load(Path(point))
     with listening(hook):
         return cli(arguments)
 

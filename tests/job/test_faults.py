@@ -11,15 +11,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from a2n_video.engine import nearest
-from a2n_video.errors import A2NVideoError, DeviceError, EncodeError, OutputError, exit_code
+from a2n_video.errors import A2NVideoError, DecodeError, DeviceError, EncodeError, OutputError, exit_code
 from a2n_video.io import reader as reader_module
 from a2n_video.io.faults import listening
 from a2n_video.io.writer import VideoWriter
+from a2n_video.job import encode
 from a2n_video.job.directory import job_path
 from a2n_video.job.run import UpscaleResult, upscale_video
+from a2n_video.job.segments import SegmentedWriter
+from a2n_video.job.stages import left_behind
 from tests.job import child
 from tests.made import decoded, make_source
 
@@ -92,6 +96,7 @@ def strike_encoder(monkeypatch: pytest.MonkeyPatch, strike: Callable[[], None]) 
 
 
 STAGES = {"decode": strike_decoder, "engine": strike_engine, "encode": strike_encoder}
+HANGS = {"decode": DecodeError, "engine": DeviceError, "encode": EncodeError}
 FAULTS: dict[str, tuple[BaseException, int]] = {
     "memory": (MemoryError("out of memory"), 1),
     "bug": (ZeroDivisionError("a bug"), 1),
@@ -133,16 +138,138 @@ def test_a_fault_at_any_stage(clip: Path, tmp_path: Path, unbroken: list[Any], s
     assert decoded(dest) == unbroken
 
 
-def test_a_frame_of_another_shape_is_an_error_of_ours(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = nearest.NearestEngine.submit
+@pytest.mark.parametrize("stage", HANGS)
+@pytest.mark.parametrize("nth", [1, FRAMES // 2, FRAMES])
+def test_a_hang_at_any_stage(clip: Path, tmp_path: Path, unbroken: list[Any], stage: str, nth: int) -> None:
+    dest = tmp_path / "out.mkv"
+    dest.write_bytes(OLD)
+    released = threading.Event()
+    with pytest.MonkeyPatch.context() as patch:
+        STAGES[stage](patch, Nth(nth, lambda: released.wait(60) and None))
+        started = time.monotonic()
+        with pytest.raises(HANGS[stage], match=r"hung.*--stall-timeout"):
+            upscale(clip, dest, stall_timeout=0.7)
+        assert time.monotonic() - started < 5
+    assert left_behind()
+    assert dest.read_bytes() == OLD
+    assert not list(job_path(dest).glob("*.part"))
+    released.set()  # what was left behind comes back while the next run works, and touches nothing of it
+    upscale(clip, dest)
+    assert decoded(dest) == unbroken
 
-    def submit(self: Any, frames: Any) -> Any:
-        return plain(self, [[plane[:-2] for plane in frame] for frame in frames])
 
-    monkeypatch.setattr(nearest.NearestEngine, "submit", submit)
-    with pytest.raises((A2NVideoError, ValueError)):
-        upscale(clip, tmp_path / "out.mkv")
+def test_slow_is_not_hung(clip: Path, tmp_path: Path, unbroken: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patience grows with what a stage takes by itself, and a stage that waits for another is not at fault."""
+    monkeypatch.setattr(encode, "_STALL_S", 0.3)
+    monkeypatch.setattr(encode, "_STALL_S_PER_PIXEL", 0.0)
+    strike_encoder(monkeypatch, Nth(2, lambda: time.sleep(0.2)))
+    strike_engine(monkeypatch, Nth(2, lambda: time.sleep(0.2)))
+    strike_encoder(monkeypatch, Nth(FRAMES // 2, lambda: time.sleep(1.0)))  # five times the longest so far
+    upscale(clip, tmp_path / "out.mkv")
+    assert decoded(tmp_path / "out.mkv") == unbroken
+
+
+def test_a_long_way_to_the_first_frame_is_not_a_hang(
+    clip: Path, tmp_path: Path, unbroken: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(frames: int) -> None:
+        if frames == 35:
+            raise KeyboardInterrupt
+
+    dest = tmp_path / "out.mkv"
+    with pytest.raises(KeyboardInterrupt):
+        upscale_video(clip, dest, model="nearest", preset="ultrafast", segment_frames=10, on_progress=stop)
+    plain = reader_module.native_frame
+    monkeypatch.setattr(reader_module, "native_frame", lambda *given: (time.sleep(0.08), plain(*given))[1])
+    upscale(clip, dest, stall_timeout=1.0)  # 30 frames are decoded, in 2.4 s, before the first is wanted
+    assert decoded(dest) == unbroken
+
+
+@pytest.mark.parametrize("stage", HANGS)
+def test_a_hang_by_command_ends_the_process(clip: Path, tmp_path: Path, unbroken: list[Any], stage: str) -> None:
+    dest = tmp_path / "out.mkv"
+    arguments = [clip, dest, "--model", "nearest", "--preset", "ultrafast", "--segment-frames", "10", "--overwrite"]
+    done = child.run(*arguments, "--stall-timeout", "2", mode="hang", point=stage, nth=FRAMES // 2, timeout=30)
+    assert done.returncode == exit_code(HANGS[stage]()), done.stderr
+    assert "hung" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert child.run(*arguments).returncode == 0
+    assert decoded(dest) == unbroken
+
+
+@pytest.mark.parametrize("nth", [1, FRAMES // 2, FRAMES])
+def test_values_that_are_no_numbers_are_never_written(
+    clip: Path, tmp_path: Path, unbroken: list[Any], monkeypatch: pytest.MonkeyPatch, nth: int
+) -> None:
+    plain, strike = nearest.planes_to_rgb, Nth(nth, lambda: None)
+
+    def planes_to_rgb(*given: Any) -> Any:
+        strike()
+        rgb = plain(*given)
+        rgb[0, 1, 1] = np.nan if strike.left == 0 else rgb[0, 1, 1]
+        return rgb
+
+    with monkeypatch.context() as patch:
+        patch.setattr(nearest, "planes_to_rgb", planes_to_rgb)
+        with pytest.raises(DeviceError, match="no numbers") as caught:
+            upscale(clip, tmp_path / "out.mkv")
+    assert exit_code(caught.value) == 6
     assert not (tmp_path / "out.mkv").exists()
+    upscale(clip, tmp_path / "out.mkv")
+    assert decoded(tmp_path / "out.mkv") == unbroken
+
+
+def decode_smaller(patch: pytest.MonkeyPatch, strike: Nth) -> None:
+    plain = reader_module.native_frame
+
+    def native_frame(*given: Any) -> Any:
+        strike()
+        frame = plain(*given)
+        return frame.reformat(width=frame.width - 8, height=frame.height) if strike.left == 0 else frame
+
+    patch.setattr(reader_module, "native_frame", native_frame)
+
+
+def compute_smaller(patch: pytest.MonkeyPatch, strike: Nth) -> None:
+    plain = nearest.NearestEngine._rows
+
+    def rows(self: Any, packed: Any) -> Any:
+        strike()
+        return plain(self, packed)[:, :-2] if strike.left == 0 else plain(self, packed)
+
+    patch.setattr(nearest.NearestEngine, "_rows", rows)
+
+
+def encode_smaller(patch: pytest.MonkeyPatch, strike: Nth) -> None:
+    plain = SegmentedWriter.write
+
+    def write(self: Any, frame: Any) -> None:
+        strike()
+        plain(self, frame.reformat(width=frame.width - 8, height=frame.height) if strike.left == 0 else frame)
+
+    patch.setattr(SegmentedWriter, "write", write)
+
+
+@pytest.mark.parametrize("nth", [2, FRAMES // 2, FRAMES])
+@pytest.mark.parametrize(("smaller", "code"), [(compute_smaller, 6), (encode_smaller, 5)])
+def test_another_shape_is_an_error_of_its_stage(clip: Path, tmp_path: Path, unbroken: list[Any], smaller: Any, code: int, nth: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        smaller(patch, Nth(nth, lambda: None))
+        with pytest.raises(A2NVideoError) as caught:
+            upscale(clip, tmp_path / "out.mkv")
+    assert exit_code(caught.value) == code
+    assert not (tmp_path / "out.mkv").exists()
+    upscale(clip, tmp_path / "out.mkv")
+    assert decoded(tmp_path / "out.mkv") == unbroken
+
+
+@pytest.mark.parametrize("nth", [2, FRAMES // 2, FRAMES])
+def test_a_decoder_that_changes_the_size_is_told_and_fitted(clip: Path, tmp_path: Path, nth: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        decode_smaller(patch, Nth(nth, lambda: None))
+        result = upscale(clip, tmp_path / "out.mkv")
+    assert len(decoded(tmp_path / "out.mkv")) == FRAMES
+    assert any("56x48" in warning for warning in result.warnings)
 
 
 def points(clip: Path, folder: Path) -> list[str]:
