@@ -163,7 +163,7 @@ def standardised(view: BlockView) -> Map:
 def heat(axes: Axes, image: Image, view: BlockView, mark: str | None, *, aspect: float) -> Any:
     """One tile: the standardised map over the grey frame; the highest and lowest block say so and carry a coloured frame."""
     factor = view.map.shape[0] // image.shape[0]
-    axes.imshow(plots.gray(image), cmap="gray", vmin=0, vmax=1, aspect=aspect)
+    plots.show_gray(axes, image, aspect)
     what = f"block {view.name}" if view.weights else view.name
     title = f"{what}: {view.map.mean():.2f} ({view.map.min():.2f} to {view.map.max():.2f})"
     settings = {"cmap": plots.COLD_TO_WARM, "vmin": -SPREAD, "vmax": SPREAD, "alpha": 0.82, "aspect": aspect}

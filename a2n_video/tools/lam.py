@@ -239,7 +239,7 @@ def lam_figure(found: LocalAttribution, title: str, shown: Shown) -> Figure:
 
 def heat_map(axes: Axes, source: Image, strength: Floats, aspect: float) -> Any:
     """The attribution over the grey source. Strengths span magnitudes: a logarithm shows the weak ones, which make the range."""
-    axes.imshow(plots.gray(source), cmap="gray", vmin=0, vmax=1, aspect=aspect)
+    plots.show_gray(axes, source, aspect)
     share = strength / max(float(strength.max()), 1e-30)
     heat = np.log10(np.ma.masked_less(share, 10.0**-MAGNITUDES))
     settings = {"cmap": plots.DARK_TO_BRIGHT, "vmin": -MAGNITUDES, "vmax": 0, "alpha": 0.9, "aspect": aspect}

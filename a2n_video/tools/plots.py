@@ -23,6 +23,7 @@ SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".svg", ".pdf")
 TITLE: Final = 14
 HEADING: Final = 11.5
 TEXT: Final = 10
+FINEST: Final = 640  # columns a picture in a figure keeps at least; far more would only cost time
 INK: Final = "#1c2733"
 ATTENTION: Final = "#c8502d"
 OTHER: Final = "#3a6ea5"
@@ -57,8 +58,11 @@ def headline(figure: Figure, text: str) -> None:
 
 
 def show(axes: Axes, image: Any, title: str, **settings: Any) -> Any:
-    """A picture without ticks under a short title; gives what a colour bar wants."""
-    drawn = axes.imshow(image, **{"interpolation": "nearest", **settings})
+    """A picture without ticks under a short title; gives what a colour bar wants. Places on it stay pixels of the whole picture."""
+    height, width = image.shape[:2]
+    step = max(1, width // FINEST)
+    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    drawn = axes.imshow(image[::step, ::step], extent=extent, **{"interpolation": "nearest", **settings})
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_title(title, fontsize=TEXT, color=INK)
@@ -102,8 +106,13 @@ def words(text: str, height: int) -> NDArray[np.float32] | None:
     return result
 
 
+def show_gray(axes: Axes, image: Image, aspect: float) -> None:
+    """A faint grey picture to lay colours on."""
+    show(axes, gray(image), "", cmap="gray", vmin=0, vmax=1, aspect=aspect)
+
+
 def gray(image: Image) -> NDArray[np.float32]:
-    """A faint grey picture (H, W) in 0..1 to lay colours on."""
+    """A picture as faint grey, (H, W) in 0..1."""
     return np.asarray(0.35 + 0.65 * image.astype(np.float32).mean(axis=2) / 255, np.float32)
 
 

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 CROP: Final = (320, 240)  # of the source, where none was asked for
 PANEL: Final = 400  # panels narrower than half of this are shown with every pixel as a square of several
 GAP: Final = 6  # pixels between panels
-LABEL: Final = 30  # height of the line with a panel's name
+LABEL: Final = 30  # least height of the line with a panel's name
+LABELS_WIDE: Final = 14  # a panel is at most that many of these heights wide: wide pictures are looked at made small
 PAPER: Final = 255
 INK: Final = 40
 _CROP: Final = re.compile(r"(\d+)x(\d+)(?:\+(\d+)\+(\d+))?")
@@ -184,16 +185,17 @@ def enlarged(frame: av.VideoFrame, footage: Footage, wanted: PreviewOptions) -> 
 def side_by_side(images: dict[str, Image]) -> tuple[Image, bool]:
     """Pictures of one size next to one another on white, each under its name; False where matplotlib is missing, and the names with it."""
     pictures = list(images.values())
-    lines = [plots.words(name, LABEL) for name in images]
-    named = all(line is not None for line in lines)
-    above = LABEL if named else 0
     height, width, _ = pictures[0].shape
+    label = max(LABEL, width // LABELS_WIDE)
+    lines = [plots.words(name, label) for name in images]
+    named = all(line is not None for line in lines)
+    above = label if named else 0
     canvas = np.full((above + height, len(pictures) * (width + GAP) - GAP, 3), PAPER, np.uint8)
     for index, (picture, line) in enumerate(zip(pictures, lines, strict=True)):
         left = index * (width + GAP)
         canvas[above:, left : left + width] = picture
         if line is not None:
             cover = line[:, :width, None]
-            target = canvas[:LABEL, left : left + cover.shape[1]]
+            target = canvas[:label, left : left + cover.shape[1]]
             target[...] = (target * (1 - cover) + INK * cover).round().astype(np.uint8)
     return canvas, named

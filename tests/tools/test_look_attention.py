@@ -21,7 +21,7 @@ from tests.made import make_source
 @pytest.fixture(scope="module")
 def model() -> A2N:
     torch.manual_seed(3)
-    made = A2N(A2NConfig(n_features=8, n_upsample_features=6, n_blocks=3, temperature=1.0)).eval().requires_grad_(False)
+    made = A2N(A2NConfig(n_features=8, n_upsample_features=6, n_blocks=3, temperature=2.0)).eval().requires_grad_(False)
     for block in made.AAB_trunk:  # random weights alone leave the branches all but even
         block.ADM[2].weight.mul_(30)
     return made
