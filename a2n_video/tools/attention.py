@@ -39,7 +39,10 @@ COLUMNS: Final = MappingProxyType(
     }
 )
 TILES_ACROSS: Final = 4
-TILE: Final = 3.1  # inches across
+# Inches: a tile across, the bars' height, the key's where it has a row of its own.
+TILE: Final = 3.1
+BARS: Final = 2.1
+KEY: Final = 1.5
 EXTREME: Final = 0.05  # share of a frame's pixels that is marked as most enhanced, and as most suppressed
 SPREAD: Final = 2.5  # heat maps reach this many standard deviations from their mean
 
@@ -138,9 +141,10 @@ def sheet(shot: Shot, views: list[BlockView], title: str) -> Figure:
     blocks = [view for view in views if view.weights]
     rows = -(-(len(views) + 1) // TILES_ACROSS)  # one place more, for the colour bar
     tile = TILE * shot.shown.aspect * image.shape[0] / image.shape[1] + 0.35
-    figure = plots.new_figure(TILE * TILES_ACROSS, tile * (rows + 1) + 2.7)
+    heights = [tile, BARS, *[tile] * (rows - 1), tile if len(views) % TILES_ACROSS else KEY]
+    figure = plots.new_figure(TILE * TILES_ACROSS, sum(heights) + 0.6)
     plots.headline(figure, f"Attention of {len(blocks)} blocks: {title}")
-    grid = figure.add_gridspec(rows + 2, TILES_ACROSS, height_ratios=[tile, 2.1, *[tile] * rows])
+    grid = figure.add_gridspec(rows + 2, TILES_ACROSS, height_ratios=heights)
     overview(figure, grid, image, blocks, shot.shown.aspect)
     bars(figure.add_subplot(grid[1, :]), blocks)
     means = [float(view.map.mean()) for view in blocks]
