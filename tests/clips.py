@@ -130,9 +130,9 @@ def read_frames(path: Path) -> list[tuple[Fraction, int]]:
         return [(frame.pts * Fraction(frame.time_base), shown_number(frame)) for frame in container.decode(video=0)]
 
 
-def read_stream(path: Path, kind: str, number: int = 0) -> list[tuple[Fraction, str]]:
-    """(seconds, hash of the payload) of every packet of the n-th stream of a kind."""
+def read_stream(path: Path, kind: str, number: int = 0, strip: int = 0) -> list[tuple[Fraction, str]]:
+    """(seconds, hash of the payload but for `strip` bytes at its head) of every packet of the n-th stream of a kind."""
     with av.open(str(path)) as container:
         stream = [s for s in container.streams if s.type == kind][number]
         packets = [packet for packet in container.demux(stream) if packet.size]
-        return [(p.pts * Fraction(p.time_base), hashlib.sha1(bytes(p)).hexdigest()) for p in packets if p.pts is not None]
+        return [(p.pts * Fraction(p.time_base), hashlib.sha1(bytes(p)[strip:]).hexdigest()) for p in packets if p.pts is not None]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -19,9 +20,9 @@ from tests.clips import MUXERS, SIZE, Sound, add_sound, picture, sound_packets
 
 README: Final = Path(__file__).resolve().parent.parent / "README.md"
 BEGIN, END = "<!-- survival: made by python -m tests.survival --write -->", "<!-- end of survival -->"
-CONTAINERS: Final = ("mkv", "mp4", "mov", "webm")
+CONTAINERS: Final = ("mkv", "mp4", "mov", "webm", "ts", "avi", "nut")
 
-KEPT, LOST = "kept", "named, dropped"
+KEPT, LOST, PART = "kept", "named, dropped", "named, dropped in part"
 _ALL = dict.fromkeys(CONTAINERS, KEPT)
 
 
@@ -30,7 +31,8 @@ class Item:
     """One thing a source can hold: how a source with it is made, and its fate in each container.
 
     `checks` names what the suite looks at: "audio" and the like are packets of that kind, others have a check of that name.
-    A fate is KEPT, LOST, or the codec it is converted to. `lost_as` is a word of the plan's line where it is lost.
+    A fate is KEPT, LOST, PART (some of it is lost), or the codec it is converted to. `lost_as` is a word of the plan's line where it is
+    lost.
     """
 
     label: str
@@ -40,11 +42,17 @@ class Item:
     suffix: str = "mkv"
     lost_as: str = ""
     options: dict[str, Any] = field(default_factory=dict)
+    row: bool = True  # whether it has a row in the table
 
 
 def only(**fates: str) -> dict[str, str]:
     """KEPT or converted where named, lost elsewhere."""
     return {container: fates.get(container, LOST) for container in CONTAINERS}
+
+
+def all_but(**fates: str) -> dict[str, str]:
+    """KEPT but where named."""
+    return _ALL | fates
 
 
 def clip(
@@ -227,6 +235,21 @@ def audio(label: str, codec: str, fates: dict[str, str], encoder: str | None = N
     return Item(label=label, make=lambda path: clip(path, add=sounds(track)), fates=fates, checks="audio", lost_as=codec)
 
 
+def foreign(encoder: str) -> Callable[[Path], None]:
+    """A source with audio that PyAV has no encoder for: made by an ffmpeg binary, where there is one."""
+
+    def make(path: Path) -> None:
+        from a2n_video.io.ffmpeg_writer import binary
+
+        silent = path.with_name(f"silent-{path.name}")
+        clip(silent)
+        sound = ["-f", "lavfi", "-i", "sine=duration=0.25:sample_rate=48000", "-ac", "2", "-c:a", encoder, "-strict", "-2"]
+        command = [binary(), "-v", "error", "-i", str(silent), *sound, "-c:v", "copy", str(path)]
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+
+    return make
+
+
 TURNS = {
     "0": (1, 0, 0, 1),
     "90": (0, -1, 1, 0),
@@ -238,24 +261,29 @@ TURNS = {
     "mirrored, 270": (0, -1, -1, 0),
 }
 
+_TURNED = all_but(ts=LOST, avi=LOST, nut=LOST)
+
 ITEMS: Final[dict[str, Item]] = {
     "subrip": Item(
         label="SubRip subtitles",
         make=lambda path: clip(path, add=text_subtitles("srt")),
         fates=only(mkv=KEPT, mp4="mov_text", mov="mov_text", webm="webvtt"),
         checks="subtitle",
+        lost_as="subtitle 1",
     ),
     "ass": Item(
         label="ASS subtitles",
         make=lambda path: clip(path, add=text_subtitles("ass")),
         fates=only(mkv=KEPT, mp4="mov_text", mov="mov_text", webm="webvtt"),
         checks="subtitle",
+        lost_as="subtitle 1",
     ),
     "webvtt": Item(
         label="WebVTT subtitles",
         make=lambda path: clip(path, add=text_subtitles("webvtt")),
         fates=only(mkv=KEPT, mp4="mov_text", mov="mov_text", webm=KEPT),
         checks="subtitle",
+        lost_as="subtitle 1",
     ),
     "mov_text": Item(
         label="MP4 timed text",
@@ -263,6 +291,7 @@ ITEMS: Final[dict[str, Item]] = {
         suffix="mp4",
         fates=only(mkv="subrip", mp4=KEPT, mov=KEPT, webm="webvtt"),
         checks="subtitle",
+        lost_as="subtitle 1",
     ),
     "pgs": Item(
         label="Blu-ray (PGS) subtitles",
@@ -274,7 +303,7 @@ ITEMS: Final[dict[str, Item]] = {
     "dvdsub": Item(
         label="DVD (VobSub) subtitles",
         make=lambda path: clip(path, add=picture_subtitles("dvd_subtitle")),
-        fates=only(mkv=KEPT),
+        fates=only(mkv=KEPT, nut=KEPT),
         checks="subtitle",
         lost_as="dvd_subtitle",
     ),
@@ -288,67 +317,95 @@ ITEMS: Final[dict[str, Item]] = {
     "tracks": Item(
         label="Three audio tracks: languages, titles, delays",
         make=lambda path: clip(path, add=sounds(*TRACKS)),
-        fates=only(mkv=KEPT, mp4=KEPT, mov=KEPT),
+        fates=only(mkv=KEPT, mp4=KEPT, mov=KEPT, ts=PART, avi=PART, nut=KEPT),
         checks="tracks",
         lost_as="audio 1",
     ),
-    "aac": audio("AAC", "aac", only(mkv=KEPT, mp4=KEPT, mov=KEPT)),
-    "mp3": audio("MP3", "mp3", only(mkv=KEPT, mp4=KEPT, mov=KEPT)),
-    "ac3": audio("AC-3", "ac3", only(mkv=KEPT, mp4=KEPT, mov=KEPT)),
-    "eac3": audio("E-AC-3", "eac3", only(mkv=KEPT, mp4=KEPT, mov=KEPT)),
-    "opus": audio("Opus", "opus", only(mkv=KEPT, mp4=KEPT, webm=KEPT), "libopus"),
-    "vorbis": audio("Vorbis", "vorbis", only(mkv=KEPT, mp4=KEPT, webm=KEPT)),
-    "flac": audio("FLAC", "flac", only(mkv=KEPT, mp4=KEPT)),
-    "pcm": audio("PCM", "pcm_s16le", only(mkv=KEPT, mp4=KEPT, mov=KEPT)),
+    "aac": audio("AAC", "aac", only(mkv=KEPT, mp4=KEPT, mov=KEPT, ts=KEPT, avi=PART, nut=KEPT)),
+    "mp3": audio("MP3", "mp3", only(mkv=KEPT, mp4=KEPT, mov=KEPT, ts=KEPT, avi=PART, nut=KEPT)),
+    "ac3": audio("AC-3", "ac3", only(mkv=KEPT, mp4=KEPT, mov=KEPT, ts=KEPT, avi=PART, nut=KEPT)),
+    "eac3": audio("E-AC-3", "eac3", only(mkv=KEPT, mp4=KEPT, mov=KEPT, ts=KEPT)),
+    "opus": audio("Opus", "opus", only(mkv=KEPT, mp4=KEPT, webm=KEPT, ts=KEPT, nut=KEPT), "libopus"),
+    "vorbis": audio("Vorbis", "vorbis", only(mkv=KEPT, mp4=KEPT, webm=KEPT, nut=KEPT)),
+    "flac": audio("FLAC", "flac", only(mkv=KEPT, mp4=KEPT, nut=KEPT)),
+    "pcm": audio("PCM", "pcm_s16le", only(mkv=KEPT, mp4=KEPT, mov=KEPT, avi=KEPT, nut=KEPT)),
+    "dts": Item(
+        label="DTS", make=foreign("dca"), fates=only(mkv=KEPT, mp4=KEPT, mov=KEPT, ts=KEPT, nut=KEPT), checks="audio", lost_as="dts"
+    ),
+    "truehd": Item(label="TrueHD", make=foreign("truehd"), fates=only(mkv=KEPT), checks="audio", lost_as="truehd"),
     "marks": Item(
         label="Marks: commentary, for the hard of hearing",
         make=lambda path: clip(path, add=sounds(replace(TRACKS[0], disposition=8), replace(TRACKS[1], disposition=128))),
-        fates=only(mkv=KEPT, mp4=KEPT),
+        fates=only(mkv=KEPT, mp4=KEPT, ts=PART, nut=PART),
         checks="marks",
-        lost_as="audio 1",
+        lost_as="mark ",
     ),
     "cover-jpg": Item(label="Cover picture, JPEG", make=cover("mjpeg"), fates=only(mkv=KEPT, mp4=KEPT), checks="cover", lost_as="cover"),
     "cover-png": Item(label="Cover picture, PNG", make=cover("png"), fates=only(mkv=KEPT, mp4=KEPT), checks="cover", lost_as="cover"),
-    "chapters": Item(label="Chapters", make=lambda path: clip(path, chapters=True), fates=_ALL, checks="chapters"),
+    "chapters": Item(
+        label="Chapters",
+        make=lambda path: clip(path, chapters=True),
+        fates=all_but(ts=LOST, avi=LOST),
+        checks="chapters",
+        lost_as="chapters",
+    ),
     "timecode": Item(
         label="Timecode",
         make=lambda path: clip(path, tags={"timecode": "01:02:03:04"}),
         suffix="mov",
-        fates=_ALL,
+        fates=all_but(ts=LOST, avi=PART),
         checks="timecode",
+        lost_as="timecode",
     ),
-    "tags": Item(label="Title, artist, date, comment, creation time", make=lambda path: clip(path, tags=TAGS), fates=_ALL, checks="tags"),
+    "tags": Item(
+        label="Title, artist, date, comment, creation time",
+        make=lambda path: clip(path, tags=TAGS),
+        fates=all_but(ts=LOST, avi=PART),
+        checks="tags",
+        lost_as="creation_time",
+    ),
     "other-tags": Item(
         label="Tags of any other name",
         make=lambda path: clip(path, tags={**TAGS, "com.maker.lens": "35 mm"}),
-        fates=_ALL,
+        fates=all_but(ts=LOST, avi=LOST),
         checks="other_tags",
+        lost_as="COM.MAKER.LENS",
     ),
     "second-video": Item(
         label="Other video streams (H.264)",
         make=lambda path: clip(path, add=second_video),
-        fates=only(mkv=KEPT, mp4=KEPT, mov=KEPT),
+        fates=only(mkv=KEPT, mp4=KEPT, mov=KEPT, ts=KEPT, nut=KEPT),
         checks="second_video",
         lost_as="video 2",
     ),
     "sar": Item(label="Sample aspect ratio", make=lambda path: clip(path, video=set_sar), fates=_ALL, checks="sar"),
     **{
-        f"turned-{name}": Item(label=f"Display matrix: {name}", make=rotated(matrix), suffix="mp4", fates=_ALL, checks="matrix")
+        f"turned-{name}": Item(
+            label=f"Display matrix: {name}",
+            make=rotated(matrix),
+            suffix="mp4",
+            fates=_TURNED if name != "0" else _ALL,
+            checks="matrix",
+            lost_as="rotation",
+            row=name != "0",
+        )
         for name, matrix in TURNS.items()
     },
     "hdr10": Item(
         label="HDR10: PQ tags, mastering display, content light",
         make=lambda path: clip(path, codec="libx265", pix_fmt="yuv420p10le", options=HDR10, video=colours(16)),
-        fates=_ALL,
+        fates=all_but(avi=LOST),
         checks="hdr10",
+        lost_as="HDR10",
     ),
     "hlg": Item(
         label="HLG tags, 10 bit",
         make=lambda path: clip(
             path, codec="libx265", pix_fmt="yuv420p10le", options={"x265-params": "log-level=error:pools=1"}, video=colours(18)
         ),
-        fates=_ALL,
+        fates=all_but(avi=LOST),
         checks="hlg",
+        lost_as="colour tags",
     ),
 }
 
@@ -356,7 +413,7 @@ ITEMS: Final[dict[str, Item]] = {
 def table() -> str:
     """The table in Markdown: one line for things that fare alike."""
     rows: dict[str, list[str]] = {}
-    for item in ITEMS.values():
+    for item in (item for item in ITEMS.values() if item.row):
         label = item.label.split(":")[0] if item.label.startswith("Display matrix") else item.label
         row = [_word(item.fates[container]) for container in CONTAINERS]
         if rows.setdefault(label, row) != row:
@@ -366,7 +423,7 @@ def table() -> str:
 
 
 def _word(fate: str) -> str:
-    return {KEPT: "kept", LOST: "dropped"}.get(fate, f"as {fate}")
+    return {KEPT: "kept", LOST: "dropped", PART: "in part"}.get(fate, f"as {fate}")
 
 
 def main() -> None:

@@ -12,14 +12,14 @@ import av
 import pytest
 
 from a2n_video import upscale_video
-from a2n_video.errors import OptionError
+from a2n_video.errors import MissingDependencyError, OptionError
 from a2n_video.io.probe import probe
-from a2n_video.media.streams import container_of, plan_streams
-from a2n_video.options import Fidelity
+from a2n_video.job.plan import prepare
+from a2n_video.media.streams import StreamFate
+from a2n_video.options import JobOptions
 from tests.clips import MS, read_frames, read_stream
-from tests.survival import BEGIN, CONTAINERS, CUES, END, FONTS, ITEMS, KEPT, LOST, README, TAGS, TRACKS, Item, image, table
-
-QUICK = {"mkv": {}, "mp4": {}, "mov": {}, "webm": {"preset": "8", "encoder_options": {"deadline": "realtime"}}}
+from tests.made import frame_hash
+from tests.survival import BEGIN, CONTAINERS, CUES, END, FONTS, ITEMS, KEPT, LOST, PART, README, TAGS, TRACKS, Item, image, table
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     def make(name: str) -> Path:
         path = folder / f"{name}.{ITEMS[name].suffix}".replace(" ", "").replace(",", "-")
         if not path.exists():
-            ITEMS[name].make(path)
+            try:
+                ITEMS[name].make(path)
+            except MissingDependencyError as error:
+                pytest.skip(str(error))
         return path
 
     return make
@@ -38,6 +41,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 def quick(item: Item, container: str) -> dict[str, Any]:
     """Encoder options with which the case is quick: by the encoder that the container gets by default."""
+    if container == "avi" and item.checks in ("hdr10", "hlg"):
+        return {}
     if container != "webm":
         return {"preset": "ultrafast"}
     if item.checks in ("hdr10", "hlg"):
@@ -51,23 +56,29 @@ def test_each_thing_has_the_fate_the_table_says(name: str, container: str, made:
     item, source, result = ITEMS[name], made(name), tmp_path / f"out.{container}"
     upscale_video(source, result, model="nearest", threads=1, **quick(item, container))
     fate = item.fates[container]
-    if fate == LOST:
-        assert_lost(item, source, container)
-        assert not present(item, result)
+    if fate in (LOST, PART):
+        assert_lost(item, source, result)
+        assert fate == PART or not present(item, result)
         with pytest.raises(OptionError, match=item.lost_as):
             upscale_video(source, tmp_path / f"all.{container}", model="nearest", keep_all=True)
     elif fate == KEPT:
         CHECKS[item.checks](source, result)
-        assert not plan_streams(probe(source), container_of(result), Fidelity()).losses
+        assert not losses(source, result)
     else:
         assert_converted(fate, source, result)
     assert [number for _, number in read_frames(result)][:6] == list(range(6)) or item.checks in ("hdr10", "hlg")
 
 
-def assert_lost(item: Item, source: Path, container: str) -> None:
+def losses(source: Path, result: Path) -> tuple[StreamFate, ...]:
+    """What the plan says is lost, told before anything is written."""
+    return prepare(source, result.with_stem("planned"), JobOptions().with_changes(model="nearest")).streams.losses
+
+
+def assert_lost(item: Item, source: Path, result: Path) -> None:
     """The plan names it, with a reason."""
-    losses = plan_streams(probe(source), container_of(Path(f"x.{container}")), Fidelity()).losses
-    assert any(item.lost_as in fate.what and fate.reason for fate in losses), losses
+    assert item.lost_as
+    lost = losses(source, result)
+    assert any(item.lost_as in fate.what and fate.reason for fate in lost), lost
 
 
 def present(item: Item, result: Path) -> bool:
@@ -84,11 +95,23 @@ def tags_of(stream: Any) -> dict[str, str]:
 
 
 def assert_same_packets(kind: str, number: int, source: Path, result: Path) -> None:
-    """Byte for byte, each at its time against the first frame, to 1 ms."""
-    before, after = read_stream(source, kind, number), read_stream(result, kind, number)
+    """Byte for byte, each at its time against the first frame, to 1 ms. Transport streams cut H.264 and put ADTS headers before AAC."""
+    if result.suffix == ".ts" and kind == "video":
+        assert pictures(source, number) == pictures(result, number)
+        return
+    strip = 7 if result.suffix == ".ts" and "aac" in source.name else 0
+    before, after = read_stream(source, kind, number), read_stream(result, kind, number, strip)
     start, found_start = read_frames(source)[0][0], read_frames(result)[0][0]
     assert [digest for _, digest in before] == [digest for _, digest in after]
     assert all(abs((a - start) - (b - found_start)) <= MS for (a, _), (b, _) in zip(before, after, strict=True))
+
+
+def pictures(path: Path, number: int) -> list[tuple[int, str]]:
+    """(milliseconds after the first video's first frame, hash of the pixels) of every frame of a video."""
+    start = read_frames(path)[0][0]
+    with av.open(str(path)) as container:
+        frames = [(f.pts * Fraction(f.time_base) - start, frame_hash(f)) for f in container.decode(video=number)]
+    return [(round(time / MS), digest) for time, digest in frames]
 
 
 def check_audio(source: Path, result: Path) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
+from a2n_video.errors import OptionError
 from a2n_video.io import writer
-
-if TYPE_CHECKING:
-    from a2n_video.io.ffmpeg_writer import FfmpegWriter
+from a2n_video.media.encoders import encoder
 
 
 def pix_fmts_of(codec: str, backend: str = "pyav") -> tuple[str, ...]:
@@ -30,7 +29,13 @@ def check_container(codec: str, container: str, backend: str = "pyav") -> None:
 
 
 def check_encoder(settings: writer.EncoderSettings) -> None:
-    """Open the encoder once, on nothing; an OptionError for whatever it refuses."""
+    """Open the encoder once, on nothing; an OptionError for whatever it refuses, or should."""
+    least = encoder(settings.codec).least
+    if min(settings.width, settings.height) < least:
+        raise OptionError(
+            f"{settings.codec} is not safe below {least}x{least}, and the result is {settings.width}x{settings.height}: "
+            "choose another --codec, such as libx264 or ffv1, or a larger --size"
+        )
     if settings.backend == "pyav":
         writer.check_encoder(settings)
         return
@@ -39,7 +44,7 @@ def check_encoder(settings: writer.EncoderSettings) -> None:
     ffmpeg_writer.check_encoder(settings)
 
 
-def open_writer(file: BinaryIO, settings: writer.EncoderSettings) -> writer.VideoWriter | FfmpegWriter:
+def open_writer(file: BinaryIO, settings: writer.EncoderSettings) -> writer.FrameWriter:
     """A writer into `file` of the back end that the settings name."""
     if settings.backend == "pyav":
         return writer.VideoWriter(file, settings)

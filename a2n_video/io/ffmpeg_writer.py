@@ -15,14 +15,13 @@ import tempfile
 import threading
 from fractions import Fraction
 from functools import lru_cache
-from types import TracebackType
-from typing import IO, Any, BinaryIO, Final, Self
+from typing import IO, Any, BinaryIO, Final
 
 import av
 import ffmpeg
 
 from a2n_video.errors import EncodeError, MissingDependencyError, OptionError
-from a2n_video.io.writer import FORMAT_NAMES, EncoderSettings
+from a2n_video.io.writer import FORMAT_NAMES, EncoderSettings, FrameWriter
 
 _CHUNK: Final = 1 << 18
 _QUOTED: Final = 600
@@ -81,7 +80,7 @@ def check_encoder(settings: EncoderSettings) -> None:
         raise OptionError(f"ffmpeg's {settings.codec} refuses {settings.width}x{settings.height} {settings.pix_fmt}: {reason}")
 
 
-class FfmpegWriter:
+class FfmpegWriter(FrameWriter):
     """An ffmpeg process that encodes into a file object of ours; see `VideoWriter`, whose place it takes.
 
     `write` and `close` are for one thread. A thread of its own carries the encoder's output into the file. The process's words go into
@@ -108,17 +107,7 @@ class FfmpegWriter:
         self._stream.width, self._stream.height, self._stream.pix_fmt = settings.width, settings.height, settings.pix_fmt
         self._stream.codec_context.time_base = self._stream.time_base = settings.time_base
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if error is None:
-            self.close()
-        else:
-            self.abort()
-
     def write(self, frame: av.VideoFrame) -> None:
-        """Encode one frame; EncodeError, with the binary's last words, where it died or the disk refuses."""
         try:
             self._container.mux(self._stream.encode(frame))
         except (av.FFmpegError, OSError, ValueError) as error:
@@ -127,7 +116,6 @@ class FfmpegWriter:
         self.frames += 1
 
     def close(self) -> None:
-        """Let the binary finish the file; the file object stays open and is the caller's. Idempotent."""
         if self._closed:
             return
         self._closed = True
@@ -142,7 +130,6 @@ class FfmpegWriter:
         self._words.close()
 
     def abort(self) -> None:
-        """End the process; what the file object holds is worthless."""
         self._closed = True
         self._process.kill()
         self._process.wait()
@@ -151,6 +138,9 @@ class FfmpegWriter:
         with contextlib.suppress(OSError):
             self._stdin.close()
         self._pump.join()
+
+    def kill(self) -> None:
+        self._process.kill()
 
     @property
     def _stdin(self) -> IO[bytes]:
@@ -209,8 +199,9 @@ def _command(source: Any, target: str, settings: EncoderSettings, more: dict[str
         filters += ["hwupload"]
     else:
         more = {"pix_fmt": settings.pix_fmt, **more}
+    options = dict(settings.options)
     if settings.closed_gop:
-        more = {"flags": "+cgop", **more}
+        options["flags"] = options.get("flags", "") + "+cgop"
     if settings.threads:
         more = {"threads": settings.threads, **more}
     made = source.output(
@@ -219,7 +210,7 @@ def _command(source: Any, target: str, settings: EncoderSettings, more: dict[str
         vf=",".join(filters),
         fps_mode="passthrough",
         enc_time_base=f"{settings.time_base.numerator}/{settings.time_base.denominator}",
-        **settings.options,
+        **options,
         **more,
     )
     return [*ffmpeg.compile(made.global_args(*extra), cmd=binary())]

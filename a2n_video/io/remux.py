@@ -20,12 +20,15 @@ from a2n_video.io.outfile import OutFile
 from a2n_video.io.source import open_source
 from a2n_video.io.writer import FORMAT_NAMES
 from a2n_video.media.colorspec import ColorSpec
+from a2n_video.media.containers import HOLDS
 from a2n_video.media.index import TimeMap
 from a2n_video.media.info import Chapter, StreamInfo, VideoInfo
 from a2n_video.media.streams import Container, StreamPlan, kept_tags
 
 _BUFFER_BYTES: Final = 1 << 18
 _READ_RETRIES: Final = 100
+_MOVED_S: Final = Fraction(1, 1000)  # less is rounding
+_MANY_AT_ONCE: Final = frozenset({"mkv", "webm"})
 # What channels mean where the source does not say (PCM in Matroska), and MP4 insists.
 _USUAL_LAYOUTS: Final = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 
@@ -74,13 +77,15 @@ class RemuxJob:
 class RemuxResult:
     """What was written: video packets, packets by source stream index, and read errors passed over in the source.
 
-    `refused`: by stream, which of its packets in the window (from 0) are so damaged that the muxer cannot take them.
+    `refused`: by stream, which of its packets in the window (from 0) are so damaged that the muxer cannot take them. `moved`: which
+    came later than they say, since they say less than the one before them.
     """
 
     video_packets: int
     copied: Mapping[int, int]
     read_errors: int
     refused: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    moved: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
 
 class Converted(Protocol):
@@ -102,7 +107,7 @@ def remux(
     converted = converted or {}
     counts: Counter[int] = Counter()
     refused: dict[int, list[int]] = {}
-    # Nut holds times below zero as they are; for the others the muxer knows what it can say (mp4 an edit list, mkv a common shift).
+    # Nut takes decode times below zero as they are; for the others the muxer knows what it can say (mp4 an edit list, mkv a common shift).
     options = {"avoid_negative_ts": "disabled" if job.plan.container == "nut" else "auto", **dict(job.plan.muxer_options), **job.options}
     with open_source(job.info.path, ignore_edits=job.info.ignore_edits) as source, file.muxing():
         output = av.open(
@@ -110,10 +115,12 @@ def remux(
         )
         with output:
             lanes, copying = _add_streams(job, source, output, converted)
+            if HOLDS[job.plan.container].steady:
+                lanes = [_from_zero(lane) for lane in lanes]
             for index, packet in heapq.merge(*lanes, key=_microseconds):
                 try:
                     output.mux(packet)
-                except av.error.InvalidDataError:
+                except (av.error.InvalidDataError, av.error.PatchWelcomeError):
                     if index not in copying.targets:
                         raise
                     refused.setdefault(index, []).append(counts[index])
@@ -125,7 +132,8 @@ def remux(
     video = counts.pop(job.info.video_index, 0)
     copied = {index: count - len(refused.get(index, ())) for index, count in counts.items()}
     numbers = {index: tuple(found) for index, found in refused.items()}
-    return RemuxResult(video_packets=video, copied=copied, read_errors=copying.errors, refused=numbers)
+    moved = {index: tuple(found) for index, found in copying.moved.items()}
+    return RemuxResult(video_packets=video, copied=copied, read_errors=copying.errors, refused=numbers, moved=moved)
 
 
 Lane = Iterator["tuple[int, Packet[Any]]"]  # source stream index and packet, by dts
@@ -233,7 +241,10 @@ class _Copying:
         self.source = source
         self.targets: dict[int, Any] = {}
         self.errors = 0
+        self.moved: dict[int, list[int]] = {}
         self._last_dts: dict[int, int] = {}
+        self._counts: Counter[int] = Counter()
+        self._least_step = 0 if job.plan.container in _MANY_AT_ONCE else 1
 
     def packets(self) -> Lane:
         if not self.targets:
@@ -269,10 +280,15 @@ class _Copying:
             return False
         if stretches:
             dts = packet.pts
-        if last is not None and dts <= last:
-            dts = last + 1  # muxers refuse steps back, which damaged and joined files have
+        # Muxers refuse steps back, which damaged and joined files have; Matroska takes two packets in one millisecond (TrueHD).
+        if last is not None and dts < last + self._least_step:
+            dts = last + self._least_step
         packet.dts = self._last_dts[stream.index] = dts
-        packet.pts = max(packet.pts, dts)
+        if packet.pts < dts:
+            if (dts - packet.pts) * stream.time_base > _MOVED_S:
+                self.moved.setdefault(stream.index, []).append(self._counts[stream.index])
+            packet.pts = dts
+        self._counts[stream.index] += 1
         return True
 
     def _inside(self, packet: Packet[Any], stretches: bool, base: Fraction) -> bool:
@@ -294,6 +310,16 @@ class _Copying:
 
 def _numbered(index: int, packets: Iterable[Packet[Any]]) -> Lane:
     return ((index, packet) for packet in packets)
+
+
+def _from_zero(packets: Lane) -> Lane:
+    """Every stream from time zero on: AVI counts packets, and would fill what lies before a later start with empty ones."""
+    starts: dict[int, int] = {}
+    for index, packet in packets:
+        start = starts.setdefault(index, packet.dts or 0)
+        packet.dts = (packet.dts or 0) - start
+        packet.pts = None if packet.pts is None else packet.pts - start
+        yield index, packet
 
 
 def _on(stream: Any, packets: Iterable[Packet[Any]]) -> Iterator[Packet[Any]]:

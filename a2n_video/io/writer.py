@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import TracebackType
@@ -15,8 +16,10 @@ from av.video.stream import VideoStream
 
 from a2n_video.errors import EncodeError, OptionError
 from a2n_video.media.colorspec import ColorSpec
+from a2n_video.media.encoders import encoder
 from a2n_video.options import EncoderBackend
 
+_MPEG4_TICKS = 65535  # a second at most (ISO/IEC 14496-2, vop_time_increment_resolution)
 # Containers of ours that FFmpeg calls otherwise.
 FORMAT_NAMES = {"mkv": "matroska", "ts": "mpegts", "y4m": "yuv4mpegpipe"}
 
@@ -85,7 +88,36 @@ def pix_fmts_of(codec: str) -> tuple[str, ...]:
     return tuple(fmt.name for fmt in av.Codec(codec, "w").video_formats or ())
 
 
-class VideoWriter:
+class FrameWriter(ABC):
+    """Takes frames and makes a finished file of them, or lets go: what the back ends have in common. For one thread, but for `kill`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.abort()
+
+    @abstractmethod
+    def write(self, frame: av.VideoFrame) -> None:
+        """Encode one frame; EncodeError names the frame where the encoder or the disk refuses."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Drain the encoder and finish the file; the file object stays open and is the caller's. Idempotent."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Let go of everything; what the file object holds is worthless."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """End from any thread what hangs outside this process, if anything does: whoever waits for it comes back."""
+
+
+class VideoWriter(FrameWriter):
     """One encoder and one muxer on one file object, used from one thread.
 
     Frames carry pts in `settings.time_base`; the encoder's delay is drained by `close`. After an error, or to drop what was written,
@@ -100,24 +132,20 @@ class VideoWriter:
         # Absolute pts: a muxer would shift a stream whose first dts is below zero, as an encoder with B-frames makes it.
         self._container = av.open(file, "w", format=settings.container, container_options={"avoid_negative_ts": "disabled"})
         self._stream = _add_stream(self._container, settings)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if error is None:
-            self.close()
-        else:
-            self.abort()
+        self._counted = _Counted(settings.time_base, clock_of(settings)) if encoder(settings.codec).counts else None
 
     def write(self, frame: av.VideoFrame) -> None:
-        """Encode one frame; EncodeError names the frame where the encoder or the disk refuses."""
         frame.pict_type = 0  # the source's frame types would force the encoder's
+        if self._counted is not None:
+            self._counted.count(frame)
         try:
-            self._container.mux(self._stream.encode(frame))
+            self._container.mux(self._timed(self._stream.encode(frame)))
         except (av.FFmpegError, ValueError) as error:
             raise EncodeError(f"frame {self.frames} (pts {frame.pts}) could not be encoded with {self.settings.codec}: {error}") from error
         self.frames += 1
+
+    def _timed(self, packets: list[av.Packet[VideoStream]]) -> list[av.Packet[VideoStream]]:
+        return packets if self._counted is None else [self._counted.timed(packet) for packet in packets]
 
     def _with_dts(self, packets: list[av.Packet[VideoStream]]) -> list[av.Packet[VideoStream]]:
         """x265 leaves dts unset memory where one or two frames are all it gets; so few are never reordered."""
@@ -127,21 +155,58 @@ class VideoWriter:
         return packets
 
     def close(self) -> None:
-        """Drain the encoder and finish the file; the file object stays open and is the caller's. Idempotent."""
         if self._closed:
             return
         self._closed = True
         try:
-            self._container.mux(self._with_dts(self._stream.encode(None)))
+            self._container.mux(self._with_dts(self._timed(self._stream.encode(None))))
             self._container.close()
         except av.FFmpegError as error:
             raise EncodeError(f"after {self.frames} frames the {self.settings.codec} encoder could not be finished: {error}") from error
 
     def abort(self) -> None:
-        """Let go of encoder and muxer; what the file object holds is worthless."""
         self._closed = True
         with contextlib.suppress(av.FFmpegError, OSError, ValueError):
             self._container.close()
+
+    def kill(self) -> None:
+        """Nothing: this process encodes."""
+
+
+class _Counted:
+    """Stands between frames and an encoder that cannot be told their times (`Encoder.counts`): it gets their numbers instead.
+
+    Packets get the frames' times back; decode times before the first frame go on at the encoder's rate.
+    """
+
+    def __init__(self, time_base: Fraction, tick: Fraction) -> None:
+        self._time_base, self._tick = time_base, tick
+        self._times: list[int] = []
+
+    def count(self, frame: av.VideoFrame) -> None:
+        assert frame.pts is not None
+        self._times.append(frame.pts)
+        frame.pts, frame.time_base = len(self._times) - 1, self._tick
+
+    def timed(self, packet: av.Packet[VideoStream]) -> av.Packet[VideoStream]:
+        pts, dts = packet.pts, packet.dts
+        packet.time_base = self._time_base
+        packet.pts = None if pts is None else self._time_of(pts)
+        packet.dts = None if dts is None else self._time_of(dts)
+        packet.duration = 0
+        return packet
+
+    def _time_of(self, number: int) -> int:
+        return self._times[number] if number >= 0 else self._times[0] + round(number * self._tick / self._time_base)
+
+
+def clock_of(settings: EncoderSettings) -> Fraction:
+    """The time base that an encoder works in: that of the frames, but where it counts them the tick of its nearest own rate."""
+    if not encoder(settings.codec).counts:
+        return settings.time_base
+    rate = settings.frame_rate or Fraction(25)
+    known = [Fraction(r.numerator, r.denominator) for r in av.Codec(settings.codec, "w").frame_rates or ()]
+    return (1 / min(known, key=lambda other: abs(other / rate - 1)) if known else 1 / rate).limit_denominator(_MPEG4_TICKS)
 
 
 def _add_stream(container: OutputContainer, settings: EncoderSettings) -> VideoStream:
@@ -149,7 +214,9 @@ def _add_stream(container: OutputContainer, settings: EncoderSettings) -> VideoS
     stream: Any = container.add_stream(settings.codec, rate=settings.frame_rate or Fraction(25), options=options)
     context = stream.codec_context
     context.width, context.height, context.pix_fmt = settings.width, settings.height, settings.pix_fmt
-    context.time_base = settings.time_base
+    context.time_base = clock_of(settings)
+    if encoder(settings.codec).counts:
+        context.framerate = 1 / context.time_base
     stream.time_base = settings.time_base
     context.sample_aspect_ratio = settings.sar
     context.thread_count = settings.threads

@@ -54,7 +54,8 @@ def settle_picture(
     offered = pix_fmts_of_checked(codec, backend)
     check_container(codec, container, backend)
     pix_fmt = encoded_pix_fmt(codec, info.planes, offered, options.encode.pix_fmt)
-    geometry, fit, size = settle_fit(info, codec, pix_fmt, options)
+    tagless = not (encoder(codec).color or HOLDS[container].color)
+    geometry, fit, size = settle_fit(info, codec, pix_fmt, options, tagless=tagless)
     target = fit.target
     settings = EncoderSettings(
         container=segment_container(codec, alpha=target.alpha),
@@ -81,13 +82,18 @@ def settle_picture(
     )
 
 
-def settle_fit(info: VideoInfo, codec: str, pix_fmt: str, options: JobOptions) -> tuple[Geometry, Fit, PictureSize]:
-    """What the engine is built for, what its frames are brought to for an encoder, and the size before it asked for even sides."""
+def settle_fit(
+    info: VideoInfo, codec: str, pix_fmt: str, options: JobOptions, *, tagless: bool = False
+) -> tuple[Geometry, Fit, PictureSize]:
+    """What the engine is built for, what its frames are brought to for an encoder, and the size before it asked for even sides.
+
+    `tagless`: nothing in the result says what its colours are, so that they must be what players take for granted.
+    """
     scale, size = settle_size(info, options)
     target = encodable(pix_fmt, *_holdable(codec, pix_fmt, size))
     assert target is not None
     color = info.color.settled(info.planes)
-    fit = Fit(target=target, color=_result_color(codec, color, info.planes, target), pix_fmt=pix_fmt)
+    fit = Fit(target=target, color=_result_color(codec, color, info.planes, target, tagless), pix_fmt=pix_fmt)
     layout = _engine_layout(info.planes, color, scale, size, fit)
     return Geometry(source=info.planes, color=color, scale=scale, layout=layout), fit, size
 
@@ -125,8 +131,8 @@ def _holdable(codec: str, pix_fmt: str, size: PictureSize) -> tuple[int, int]:
     return aligned(size.width, size.height, fmt.log2_chroma_w, fmt.log2_chroma_h) if encoder(codec).even else (size.width, size.height)
 
 
-def _result_color(codec: str, color: ColorSpec, source: PlaneFormat, target: PlaneFormat) -> ColorSpec:
-    """The result's colour is the source's, but for RGB that becomes YUV and the other way round, and for JPEG, which has only one."""
+def _result_color(codec: str, color: ColorSpec, source: PlaneFormat, target: PlaneFormat, tagless: bool) -> ColorSpec:
+    """The result's colour is the source's, but for RGB that becomes YUV and the other way round, and for codecs that have only one."""
     if codec in _JFIF:
         return replace(color, matrix=_JFIF_MATRIX, full_range=True, chroma_location=_JFIF_SITING)
     if source.family == "rgb" and target.family != "rgb":
@@ -135,6 +141,8 @@ def _result_color(codec: str, color: ColorSpec, source: PlaneFormat, target: Pla
         return replace(color, matrix=RGB_MATRIX, full_range=True)
     if codec in _FULL_RANGE:
         return replace(color, full_range=True)
+    if (tagless or encoder(codec).limited) and target.family != "rgb":
+        return replace(color, full_range=False)
     return color
 
 
@@ -182,6 +190,9 @@ def _fates(info: VideoInfo, codec: str, container: Container, fit: Fit) -> Itera
     if lost:
         reason = f"{codec} cannot be given it; libx265, libsvtav1 and libx264 can"
         yield StreamFate(what=f"HDR10 {lost}", kind="hdr", fate="dropped", reason=reason)
+    if not (encoder(codec).color or HOLDS[container].color):
+        reason = f"neither {container} nor {codec}'s video has a place for them: players will guess"
+        yield StreamFate(what="colour tags", kind="color", fate="dropped", reason=reason)
     if source.alpha and not target.alpha and HOLDS[container].alpha:
         yield StreamFate(what="alpha", kind="alpha", fate="dropped", reason=f"{codec} has none; ffv1, libvpx-vp9 and prores_ks do")
     if target.depth < source.depth:

@@ -6,12 +6,13 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 from a2n_video.engine.protocol import Geometry
 from a2n_video.engine.select import resolve_plan
-from a2n_video.errors import OptionError, OutputError, OutputExistsError
+from a2n_video.errors import OptionError, OutputError, OutputExistsError, UnsupportedFormatError
 from a2n_video.io.filters import look_for_interlace
 from a2n_video.io.fitting import Fit
 from a2n_video.io.packets import scan
@@ -21,10 +22,11 @@ from a2n_video.io.whole import cut_short
 from a2n_video.io.writer import EncoderSettings
 from a2n_video.job.directory import result_stands
 from a2n_video.job.picture import PicturePlan, pix_fmts_of_checked, settle_picture
-from a2n_video.media.index import TimeMap
+from a2n_video.media.containers import HOLDS
+from a2n_video.media.index import LEAD_IN, TimeMap
 from a2n_video.media.info import VideoInfo
 from a2n_video.media.interlace import InterlacePlan, plan_interlace, result_map
-from a2n_video.media.streams import StreamPlan, container_of, plan_streams
+from a2n_video.media.streams import Container, StreamPlan, container_of, plan_streams, time_fates
 from a2n_video.options import Execution, ExecutionPlan, JobOptions
 
 # Inductor takes a minute or two for the network; at tens of frames a second that is a few thousand frames.
@@ -80,13 +82,19 @@ def prepare(source: Path, dest: Path, options: JobOptions) -> JobPlan:
     look: Any = sandboxed if options.execution.sandbox else _here
     info = look(probe, source, options.execution.max_pixels)
     check_paths(source, dest, overwrite=options.execution.overwrite or _only_to_tidy_up(dest, options.execution))
-    scanned = look(scan, source, info, fps=options.fidelity.fps)
+    holding = HOLDS[container]
+    lead_in = LEAD_IN if holding.lead_in or holding.steady else Fraction(0)
+    scanned = look(scan, source, info, fps=options.fidelity.fps, lead_in=lead_in)
     interlace = plan_interlace(options.fidelity.deinterlace, look(look_for_interlace, source, info), info.height)
     time_map = result_map(interlace, scanned.time_map)
     picture = settle_picture(info, time_map.time_base, _frame_rate(info, interlace), container, options)
     streams = plan_streams(info, container, options.fidelity, scanned.empty).plus(*picture.fates)
+    starts = {index: times.start * times.time_base for index, times in scanned.streams.items() if times.start is not None}
+    streams = streams.plus(*time_fates(info, streams, time_map, starts))
+    streams = _without_unknown(info, streams)
     if options.fidelity.keep_all:
         streams.refuse_losses()
+    _check_clock(source, time_map, container)
     time_map = time_map.cut(start=options.time.start, end=options.time.end, frames=options.time.frames)
     return JobPlan(
         source=source,
@@ -110,6 +118,26 @@ def settle_execution(options: JobOptions, geometry: Geometry, frames: int) -> Ex
     if options.model.compile == "auto" and execution.engine == "accelerator":
         return replace(execution, compile=frames >= _FRAMES_TO_COMPILE)
     return execution
+
+
+def _without_unknown(info: VideoInfo, streams: StreamPlan) -> StreamPlan:
+    """The plan without sound whose header says nothing, as a damaged one: no container takes that."""
+    unknown = {stream.index for stream in info.streams if stream.kind == "audio" and not stream.sample_rate}
+    reason = "its sample rate cannot be found: it is empty or damaged"
+    fates = (replace(f, fate="dropped", to=None, reason=reason) if f.index in unknown else f for f in streams.fates)
+    return replace(streams, fates=tuple(fates))
+
+
+def _check_clock(source: Path, time_map: TimeMap, container: Container) -> None:
+    """Refuse frames that follow each other faster than Matroska's milliseconds, as those of a damaged header do."""
+    if container not in ("mkv", "webm"):
+        return
+    milliseconds = [round(time * time_map.time_base * 1000) for time in time_map.times]
+    if (number := next((n for n, (a, b) in enumerate(pairwise(milliseconds), 1) if a == b), None)) is not None:
+        raise UnsupportedFormatError(
+            f"{source}: frame {number} comes less than a millisecond after the one before it, which {container} cannot say; "
+            "write mp4, mov or nut, or repair the source if it is no slow motion"
+        )
 
 
 def _frame_rate(info: VideoInfo, interlace: InterlacePlan) -> Fraction | None:

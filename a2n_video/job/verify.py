@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -17,9 +18,10 @@ from a2n_video.io.probe import probe
 from a2n_video.io.subtitles import Cue, cut_cues, one_at_a_time, read_cues
 from a2n_video.job.plan import JobPlan
 from a2n_video.media.colorspec import ColorSpec
-from a2n_video.media.containers import DISPOSITIONS
+from a2n_video.media.containers import DISPOSITIONS, HOLDS
+from a2n_video.media.hdr import given_hdr, hdr_differences
 from a2n_video.media.index import LEAD_IN, TimeMap
-from a2n_video.media.info import StreamInfo, VideoInfo
+from a2n_video.media.info import HdrMetadata, StreamInfo, VideoInfo
 from a2n_video.media.pixfmt import native_pix_fmt
 from a2n_video.media.streams import StreamFate, StreamPlan, describe, kept_disposition, kept_tags, same_language, tag_of
 
@@ -33,8 +35,8 @@ class Expected:
     """What the result must be: what the run read, planned and encoded. Everything else is read anew from the source and the result.
 
     `times` are the settled pts of all frames in units of `time_map.time_base`, `encoded` their number as the encoder was given them.
-    `time_map` is cut to the job's window, and `cut_start` and `cut_end` say where that bounds the copied streams. `color`, `sar` and
-    `display_matrix` are those of the result; None for `pix_fmt` leaves the format open.
+    `time_map` is cut to the job's window, and `cut_start` and `cut_end` say where that bounds the copied streams. `color`, `sar`,
+    `display_matrix` and `hdr` are those of the result; None for `pix_fmt` leaves the format open.
     """
 
     info: VideoInfo
@@ -48,9 +50,11 @@ class Expected:
     pix_fmt: str | None = None
     sar: Fraction = Fraction(1)
     display_matrix: tuple[int, ...] | None = None
+    hdr: HdrMetadata | None = None
     cut_start: bool = False
     cut_end: bool = False
     refused: Mapping[int, tuple[int, ...]] = field(default_factory=dict)  # damaged packets that no container takes, by stream and place
+    moved: Mapping[int, tuple[int, ...]] = field(default_factory=dict)  # damaged times, which no container takes, likewise
 
     @property
     def start(self) -> Fraction | None:
@@ -81,6 +85,7 @@ def expect(plan: JobPlan, times: Sequence[int], encoded: int | None = None) -> E
         pix_fmt=plan.encoder.pix_fmt,
         sar=plan.encoder.sar,
         display_matrix=plan.picture.display_matrix,
+        hdr=given_hdr(plan.encoder.codec, plan.info.hdr, plan.options.encode.encoder_options),
         cut_start=wanted.start is not None,
         cut_end=wanted.end is not None or wanted.frames is not None,
     )
@@ -184,16 +189,19 @@ class _Check:
             ("size", f"{want.width}x{want.height}", f"{got.width}x{got.height}"),
             ("pixel format", native_pix_fmt(want.pix_fmt or got.pix_fmt), native_pix_fmt(got.pix_fmt.replace("yuvj", "yuv"))),
             ("sample aspect ratio", want.sar, want.sar if abs(got.sar / want.sar - 1) <= Fraction(1, want.width) else got.sar),
-            ("matrix", want.color.matrix, got.color.matrix),
-            ("primaries", want.color.primaries, got.color.primaries),
-            ("transfer", want.color.transfer, got.color.transfer),
             ("range", bool(want.color.full_range), bool(got.color.full_range)),
         ]
-        if not any(fate.kind == "rotation" for fate in want.plan.losses):
+        lost = {fate.kind for fate in want.plan.losses}
+        if "color" not in lost:
+            tags = ("matrix", "primaries", "transfer")
+            pairs += [(tag, getattr(want.color, tag), getattr(got.color, tag)) for tag in tags]
+        if "rotation" not in lost:
             pairs.append(("display matrix", _turn(want.display_matrix), _turn(got.display_matrix)))
         for what, wanted, is_so in pairs:
             if wanted != is_so:
                 yield f"{what} is {is_so}, not {wanted}"
+        if want.hdr is not None:
+            yield from hdr_differences(want.hdr, got.hdr)
 
     def streams(self) -> Iterator[str]:
         """Every other stream as planned: copied ones packet for packet."""
@@ -249,9 +257,13 @@ class _Check:
     def _same_times(self, what: str, source: StreamInfo, want: StreamPackets, got: StreamPackets) -> Iterator[str]:
         start, found_start = self._origin
         allowed = max(self._tick, source.time_base) + _MS / 10
-        for number, (a, b) in enumerate(zip(want.times, got.times, strict=True)):
+        if HOLDS[self.expected.plan.container].steady and want.times:  # all its streams begin together, as the plan said
+            start, found_start = want.times[0] * _US, got.times[0] * _US
+        refused, moved = self.expected.refused.get(source.index, ()), self.expected.moved.get(source.index, ())
+        places = (place for place in count() if place not in refused)
+        for number, (place, a, b) in enumerate(zip(places, want.times, got.times, strict=False)):
             late = (b * _US - found_start) - (a * _US - start)
-            if abs(late) > allowed:
+            if abs(late) > allowed and place not in moved:
                 yield f"{what}: packet {number} comes {_ms(late)} late against the picture"
                 return
 

@@ -35,6 +35,8 @@ class Holding:
 
     `text` is the codec that text subtitles become where they cannot be copied. `tags`: names of global tags it has, None for any;
     `stream_tags` likewise for streams. `lead_in`: packets may lie before zero, for decoders to warm up on. `covers`: attached pictures.
+    `color`: it has a place for colour tags, for video whose codec has none. `steady`: all frames come at one rate, and all streams begin
+    together.
     """
 
     video: frozenset[str] = frozenset()
@@ -51,6 +53,8 @@ class Holding:
     rotation: bool = False
     alpha: bool = False
     lead_in: bool = False
+    color: bool = False
+    steady: bool = False
     data: frozenset[str] = field(default=frozenset())
 
 
@@ -80,6 +84,7 @@ HOLDS: Final[dict[Container, Holding]] = {
         rotation=True,
         alpha=True,
         lead_in=True,
+        color=True,
     ),
     "mp4": Holding(
         video=frozenset({"h264", "hevc", "av1", "vp9", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg"}),
@@ -94,6 +99,7 @@ HOLDS: Final[dict[Container, Holding]] = {
         timecode=True,
         rotation=True,
         lead_in=True,
+        color=True,
     ),
     "mov": Holding(
         video=frozenset({"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg", "prores"}),
@@ -108,6 +114,7 @@ HOLDS: Final[dict[Container, Holding]] = {
         rotation=True,
         alpha=True,
         lead_in=True,
+        color=True,
     ),
     "webm": Holding(
         video=frozenset({"vp8", "vp9", "av1"}),
@@ -122,21 +129,24 @@ HOLDS: Final[dict[Container, Holding]] = {
         rotation=True,
         alpha=True,
         lead_in=True,
+        color=True,
     ),
     "ts": Holding(
         video=frozenset({"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"}),
-        audio=_COMMON_AUDIO | {"opus", "mp2", "truehd"},
-        subtitles=frozenset({"dvb_subtitle", "hdmv_pgs_subtitle"}),
+        audio=_COMMON_AUDIO | {"opus", "mp2"},
+        subtitles=frozenset({"dvb_subtitle"}),
         stream_tags=frozenset({"language"}),
         dispositions=frozenset({"hearing_impaired", "visual_impaired", "clean_effects"}),
     ),
     "avi": Holding(
-        video=frozenset({"h264", "mpeg4", "mjpeg", "ffv1", "mpeg2video"}),
+        # H.264 as MP4 and Matroska store it is refused; what we encode ourselves is not.
+        video=frozenset({"mpeg4", "mjpeg", "ffv1", "mpeg2video"}),
         audio=_PCM | {"aac", "mp3", "mp2", "ac3", "pcm_mulaw", "pcm_alaw", "adpcm_ima_wav", "adpcm_ms"},
         tags=frozenset({"artist", "comment", "copyright", "date", "genre", "title", "timecode"}),
         stream_tags=frozenset({"title"}),
         timecode=True,
         alpha=True,
+        steady=True,
     ),
     "nut": Holding(
         video=frozenset({"h264", "hevc", "av1", "vp8", "vp9", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg", "ffv1", "theora"}),
@@ -144,8 +154,8 @@ HOLDS: Final[dict[Container, Holding]] = {
         audio=_COMMON_AUDIO - {"eac3"}
         | _PCM
         | {"opus", "vorbis", "flac", "mp2", "pcm_s16be", "pcm_mulaw", "wavpack", "wmav2", "adpcm_ima_wav"},
-        subtitles=frozenset({"ass", "dvd_subtitle", "dvb_subtitle"}),
-        text="ass",
+        # Nut stores no durations, which text needs; pictures carry theirs.
+        subtitles=frozenset({"dvd_subtitle", "dvb_subtitle"}),
         chapters=True,
         tags=None,
         stream_tags=None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from a2n_video.errors import OptionError
 from a2n_video.media.pixfmt import closest, encodable, pix_fmt_of
@@ -17,11 +17,13 @@ from a2n_video.options import EncodeOptions
 class Encoder:
     """What we know of an FFmpeg encoder beyond what FFmpeg tells.
 
-    `quality` is the option that --crf sets, `default_crf` what it is without; `speed` what --preset sets.
-    `params` names the option that holds key=value pairs of the library's own, `even` whether 4:2:0 and 4:2:2 need even sizes.
+    `quality` are the options that --crf sets, `default_crf` what they are without, `speed` what --preset sets. `params` names the
+    option that holds key=value pairs of the library's own, `even` whether 4:2:0 and 4:2:2 need even sizes, `least` the smallest side that
+    is safe. `counts`: its own clock is coarse or has a few rates only, so frames are counted in it, and the container alone holds their
+    time. `color`: colour tags lie in its own bitstream; `limited`: it has limited range only.
     """
 
-    quality: str | None = None
+    quality: tuple[str, ...] = ()
     default_crf: float | None = None
     speed: str | None = None
     default_preset: str | None = None
@@ -31,6 +33,15 @@ class Encoder:
     not_alpha: bool = False  # lists alpha formats and refuses them
     gops: bool = True  # False: every picture stands alone, and asking for closed groups is refused
     presets: tuple[str, ...] = ()  # names --preset may have, where they are names
+    least: int = 1
+    counts: bool = False
+    color: bool = True
+    limited: bool = False
+
+
+def _quantised(**known: Any) -> Encoder:
+    """An encoder of FFmpeg's own with one quantiser for all, from 2 (best) to 31."""
+    return Encoder(quality=("qmin", "qmax"), default_crf=2, **known)
 
 
 _X26X_PRESETS: Final = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo")
@@ -38,13 +49,13 @@ HARDWARE: Final = ("h264", "hevc", "av1")
 # x265: `info=0` keeps the extradata equal however many threads there are, so that segments join.
 ENCODERS: Final[dict[str, Encoder]] = {
     "libx264": Encoder(
-        quality="crf", default_crf=16, speed="preset", default_preset="medium", params="x264-params", even=True, presets=_X26X_PRESETS
+        quality=("crf",), default_crf=16, speed="preset", default_preset="medium", params="x264-params", even=True, presets=_X26X_PRESETS
     ),
     "libx264rgb": Encoder(
-        quality="crf", default_crf=16, speed="preset", default_preset="medium", params="x264-params", presets=_X26X_PRESETS
+        quality=("crf",), default_crf=16, speed="preset", default_preset="medium", params="x264-params", presets=_X26X_PRESETS
     ),
     "libx265": Encoder(
-        quality="crf",
+        quality=("crf",),
         default_crf=18,
         speed="preset",
         default_preset="medium",
@@ -53,25 +64,33 @@ ENCODERS: Final[dict[str, Encoder]] = {
         fixed={"x265-params": "log-level=error:info=0"},
         not_alpha=True,
         presets=_X26X_PRESETS,
+        least=64,  # it writes beyond its buffers where a side is shorter than its largest block: 48x32 corrupted the heap
     ),
-    "libsvtav1": Encoder(quality="crf", default_crf=22, speed="preset", default_preset="6", params="svtav1-params", even=True),
+    "libsvtav1": Encoder(quality=("crf",), default_crf=22, speed="preset", default_preset="6", params="svtav1-params", even=True),
     "libvpx-vp9": Encoder(
-        quality="crf", default_crf=20, speed="cpu-used", default_preset="3", fixed={"b": "0", "row-mt": "1", "deadline": "good"}
+        quality=("crf",),
+        default_crf=20,
+        speed="cpu-used",
+        default_preset="3",
+        fixed={"b": "0", "row-mt": "1", "deadline": "good"},
+        color=False,
     ),
-    "libaom-av1": Encoder(quality="crf", default_crf=20, speed="cpu-used", default_preset="6", fixed={"b": "0", "row-mt": "1"}, even=True),
-    **{f"{codec}_nvenc": Encoder(quality="cq", default_crf=19, speed="preset", default_preset="p5", even=True) for codec in HARDWARE},
-    **{f"{codec}_vaapi": Encoder(quality="qp", default_crf=20, even=True) for codec in HARDWARE},
-    **{f"{codec}_qsv": Encoder(quality="global_quality", default_crf=20, speed="preset", even=True) for codec in HARDWARE},
-    "libvpx": Encoder(quality="crf", default_crf=8, speed="cpu-used", default_preset="3", fixed={"b": "0"}),
+    "libaom-av1": Encoder(
+        quality=("crf",), default_crf=20, speed="cpu-used", default_preset="6", fixed={"b": "0", "row-mt": "1"}, even=True
+    ),
+    **{f"{codec}_nvenc": Encoder(quality=("cq",), default_crf=19, speed="preset", default_preset="p5", even=True) for codec in HARDWARE},
+    **{f"{codec}_vaapi": Encoder(quality=("qp",), default_crf=20, even=True) for codec in HARDWARE},
+    **{f"{codec}_qsv": Encoder(quality=("global_quality",), default_crf=20, speed="preset", even=True) for codec in HARDWARE},
+    "libvpx": Encoder(quality=("crf",), default_crf=8, speed="cpu-used", default_preset="3", fixed={"b": "0"}, color=False),
     "prores_ks": Encoder(speed="profile"),
-    "ffv1": Encoder(fixed={"level": "3", "slicecrc": "1"}),
+    "ffv1": Encoder(fixed={"level": "3", "slicecrc": "1"}, color=False),
     # Closed GOPs, which segments need, are refused by these two unless they leave scene cuts alone.
-    "mpeg4": Encoder(quality="qscale", default_crf=2, fixed={"sc_threshold": "1000000000"}),
-    "mpeg2video": Encoder(quality="qscale", default_crf=2, even=True, fixed={"sc_threshold": "1000000000"}),
+    "mpeg4": _quantised(counts=True, color=False, fixed={"sc_threshold": "1000000000"}),
+    "mpeg2video": _quantised(counts=True, even=True, limited=True, fixed={"sc_threshold": "1000000000"}),
+    "mjpeg": _quantised(gops=False, color=False, fixed={"strict": "unofficial"}),
     "png": Encoder(),
     "tiff": Encoder(),
     "wrapped_avframe": Encoder(),
-    "mjpeg": Encoder(fixed={"strict": "unofficial", "qmin": "2", "qmax": "2"}, gops=False),
 }
 
 # The codec a container gets when none is named: for 8-bit sources, deeper ones, RGB, and sources with alpha.
@@ -111,15 +130,15 @@ def encoder_options(codec: str, options: EncodeOptions) -> dict[str, str]:
     result = dict(known.fixed)
     if options.preset is not None and known.presets and options.preset not in known.presets:
         raise OptionError(f"--preset {options.preset}: {codec} has {' '.join(known.presets)}")
-    for given, default, name, flag in (
+    for given, default, names, flag in (
         (options.crf, known.default_crf, known.quality, "--crf"),
-        (options.preset, known.default_preset, known.speed, "--preset"),
+        (options.preset, known.default_preset, (known.speed,) if known.speed else (), "--preset"),
     ):
-        if given is not None and name is None:
+        if given is not None and not names:
             raise OptionError(f"{codec} has no setting for {flag}; pass its own options with -e KEY=VALUE")
         value = given if given is not None else default
-        if name is not None and value is not None:
-            result[name] = f"{value:g}" if isinstance(value, float | int) else value
+        if value is not None:
+            result.update(dict.fromkeys(names, f"{value:g}" if isinstance(value, float | int) else value))
     return merge_options(result, options.encoder_options, known.params)
 
 

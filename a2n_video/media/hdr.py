@@ -5,8 +5,8 @@ Units: SMPTE ST 2086 chromaticities count 0.00002, luminances 0.0001 cd/m2, in x
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Final
 
@@ -71,6 +71,51 @@ def lost_hdr(codec: str, hdr: HdrMetadata | None) -> str:
         return "mastering display (only part of it is known)" if partial else ""
     parts = ["mastering display"] * (partial or has_mastering(hdr)) + ["content light level"] * (hdr.max_content is not None)
     return " and ".join(parts)
+
+
+def given_hdr(codec: str, hdr: HdrMetadata | None, encoder_options: Mapping[str, str]) -> HdrMetadata | None:
+    """What the result must say: `hdr` as far as the encoder is given it, without what the user's own options say anew."""
+    words = HDR_WORDS.get(codec)
+    if hdr is None or words is None:
+        return None
+    said = " ".join(encoder_options.values())
+    mastering = has_mastering(hdr) and f"{words.mastering}=" not in said
+    light = hdr.max_content is not None and f"{words.light}=" not in said
+    given = hdr if mastering else HdrMetadata(max_content=hdr.max_content, max_average=hdr.max_average)
+    if light:
+        return replace(given, max_average=hdr.max_average or 0)
+    return replace(given, max_content=None, max_average=None) if mastering else None
+
+
+def hdr_differences(want: HdrMetadata, got: HdrMetadata | None) -> list[str]:
+    """Which fields of static metadata a result does not have as wanted, in words; fields that are None in `want` are open.
+
+    Numbers may differ by their coding: AV1 counts chromaticities in 1/65536 and luminances in 1/256 and 1/16384, HEVC as above.
+    """
+    found = got or HdrMetadata()
+    wrong = []
+    for name, allowed in _ALLOWED.items():
+        wanted, is_so = getattr(want, name), getattr(found, name)
+        if wanted is not None and (is_so is None or any(abs(a - b) > allowed for a, b in zip(_pair(wanted), _pair(is_so), strict=True))):
+            wrong.append(f"HDR10 {name.replace('_', ' ')} is {_shown(is_so)}, not {_shown(wanted)}")
+    return wrong
+
+
+_ALLOWED: Final = {
+    **dict.fromkeys(("red", "green", "blue", "white"), Fraction(1, 30000)),
+    "max_luminance": Fraction(1, 200),
+    "min_luminance": Fraction(1, 10000),
+    "max_content": Fraction(0),
+    "max_average": Fraction(0),
+}
+
+
+def _pair(value: Fraction | int | tuple[Fraction, Fraction]) -> tuple[Fraction, ...]:
+    return value if isinstance(value, tuple) else (Fraction(value),)
+
+
+def _shown(value: Fraction | int | tuple[Fraction, Fraction] | None) -> str:
+    return "missing" if value is None else ",".join(f"{float(number):g}" for number in _pair(value))
 
 
 def _mastering(hdr: HdrMetadata, words: HdrWords) -> str:

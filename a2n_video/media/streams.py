@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 from pathlib import PurePath
 from typing import Any, Final, Literal
 
@@ -20,11 +21,13 @@ from a2n_video.media.containers import (
     is_stale,
     mov_language,
 )
+from a2n_video.media.index import LEAD_IN, TimeMap
 from a2n_video.media.info import StreamInfo, VideoInfo
 from a2n_video.options import Fidelity
 
 __all__ = ["Container", "Fate", "StreamFate", "StreamPlan", "container_of", "format_plan", "plan_streams"]
 
+_MS: Final = Fraction(1, 1000)
 Fate = Literal["upscaled", "copied", "converted", "dropped"]
 
 CONTAINER_OF_SUFFIX: Final[dict[str, Container]] = {
@@ -173,12 +176,41 @@ def _stream_fate(info: VideoInfo, stream: StreamInfo, container: Container, reen
         kept = stream.codec in holding.covers
         return replace(base, fate="copied") if kept else replace(base, reason=f"{container} holds no cover pictures")
     return {
-        "video": lambda: _copied_if(base, stream.codec in holding.video, f"{container} does not hold {stream.codec}"),
+        "video": lambda: _copied_if(base, stream.codec in holding.video, f"{container} cannot be given another {stream.codec} video"),
         "audio": lambda: _audio(base, stream, container, reencode),
         "subtitle": lambda: _subtitle(base, stream, container),
         "attachment": lambda: _copied_if(base, holding.attachments, f"{container} holds no attachments"),
         "data": lambda: _data(base, info, stream, container),
     }[stream.kind]()
+
+
+def time_fates(info: VideoInfo, plan: StreamPlan, time_map: TimeMap, starts: Mapping[int, Fraction]) -> tuple[StreamFate, ...]:
+    """What a container of one rate (AVI) loses of time: the start of streams against the picture. `starts`: raw seconds by stream.
+
+    An OptionError where it cannot hold the result at all: frames at uneven times, or sound more than a lead-in away from the picture.
+    """
+    if not HOLDS[plan.container].steady or not time_map.times:
+        return ()
+    base, first = time_map.time_base, time_map.times[0]
+    allowed = max(base, _MS)
+    late = next((n for n, time in enumerate(time_map.times) if abs(time - first - n * time_map.step) * base > allowed), None)
+    if late is not None:
+        raise OptionError(
+            f"{plan.container} holds one frame rate, and frame {late} of {info.path} is off it; write mkv, which holds any time"
+        )
+    fates = []
+    for fate in plan.fates:
+        if fate.kind != "audio" or fate.fate == "dropped" or fate.index is None or fate.index not in starts:
+            continue
+        delay = time_map.seconds_of(starts[fate.index]) - time_map.origin_pts * base
+        if abs(delay) > LEAD_IN:
+            words = f"{abs(float(delay)):.3f} s {'after' if delay > 0 else 'before'} the picture"
+            raise OptionError(f"{plan.container} begins all streams together, and {fate.what} begins {words}; write mkv, which keeps that")
+        if abs(delay) > allowed:
+            reason = f"{plan.container} begins all streams together"
+            what = f"delay of {fate.what} ({1000 * float(delay):+.1f} ms)"
+            fates.append(StreamFate(what=what, kind="delay", fate="dropped", reason=reason))
+    return tuple(fates)
 
 
 def _copied_if(base: StreamFate, held: bool, reason: str) -> StreamFate:
@@ -307,8 +339,11 @@ def _lost_language(stream: StreamInfo, container: Container) -> list[str]:
 def _side_data(info: VideoInfo, container: Container) -> Iterator[StreamFate]:
     holding = HOLDS[container]
     if info.display_matrix is not None and not holding.rotation:
-        what = f"rotation by {info.rotation:g} degrees"
+        what = f"rotation by {info.rotation:g} degrees{_mirrored(info.display_matrix)}"
         yield StreamFate(what=what, kind="rotation", fate="dropped", reason=f"{container} holds none, and pixels are not turned")
+    elif info.display_matrix is not None and container in ("mkv", "webm") and _sheared(info.display_matrix):
+        reason = f"{container} holds turns and mirroring only"
+        yield StreamFate(what="a display matrix that shears", kind="rotation", fate="dropped", reason=reason)
     if info.alpha and not holding.alpha:
         yield StreamFate(what="alpha", kind="alpha", fate="dropped", reason=f"{container} holds no video with alpha")
     for name in info.dynamic_hdr:
@@ -316,13 +351,26 @@ def _side_data(info: VideoInfo, container: Container) -> Iterator[StreamFate]:
         yield StreamFate(what=f"{name} metadata", kind="hdr", fate="dropped", reason=reason)
 
 
+def _sheared(matrix: tuple[int, ...]) -> bool:
+    a, b, _, c, d = matrix[:5]
+    return a * c + b * d != 0 or a * a + b * b != c * c + d * d
+
+
+def _mirrored(matrix: tuple[int, ...]) -> str:
+    a, b, _, c, d = matrix[:5]
+    return ", mirrored" if a * d < b * c else ""
+
+
 def _muxer_options(info: VideoInfo, container: Container) -> tuple[tuple[str, str], ...]:
-    """Named keys for tags that MP4 and QuickTime have no atom for; their common atoms are read by more players, so only then."""
+    """For MP4 and QuickTime: colour tags even where some are unknown, and named keys for tags that have no atom.
+
+    Their common atoms are read by more players, so named keys only then.
+    """
     if container not in ("mp4", "mov"):
         return ()
     names = {name.lower() for name in info.metadata if not is_stale(name)}
     atoms = MP4_TAGS | {"location-eng"} | (MP4_ONLY_TAGS if container == "mp4" else frozenset())
-    return (("movflags", "+use_metadata_tags"),) if names - atoms else ()
+    return (("movflags", "+write_colr" + ("+use_metadata_tags" if names - atoms else "")),)
 
 
 def same_language(a: str | None, b: str | None) -> bool:

@@ -111,7 +111,7 @@ def test_the_plan_reads_and_travels() -> None:
     info = source(stream(1, "audio", "aac", metadata={"title": "Main"}), stream(2, "subtitle", "subrip"), metadata={"com.maker": "x"})
     plan = plan_streams(info, "mp4", Fidelity())
     assert StreamPlan.from_json(json.loads(json.dumps(plan.as_json()))) == plan
-    assert plan.muxer_options == (("movflags", "+use_metadata_tags"),)
+    assert plan.muxer_options == (("movflags", "+write_colr+use_metadata_tags"),)
     text = format_plan(plan)
     assert "audio 1 (aac, 'Main')" in text and "to mov_text: mp4 does not hold subrip" in text
 
