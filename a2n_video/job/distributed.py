@@ -10,9 +10,13 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
+import socket
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -45,6 +49,7 @@ _POLL_S: Final = 0.2
 _ATTEMPTS: Final = 5
 _BLAMED: Final = 2  # workers that must meet an error of the source before it is believed
 _PATIENCE, _PATIENCE_S = 3, 10.0  # times the first measurement, and at least so long, the others are waited for
+_KNOCK_S: Final = 10.0
 _LOOPBACK: Final = "127.0.0.1"
 # Ray's own switch for "this machine only": read when ray is imported, it makes every port of a local cluster a port on loopback.
 _LOOPBACK_SWITCH: Final = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
@@ -99,7 +104,8 @@ class DistributedMaker:
         job = self.journal.job or job_record(self.plan)
         crew = Crew(self._ray, places, self._worker, Setup(plan=self.plan, job=job, ship=self.options.ship))
         try:
-            self.collect(crew, on_progress)
+            with self.stops.deferred():  # Ray makes a KeyboardInterrupt of whatever a signal raises inside it
+                self.collect(crew, on_progress)
         finally:
             crew.dismiss()
 
@@ -302,20 +308,39 @@ def connected(options: ClusterOptions) -> Any:
         return ray
     local: dict[str, Any] = {} if address else {"include_dashboard": False, "num_gpus": _cards_shown(options.devices)}
     try:
-        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+        _knock(address)
+        with _own_signals():
+            ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
+    except (OSError, ValueError, RuntimeError) as error:
         raise DeviceError(f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from error
     if not address and ray.get_runtime_context().gcs_address.rpartition(":")[0] != _LOOPBACK:
         _log.warning("ray was imported before this job: the ports of its local cluster are open beyond loopback")
     return ray
 
 
+def _knock(address: str | None) -> None:
+    """OSError where nobody listens at HOST:PORT: Ray itself would try for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if host and "/" not in host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """A block after which signals are handled as before: Ray puts a handler of its own on SIGTERM."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
+
+
 def _cards_shown(devices: Sequence[str]) -> int | None:
     """Show this process, and so a local Ray, only the CUDA devices named; how many they are, None where none is named by number."""
-    numbers = [device.partition(":")[2] for device in devices if device.startswith("cuda:")]
+    numbers = [int(device.partition(":")[2]) for device in devices if device.startswith("cuda:")]
     if not numbers:
         return None
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(numbers)
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(seen[n] if n < len(seen) and seen[n] else str(n) for n in numbers)
     return len(numbers)
 
 

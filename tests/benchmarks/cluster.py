@@ -123,12 +123,12 @@ def overhead(source: Path, folder: Path) -> list[dict[str, Any]]:
     """Milliseconds a segment, medians, on four workers; joining from jobs of few and of many segments."""
     rows = []
     for ship in (False, True):
-        many, few = (job(source, folder, 4, segment_frames=n, codec="libx264", ship=ship) for n in (8, 80))
+        many, few = (job(source, folder, 4, segment_frames=n, codec="libx264", ship=ship) for n in (10, 100))
         parts = {name: statistics.median(getattr(many, name)) * 1e3 for name in ("segment_s", "check_s", "ship_s")}
         row = {"ship": ship, **{name.replace("_s", "_ms"): round(value, 1) for name, value in parts.items()}}
         row["idle_ms"] = round(many.idle_s / len(many.frames) * 1e3, 1)
         row["join_ms_a_segment"] = round((many.join_s - few.join_s) / (len(many.frames) - len(few.frames)) * 1e3, 1)
-        rows.append({**row, "join_s_of_5_segments": round(few.join_s, 2), "bytes_of_5_segments": few.bytes})
+        rows.append({**row, "join_s_of_4_segments": round(few.join_s, 2), "bytes_of_4_segments": few.bytes})
     return rows
 
 

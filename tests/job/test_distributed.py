@@ -293,7 +293,9 @@ def test_damage_is_counted_over_all_workers(cluster: Any, damaged: Path, tmp_pat
     many = distributed.upscale_video(damaged, tmp_path / "many.mkv", settings())
     assert many.damage == one.damage
     assert many.exit_code == 4
-    assert decoded(tmp_path / "many.mkv") == decoded(tmp_path / "one.mkv")
+    # What FFmpeg paints where a picture is damaged depends on its threads, from run to run; its time does not.
+    times = [[(pts, base) for pts, base, _ in decoded(tmp_path / name)] for name in ("one.mkv", "many.mkv")]
+    assert times[0] == times[1]
     bound = one.damage.errors - 1
     for changes in ({"max_errors": bound}, {"fail_on_damage": True}):
         with pytest.raises(IncompleteSourceError, match=r"decode errors, the first at packet") as refused:
@@ -348,6 +350,61 @@ def test_places() -> None:
     assert places_for_workers({"CPU": 2.0}, ClusterOptions(devices=("cpu",))) == [{"num_cpus": 1, "num_gpus": 0}]
     with pytest.raises(OptionError, match="one kind"):
         places_for_workers({"CPU": 2.0}, ClusterOptions(devices=("cuda:0", "cpu")))
+
+
+LISTENERS = """
+import os
+from pathlib import Path
+from a2n_video.job.distributed import connected
+from a2n_video.options import ClusterOptions
+connected(ClusterOptions(ray=True))
+family, parents = {os.getpid()}, {}
+for stat in Path("/proc").glob("[0-9]*/stat"):
+    parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+while more := {pid for pid, parent in parents.items() if parent in family} - family:
+    family |= more
+held = {os.readlink(fd) for pid in family for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()}
+for table in ("tcp", "tcp6"):
+    for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[3] == "0A" and f"socket:[{fields[9]}]" in held:
+            print(fields[1].partition(":")[0])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs Linux's tables of sockets")
+def test_a_cluster_of_this_machine_listens_on_loopback_only() -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    told = subprocess.run([sys.executable, "-c", LISTENERS], capture_output=True, text=True, cwd=ROOT, env=environment, check=True)
+    addresses = set(told.stdout.split())
+    assert addresses
+    assert addresses <= {"0100007F", "0000000000000000FFFF00000100007F", "0" * 24 + "01000000"}
+
+
+def command(*words: object) -> list[str]:
+    return [sys.executable, "-m", "a2n_video", "-q", "--model", "nearest", "--codec", "ffv1", *map(str, words)]
+
+
+def test_no_cluster_at_the_address_is_said_at_once(tmp_path: Path) -> None:
+    words = command(ROOT / "examples" / "clip.mp4", tmp_path / "out.mkv", "--ray-address", "127.0.0.1:1")
+    told = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert told.returncode == 6, told.stderr
+    assert len(told.stderr.splitlines()) == 1
+    assert "no Ray cluster at 127.0.0.1:1" in told.stderr
+
+
+def test_a_stop_is_in_order_under_ray_too(cluster: Any, source: Path, tmp_path: Path) -> None:
+    """Ray's own handler of SIGTERM would end the process with another code."""
+    words = command(source, tmp_path / "out.mkv", "--json", "--segment-frames", LENGTH, "--ray-address", cluster.address)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as driver:
+        assert driver.stdout is not None
+        assert driver.stderr is not None
+        next(line for line in driver.stdout if json.loads(line)["event"] == "segment")
+        driver.terminate()
+        assert json.loads(driver.stdout.read().splitlines()[-1])["exit_code"] == 143
+        assert "the same command goes on" in driver.stderr.read()
+    assert driver.returncode == 143
+    assert not (tmp_path / "out.mkv").exists()
 
 
 def test_without_ray_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
