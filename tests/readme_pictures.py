@@ -24,6 +24,7 @@ from tests.tools.browser import browser, wait_for
 PICTURES: Final = ROOT / "examples" / "pictures"
 CLIP: Final = "examples/clip.mp4"
 LARGEST: Final = 400_000  # bytes of a picture
+WIDTH: Final = 1000  # pixels of one that would be larger
 # Name -> the command as the README shows it.
 COMMANDS: Final = {
     "preview.jpg": f"a2n-video {CLIP} --preview OUT --overwrite --at 2 --crop 100x75+70+5 --models a2n-video,a2n-tiny",
@@ -48,7 +49,22 @@ def drawn(name: str) -> None:
         run(COMMANDS[name].replace("OUT", shlex.quote(str(Path(folder) / name))))
         for made in Path(folder).iterdir():
             if made.suffix != ".csv":
-                (PICTURES / made.name).write_bytes(made.read_bytes())
+                (PICTURES / made.name).write_bytes(fitted(made))
+
+
+def fitted(picture: Path) -> bytes:
+    """The file as it is, or, where a JPEG is too large for the README, made smaller to the width a page shows."""
+    from PIL import Image
+
+    data = picture.read_bytes()
+    if len(data) <= LARGEST or picture.suffix != ".jpg":
+        return data
+    image = Image.open(picture)
+    buffer = io.BytesIO()
+    image.resize((WIDTH, round(image.height * WIDTH / image.width)), Image.Resampling.LANCZOS).save(
+        buffer, "JPEG", quality=85, optimize=True
+    )
+    return buffer.getvalue()
 
 
 def compared(name: str) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from a2n_video.engine.color import planes_to_rgb
+from a2n_video.engine.protocol import pack_rows
 from a2n_video.errors import OptionError
 from a2n_video.frames import VideoFrameAdapter
 from a2n_video.io.filters import look_for_interlace
@@ -189,6 +190,4 @@ def rgb_of(frame: av.VideoFrame) -> Tensor:
     """A frame in native planes as RGB, (1, 3, H, W) float32 in 0..1, unclamped; as stored: HDR stays in its own curve."""
     adapter = VideoFrameAdapter()
     fmt, color = adapter.describe(frame)
-    row = np.empty(fmt.samples, fmt.dtype)
-    fmt.pack(adapter.planes(frame), row)
-    return planes_to_rgb(torch.from_numpy(row)[None], fmt, color)
+    return planes_to_rgb(torch.from_numpy(pack_rows(fmt, [adapter.planes(frame)])), fmt, color)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from a2n_video.errors import MissingDependencyError
+from a2n_video.io.pictures import to_bytes
 
 Image = NDArray[np.uint8]
 """RGB, (H, W, 3)."""
@@ -23,7 +24,8 @@ JPEG_QUALITY: Final = 92
 
 def to_image(rgb: Tensor) -> Image:
     """RGB (1, 3, H, W) in 0..1 -> 8 bits, rounded and held within the range."""
-    return (255 * rgb[0].detach().cpu()).round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
+    image: Image = to_bytes(rgb.detach().cpu())[0]
+    return image
 
 
 def display_size(width: int, height: int, sar: Fraction) -> tuple[int, int]:

@@ -241,6 +241,7 @@ def heat_map(axes: Axes, source: Image, strength: Floats, aspect: float) -> Any:
     """The attribution over the grey source. Strengths span magnitudes: a logarithm shows the weak ones, which make the range."""
     plots.show_gray(axes, source, aspect)
     share = strength / max(float(strength.max()), 1e-30)
-    heat = np.log10(np.ma.masked_less(share, 10.0**-MAGNITUDES))
+    least = 10.0**-MAGNITUDES
+    heat = np.ma.masked_where(share < least, np.log10(np.maximum(share, least)))
     settings = {"cmap": plots.DARK_TO_BRIGHT, "vmin": -MAGNITUDES, "vmax": 0, "alpha": 0.9, "aspect": aspect}
     return plots.show(axes, heat, "attribution of each pixel", **settings)
