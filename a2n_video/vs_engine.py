@@ -10,13 +10,14 @@ import atexit
 import ctypes
 import logging
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Final, NamedTuple, cast, get_args
+from struct import Struct
+from typing import Any, Final, NamedTuple, Protocol, cast, get_args
 from weakref import WeakSet
 
 import numpy as np
@@ -30,14 +31,21 @@ from a2n_video.options import Dtype, ModelOptions
 
 log = logging.getLogger(__name__)
 
-# A2NFrame in vs_plugin/a2n.h: five colour tags, three plane addresses, three strides in bytes, all int64.
+# A2NFrame in vs_plugin/a2n.h, all int64: five colour tags, the five that the result gets, then three plane addresses and three strides
+# in bytes of the source, and the same of the target.
 COLOR_TAGS: Final = 5
 MAX_PLANES: Final = 3
-FRAME_FIELDS: Final = COLOR_TAGS + 2 * MAX_PLANES
+TAGS: Final = Struct(f"={COLOR_TAGS}q")
+PLANES: Final = Struct(f"={2 * MAX_PLANES}q")
+_ANSWER: Final = TAGS.size  # where in a frame each of the other three begins
+_SOURCE: Final = _ANSWER + TAGS.size
+_TARGET: Final = _SOURCE + PLANES.size
+_FRAME_BYTES: Final = _TARGET + PLANES.size
 UNSET: Final = -1
 _FAMILIES: Final[dict[int, Family]] = {1: "gray", 2: "rgb", 3: "yuv"}
 # A clip can change its tags on the way (spliced sources); more engines than these are not kept.
 _ENGINES_KEPT: Final = 2
+_VIEWS_KEPT: Final = 256
 _REMEDY: Final = "If vapoursynth-mlrt-ov brought another OpenVINO into this core, see vs_plugin/README.md for how both get along"
 
 
@@ -90,16 +98,24 @@ class Request(NamedTuple):
 
 
 class _Shown(NamedTuple):
-    """What a combination of colour tags means: the tags that the result gets, and the engine's colour and a key for it."""
+    """What a combination of colour tags means: the tags that the result gets (packed), and the engine's colour and a key for it."""
 
-    answer: list[ctypes.c_int64 | int]
+    answer: bytes
     color: ColorSpec
     key: tuple[int, ...]
 
 
-@dataclass
+class _Table(Protocol):
+    """A2NFrames of the native side, as bytes in place."""
+
+    def __getitem__(self, part: slice) -> bytes: ...
+
+    def __setitem__(self, part: slice, value: bytes) -> None: ...
+
+
+@dataclass(eq=False)
 class _Slot:
-    """An engine and the last batch it was given."""
+    """An engine and the last batch it was given, until that was taken."""
 
     engine: Engine
     last: Future[Rows] | None = None
@@ -111,54 +127,65 @@ class _Slot:
         self.engine.close()
 
 
-class _Part(NamedTuple):
-    """Frames of one group that go to one engine together, and where each result is to be written."""
+@dataclass(slots=True)
+class _Part:
+    """Frames of one group that went to one engine together: where they stand in the table, and their rows."""
 
     slot: _Slot
-    frames: list[Planes]
-    targets: list[list[int]]  # addresses and strides
+    places: list[int]
+    rows: Future[Rows] | None
+
+    def take(self) -> Rows:
+        """The rows, once; nothing is kept of them."""
+        rows, self.rows = self.rows, None
+        if self.slot.last is rows:
+            self.slot.last = None
+        assert rows is not None
+        return rows.result()
 
 
-class Ticket(NamedTuple):
-    """A group on its way: its parts, their futures, and the nanoseconds that packing took."""
+@dataclass(slots=True)
+class Ticket:
+    """A group on its way: the table that describes its frames, its parts, and the nanoseconds that packing took."""
 
+    table: _Table
     parts: list[_Part]
-    futures: deque[Future[Rows]]
-    packing_ns: int
+    packing_ns: int = 0
 
 
 class _Memory:
-    """Views of frames in VapourSynth's memory, for one plane format; valid as long as the native side holds the frame."""
+    """Views of frames in VapourSynth's memory, for one plane format; valid as long as the native side holds the frame.
+
+    VapourSynth uses its buffers again, and making a view takes longer than finding one: views are kept, by A2NPlanes as it lies in memory.
+    """
 
     def __init__(self, fmt: PlaneFormat) -> None:
         self._dtype = fmt.dtype
         self._shapes = [(plane.height, plane.width) for plane in fmt.planes]
         self._spans = [slice(plane.offset, plane.offset + plane.samples) for plane in fmt.planes]
-        self._strides: list[int] = []
-        self._recipes: list[tuple[tuple[int, int], type[ctypes.Array[ctypes.c_char]], tuple[int, int]]] = []
+        self._kept: dict[bytes, Planes] = {}
 
-    def planes(self, where: Sequence[int]) -> Planes:
-        """Planes from their addresses and strides (A2NFrame's last six fields)."""
-        if where[MAX_PLANES:] != self._strides:
-            self._learn(where[MAX_PLANES:])
-        return [
-            np.ndarray(shape, self._dtype, memory.from_address(address), 0, strides)
-            for address, (shape, memory, strides) in zip(where, self._recipes, strict=False)
-        ]
+    def planes(self, where: bytes) -> Planes:
+        """Planes from their addresses and strides."""
+        planes = self._kept.get(where)
+        if planes is None:
+            if len(self._kept) >= _VIEWS_KEPT:
+                self._kept.clear()
+            planes = self._kept[where] = self._views(PLANES.unpack(where))
+        return planes
 
     def write(self, row: Samples, planes: Planes) -> None:
         """Copy one flat frame to its planes."""
         for span, shape, plane in zip(self._spans, self._shapes, planes, strict=True):
             plane[...] = row[span].reshape(shape)
 
-    def _learn(self, strides: Sequence[int]) -> None:
-        # Strides hardly ever change, and ctypes takes 20 us to make an array type that nobody has kept.
+    def _views(self, where: Sequence[int]) -> Planes:
         item = self._dtype.itemsize
-        self._strides = list(strides)
-        self._recipes = [
-            ((height, width), ctypes.c_char * (stride * (height - 1) + width * item), (stride, item))
-            for (height, width), stride in zip(self._shapes, strides, strict=False)
-        ]
+        views = []
+        for shape, address, stride in zip(self._shapes, where[:MAX_PLANES], where[MAX_PLANES:], strict=False):
+            memory = _bytes_type(stride * (shape[0] - 1) + shape[1] * item).from_address(address)
+            views.append(np.ndarray(shape, self._dtype, memory, 0, (stride, item)))
+        return views
 
 
 class Filter:
@@ -173,29 +200,29 @@ class Filter:
         color = engine_color(fmt, ColorSpec().settled(fmt))
         self._plan = resolve_plan(options, self._geometry(color))
         self._slots: OrderedDict[tuple[int, ...], _Slot] = OrderedDict()
-        self._shown: dict[tuple[int, ...], _Shown] = {}
+        self._shown: dict[bytes, _Shown] = {}
+        self._tables: dict[int, _Table] = {}  # the native side has a few and keeps them as long as the filter
         self._source, self._target = _Memory(fmt), _Memory(self._geometry(color).target)
-        self._open_first(options, self._meaning((UNSET,) * COLOR_TAGS))
+        self._open_first(options, TAGS.pack(*[UNSET] * COLOR_TAGS))
         self.batch_size = self._plan.batch_size
 
-    def submit(self, sources: int, targets: int, count: int) -> Ticket:
-        """Start `count` frames, 1 to batch_size, described at `sources` towards the planes described at `targets`.
+    def submit(self, frames: int, count: int) -> Ticket:
+        """Start `count` frames, 1 to batch_size, described at the address `frames` (A2NFrame).
 
-        Both are addresses of A2NFrame arrays. The source planes are read before this returns. The colour tags of `targets` are
-        filled in: what the frames turned out to be, nothing left open.
+        The source planes are read before this returns. The colour tags are filled in: what the frames turned out to be, nothing left open.
         """
-        asked, answered = _fields(sources, count), _fields(targets, count)
-        parts: dict[tuple[int, ...], _Part] = {}
-        for at in range(0, count * FRAME_FIELDS, FRAME_FIELDS):
-            planes, end = at + COLOR_TAGS, at + FRAME_FIELDS
-            shown = self._meaning(tuple(asked[at:planes]))
-            answered[at:planes] = shown.answer
-            part = parts.get(shown.key)
-            if part is None:
-                part = parts[shown.key] = _Part(self._slot(shown), [], [])
-            part.frames.append(self._source.planes(asked[planes:end]))
-            part.targets.append(answered[planes:end])
-        return self._send(list(parts.values()))
+        table = self._tables.get(frames)
+        if table is None:
+            memory = _bytes_type(self.batch_size * _FRAME_BYTES).from_address(frames)
+            table = self._tables[frames] = cast(_Table, memory)
+        places: dict[_Slot, list[int]] = {}
+        for at in range(0, count * _FRAME_BYTES, _FRAME_BYTES):
+            tags = table[at : at + _ANSWER]
+            if tags != self._tags:
+                self._turn_to(tags)
+            table[at + _ANSWER : at + _SOURCE] = self._answer
+            places.setdefault(self._current, []).append(at)
+        return self._send(table, places)
 
     def finish(self, ticket: Ticket) -> int:
         """Wait for a group and write its results to its target planes; the nanoseconds that went to packing, the engine and unpacking.
@@ -205,49 +232,62 @@ class Filter:
         start = time.perf_counter_ns()
         for part in ticket.parts:
             try:
-                rows = ticket.futures.popleft().result()
+                rows = part.take()
             except BaseException:
                 self._discard(part.slot)
                 raise
-            for row, where in zip(rows, part.targets, strict=True):
-                self._target.write(row, self._target.planes(where))
+            for row, at in zip(rows, part.places, strict=True):
+                self._target.write(row, self._target.planes(ticket.table[at + _TARGET : at + _FRAME_BYTES]))
             del row, rows  # the engine's memory goes back here, not when somebody lets go of the ticket
         return ticket.packing_ns + time.perf_counter_ns() - start
+
+    def __call__(self, frames: int, count: int) -> int:
+        """`submit` and `finish` in one call from the native side."""
+        return self.finish(self.submit(frames, count))
 
     def close(self) -> None:
         """End the engines and their threads; idempotent."""
         while self._slots:
             self._slots.popitem()[1].close()
 
-    def _open_first(self, options: ModelOptions, shown: _Shown) -> None:
+    def _open_first(self, options: ModelOptions, tags: bytes) -> None:
         """Open an engine now, so that missing weights are told when the script is read."""
         try:
-            self._slot(shown)
+            self._turn_to(tags)
         except MissingDependencyError as error:
             # find_spec sees OpenVINO, but another plugin of this core (vapoursynth-mlrt-ov) has loaded a library of the same name.
             if options.engine != "auto" or self._plan.engine != "openvino" or options.dtype == "int8":
                 raise
             reason = str(error.__cause__ or error).partition("\n")[0]
             log.warning("a2n.Upscale: OpenVINO cannot be loaded (%s); going on with torch, which is slower. %s", reason, _REMEDY)
-            self._plan = resolve_plan(replace(options, engine="torch"), self._geometry(shown.color))
-            self._slot(shown)
+            self._plan = resolve_plan(replace(options, engine="torch"), self._geometry(self._meaning(tags).color))
+            self._turn_to(tags)
 
-    def _send(self, parts: list[_Part]) -> Ticket:
-        futures: deque[Future[Rows]] = deque()
+    def _send(self, table: _Table, places: dict[_Slot, list[int]]) -> Ticket:
         start = time.perf_counter_ns()
-        for slot, frames, _ in parts:
-            slot.last = slot.engine.submit(frames)
+        ticket = Ticket(table, [])
+        for slot, ats in places.items():
+            slot.last = slot.engine.submit([self._source.planes(table[at + _SOURCE : at + _TARGET]) for at in ats])
             slot.engine.flush()
-            futures.append(slot.last)
-        return Ticket(parts, futures, time.perf_counter_ns() - start)
+            ticket.parts.append(_Part(slot, ats, slot.last))
+        while len(self._slots) > _ENGINES_KEPT:
+            self._discard(next(iter(self._slots.values())))
+        ticket.packing_ns = time.perf_counter_ns() - start
+        return ticket
 
-    def _meaning(self, tags: tuple[int, ...]) -> _Shown:
+    def _turn_to(self, tags: bytes) -> None:
+        """Have the answer and the engine for these tags at hand: the next frame's are mostly the same."""
+        shown = self._meaning(tags)
+        self._current = self._slot(shown)
+        self._tags, self._answer = tags, shown.answer
+
+    def _meaning(self, tags: bytes) -> _Shown:
         shown = self._shown.get(tags)
         if shown is None:
-            color = color_of(tags).settled(self.fmt)
+            color = color_of(TAGS.unpack(tags)).settled(self.fmt)
             used = engine_color(self.fmt, color)
             key = (used.matrix, used.full_range is True, used.chroma_location)
-            shown = self._shown[tags] = _Shown([*tags_of(color, self.fmt)], used, key)
+            shown = self._shown[tags] = _Shown(TAGS.pack(*tags_of(color, self.fmt)), used, key)
         return shown
 
     def _geometry(self, color: ColorSpec) -> Geometry:
@@ -256,13 +296,13 @@ class Filter:
     def _slot(self, shown: _Shown) -> _Slot:
         slot = self._slots.get(shown.key)
         if slot is None:
-            if len(self._slots) == _ENGINES_KEPT:
-                self._slots.popitem(last=False)[1].close()
             slot = self._slots[shown.key] = _Slot(open_engine(self._plan, self._geometry(shown.color)))
-        self._slots.move_to_end(shown.key)
+        if len(self._slots) > 1:
+            self._slots.move_to_end(shown.key)
         return slot
 
     def _discard(self, slot: _Slot) -> None:
+        self._tags = b""  # none: whatever comes next is looked up again
         for key in [key for key, kept in self._slots.items() if kept is slot]:
             del self._slots[key]
         slot.close()
@@ -309,16 +349,10 @@ def engine_color(fmt: PlaneFormat, color: ColorSpec) -> ColorSpec:
     return replace(color, matrix=matrix, primaries=UNSPECIFIED, transfer=UNSPECIFIED, chroma_location=chroma)
 
 
-_Fields = ctypes.Array[ctypes.c_int64]
-
-
 @cache
-def _fields_type(count: int) -> type[_Fields]:
-    return ctypes.c_int64 * (FRAME_FIELDS * count)
-
-
-def _fields(address: int, count: int) -> _Fields:
-    return _fields_type(count).from_address(address)
+def _bytes_type(count: int) -> type[ctypes.Array[ctypes.c_char]]:
+    # ctypes takes 20 us to make an array type that nobody has kept.
+    return ctypes.c_char * count
 
 
 _open_filters: WeakSet[Filter] = WeakSet()

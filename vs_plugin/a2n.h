@@ -13,12 +13,17 @@
 #define A2N_ERROR_SIZE 1024
 #define A2N_UNSET (-1)
 
-/* One frame as Python sees it, a row of int64: vs_engine.py reads this layout (FRAME_FIELDS there).
-   color: matrix, range (1 full, 0 limited), primaries, transfer, chroma location (VapourSynth's numbers), A2N_UNSET where absent. */
+/* One frame as Python sees it, a row of int64: vs_engine.py reads this layout, and writes `answer`.
+   color, answer: matrix, range (1 full, 0 limited), primaries, transfer, chroma location (VapourSynth's numbers), A2N_UNSET where absent. */
 typedef struct {
-    int64_t color[A2N_COLOR_TAGS];
     int64_t address[A2N_PLANES];
     int64_t stride[A2N_PLANES];
+} A2NPlanes;
+
+typedef struct {
+    int64_t color[A2N_COLOR_TAGS];  /* the source's */
+    int64_t answer[A2N_COLOR_TAGS]; /* what the engine worked with */
+    A2NPlanes source, target;
 } A2NFrame;
 
 enum { TAG_MATRIX, TAG_RANGE, TAG_PRIMARIES, TAG_TRANSFER, TAG_CHROMA };
@@ -45,7 +50,7 @@ typedef struct {
     VSFrame **results;          /* NULL where refused */
     char **refused;             /* one sentence a refused frame, else NULL */
     unsigned char *repeats;     /* the frame repeats the one before it */
-    A2NFrame *in, *out;         /* the distinct frames, packed */
+    A2NFrame *frames;           /* the distinct ones, packed; allocated once */
     int distinct;
     PyObject *ticket;
 } A2NGroup;
@@ -76,17 +81,17 @@ int python_enter(char error[A2N_ERROR_SIZE]);
 void python_leave(void);
 PyObject *python_open(const A2NRequest *request, const VSVideoInfo *vi, char error[A2N_ERROR_SIZE]);
 int python_number(PyObject *filter, const char *name, char error[A2N_ERROR_SIZE]);
-PyObject *python_submit(PyObject *filter, const A2NFrame *in, A2NFrame *out, int count, char error[A2N_ERROR_SIZE]);
+PyObject *python_submit(PyObject *filter, A2NFrame *frames, int count, char error[A2N_ERROR_SIZE]);
 int64_t python_finish(PyObject *filter, PyObject *ticket, char error[A2N_ERROR_SIZE]);
+int64_t python_upscale(PyObject *filter, A2NFrame *frames, int count, char error[A2N_ERROR_SIZE]);
 void python_drop(PyObject *object);
 void python_close(PyObject *filter, void (*then)(void *, int closed), void *context);
 
 /* frames.c: what is read from and written to single frames. */
 char *frame_refusal(const A2NFilter *d, const VSFrame *frame, int n);
-void frame_describe(const A2NFilter *d, const VSFrame *frame, A2NFrame *out);
-void frame_addresses(const A2NFilter *d, VSFrame *frame, A2NFrame *out);
+void frame_describe(const A2NFilter *d, const VSFrame *source, VSFrame *target, A2NFrame *out);
 int frames_equal(const A2NFilter *d, const VSFrame *a, const VSFrame *b);
-void frame_tag(const A2NFilter *d, VSFrame *frame, const int64_t color[A2N_COLOR_TAGS]);
+void frame_tag(const A2NFilter *d, VSFrame *frame, const A2NFrame *described);
 VSFrame *frame_repeat(const A2NFilter *d, const VSFrame *result, const VSFrame *source);
 
 /* groups.c: the cache of groups. */

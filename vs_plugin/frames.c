@@ -38,26 +38,16 @@ char *frame_refusal(const A2NFilter *d, const VSFrame *frame, int n) {
     return *text ? strdup(text) : NULL;
 }
 
-static void read_addresses(const A2NFilter *d, const VSFrame *frame, A2NFrame *out) {
+/* A source frame, and a new frame whose planes are to be written, for Python. */
+void frame_describe(const A2NFilter *d, const VSFrame *source, VSFrame *target, A2NFrame *out) {
+    const VSAPI *vsapi = d->vsapi;
+    memset(out, 0, sizeof *out);
+    read_color(vsapi, source, out->color);
     for (int p = 0; p < d->source->format.numPlanes; p++) {
-        out->address[p] = (int64_t)(uintptr_t)d->vsapi->getReadPtr(frame, p);
-        out->stride[p] = d->vsapi->getStride(frame, p);
-    }
-}
-
-/* A source frame for Python. */
-void frame_describe(const A2NFilter *d, const VSFrame *frame, A2NFrame *out) {
-    memset(out, 0, sizeof *out);
-    read_color(d->vsapi, frame, out->color);
-    read_addresses(d, frame, out);
-}
-
-/* A new frame's planes, to be written. */
-void frame_addresses(const A2NFilter *d, VSFrame *frame, A2NFrame *out) {
-    memset(out, 0, sizeof *out);
-    for (int p = 0; p < d->target.format.numPlanes; p++) {
-        out->address[p] = (int64_t)(uintptr_t)d->vsapi->getWritePtr(frame, p);
-        out->stride[p] = d->vsapi->getStride(frame, p);
+        out->source.address[p] = (int64_t)(uintptr_t)vsapi->getReadPtr(source, p);
+        out->source.stride[p] = vsapi->getStride(source, p);
+        out->target.address[p] = (int64_t)(uintptr_t)vsapi->getWritePtr(target, p);
+        out->target.stride[p] = vsapi->getStride(target, p);
     }
 }
 
@@ -88,11 +78,9 @@ int frames_equal(const A2NFilter *d, const VSFrame *a, const VSFrame *b) {
     return 1;
 }
 
-/* Write the colour that the engine worked with; what is so already, and what does not apply, is left alone. */
-void frame_tag(const A2NFilter *d, VSFrame *frame, const int64_t color[A2N_COLOR_TAGS]) {
-    int64_t present[A2N_COLOR_TAGS];
-    read_color(d->vsapi, frame, present);
-    if (memcmp(present, color, sizeof present) == 0)
+/* Write tags over those that are present; what is so already, and what does not apply, is left alone. */
+static void write_color(const A2NFilter *d, VSFrame *frame, const int64_t present[A2N_COLOR_TAGS], const int64_t color[A2N_COLOR_TAGS]) {
+    if (memcmp(present, color, A2N_COLOR_TAGS * sizeof *color) == 0)
         return;
     VSMap *props = d->vsapi->getFramePropertiesRW(frame);
     int renamed = d->vsapi->getAPIVersion() >= API_WITH_RANGE;
@@ -106,14 +94,20 @@ void frame_tag(const A2NFilter *d, VSFrame *frame, const int64_t color[A2N_COLOR
     }
 }
 
+/* Write the colour that the engine worked with onto a result, which has its source's properties. */
+void frame_tag(const A2NFilter *d, VSFrame *frame, const A2NFrame *described) {
+    write_color(d, frame, described->color, described->answer);
+}
+
 /* A frame with another's planes, shared, its colour tags, and otherwise the properties of `source`. */
 VSFrame *frame_repeat(const A2NFilter *d, const VSFrame *result, const VSFrame *source) {
     const VSFrame *from[A2N_PLANES] = {result, result, result};
     const int planes[A2N_PLANES] = {0, 1, 2};
-    int64_t color[A2N_COLOR_TAGS];
+    int64_t present[A2N_COLOR_TAGS], color[A2N_COLOR_TAGS];
     VSFrame *repeat = d->vsapi->newVideoFrame2(&d->target.format, d->target.width, d->target.height, from, planes, source, d->core);
+    read_color(d->vsapi, source, present);
     read_color(d->vsapi, result, color);
     if (repeat)
-        frame_tag(d, repeat, color);
+        write_color(d, repeat, present, color);
     return repeat;
 }

@@ -10,9 +10,8 @@ static int allocate(A2NGroup *g, int size) {
     g->results = calloc(size, sizeof *g->results);
     g->refused = calloc(size, sizeof *g->refused);
     g->repeats = calloc(size, sizeof *g->repeats);
-    g->in = calloc(size, sizeof *g->in);
-    g->out = calloc(size, sizeof *g->out);
-    return g->sources && g->results && g->refused && g->repeats && g->in && g->out;
+    g->frames = calloc(size, sizeof *g->frames);
+    return g->sources && g->results && g->refused && g->repeats && g->frames;
 }
 
 /* Room for what `threads` frames in flight touch at once, one group more, those in the engine, and the one before the first. */
@@ -53,8 +52,7 @@ void groups_free(A2NFilter *d) {
         free(g->results);
         free(g->refused);
         free(g->repeats);
-        free(g->in);
-        free(g->out);
+        free(g->frames);
     }
     free(d->groups);
 }
@@ -172,9 +170,7 @@ static void gather(A2NFilter *d, A2NGroup *g, VSFrameContext *ctx) {
         if (g->repeats[i])
             continue;
         g->results[i] = d->vsapi->newVideoFrame(&d->target.format, d->target.width, d->target.height, g->sources[i], d->core);
-        frame_describe(d, g->sources[i], &g->in[g->distinct]);
-        frame_addresses(d, g->results[i], &g->out[g->distinct]);
-        g->distinct++;
+        frame_describe(d, g->sources[i], g->results[i], &g->frames[g->distinct++]);
     }
 }
 
@@ -193,6 +189,20 @@ static void count_call(A2NFilter *d, const A2NGroup *g) {
         d->stats->repeats += g->repeats[i];
 }
 
+/* Start the engine on a group's distinct frames; where only one group may be in it at a time, wait for them too: one call, one turn of the GIL. */
+static int start(A2NFilter *d, A2NGroup *g, int64_t *engine_ns, char error[A2N_ERROR_SIZE]) {
+    int64_t ns = 0;
+    if (!python_enter(error))
+        return 0;
+    if (d->num_streams > 1)
+        g->ticket = python_submit(d->filter, g->frames, g->distinct, error);
+    else
+        ns = python_upscale(d->filter, g->frames, g->distinct, error);
+    python_leave();
+    *engine_ns += ns > 0 ? ns : 0;
+    return ns >= 0 && (g->ticket || d->num_streams == 1);
+}
+
 /* Hand a group, whose sources this context has, to the engine; 0 and why on failure. Serial part only. */
 int group_submit(A2NFilter *d, int index, VSFrameContext *ctx, int64_t *engine_ns, char error[A2N_ERROR_SIZE]) {
     A2NGroup *g = claim(d, index, engine_ns);
@@ -202,16 +212,9 @@ int group_submit(A2NFilter *d, int index, VSFrameContext *ctx, int64_t *engine_n
     }
     gather(d, g, ctx);
     g->ticket = NULL;
-    if (g->distinct) {
-        int entered = python_enter(error);
-        if (entered) {
-            g->ticket = python_submit(d->filter, g->in, g->out, g->distinct, error);
-            python_leave();
-        }
-        if (!g->ticket) {
-            forget(d, g);
-            return 0;
-        }
+    if (g->distinct && !start(d, g, engine_ns, error)) {
+        forget(d, g);
+        return 0;
     }
     count_call(d, g);
     pthread_mutex_lock(&d->lock);
@@ -222,7 +225,7 @@ int group_submit(A2NFilter *d, int index, VSFrameContext *ctx, int64_t *engine_n
 
 static int wait_for(A2NFilter *d, A2NGroup *g, int64_t *engine_ns, char error[A2N_ERROR_SIZE]) {
     if (!g->ticket)
-        return 1; /* nothing distinct was in it */
+        return 1; /* nothing distinct was in it, or it has been waited for */
     if (!python_enter(error))
         return 0;
     int64_t ns = python_finish(d->filter, g->ticket, error);
@@ -241,7 +244,7 @@ static int complete(A2NFilter *d, A2NGroup *g) {
         if (g->repeats[i])
             g->results[i] = last ? frame_repeat(d, last, g->sources[i]) : NULL;
         else if (!g->refused[i])
-            frame_tag(d, g->results[i], g->out[next++].color);
+            frame_tag(d, g->results[i], &g->frames[next++]);
         last = g->results[i];
         if (!last && !g->refused[i])
             return 0;

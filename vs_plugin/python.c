@@ -17,6 +17,7 @@ static struct {
     void *(*SaveThread)(void);
     PyObject *(*ImportModule)(const char *);
     PyObject *(*CallMethod)(PyObject *, const char *, const char *, ...);
+    PyObject *(*CallFunction)(PyObject *, const char *, ...);
     PyObject *(*GetAttrString)(PyObject *, const char *);
     PyObject *(*Str)(PyObject *);
     const char *(*AsUTF8)(PyObject *);
@@ -40,6 +41,7 @@ static const struct {
     {"PyEval_SaveThread", &py.SaveThread},
     {"PyImport_ImportModule", &py.ImportModule},
     {"PyObject_CallMethod", &py.CallMethod},
+    {"PyObject_CallFunction", &py.CallFunction},
     {"PyObject_GetAttrString", &py.GetAttrString},
     {"PyObject_Str", &py.Str},
     {"PyUnicode_AsUTF8", &py.AsUTF8},
@@ -206,23 +208,32 @@ int python_number(PyObject *filter, const char *name, char error[A2N_ERROR_SIZE]
 }
 
 /* Start a group: the sources are read before this returns, the results are written before python_finish does. With the GIL. */
-PyObject *python_submit(PyObject *filter, const A2NFrame *in, A2NFrame *out, int count, char error[A2N_ERROR_SIZE]) {
-    PyObject *ticket = py.CallMethod(filter, "submit", "KKi", (unsigned long long)(uintptr_t)in, (unsigned long long)(uintptr_t)out, count);
+PyObject *python_submit(PyObject *filter, A2NFrame *frames, int count, char error[A2N_ERROR_SIZE]) {
+    PyObject *ticket = py.CallMethod(filter, "submit", "Ki", (unsigned long long)(uintptr_t)frames, count);
     if (!ticket)
         take_exception(error);
     return ticket;
 }
 
-/* Wait for a group's results; the nanoseconds that the engine itself took, or -1 and why. With the GIL. */
-int64_t python_finish(PyObject *filter, PyObject *ticket, char error[A2N_ERROR_SIZE]) {
-    PyObject *answer = py.CallMethod(filter, "finish", "(O)", ticket);
+/* The number that a call answered, or -1 and why it failed. */
+static int64_t taken_number(PyObject *answer, char error[A2N_ERROR_SIZE]) {
     if (!answer) {
         take_exception(error);
         return -1;
     }
-    int64_t ns = py.AsLongLong(answer);
+    int64_t number = py.AsLongLong(answer);
     py.DecRef(answer);
-    return ns;
+    return number;
+}
+
+/* Wait for a group's results; the nanoseconds that the engine itself took, or -1 and why. With the GIL. */
+int64_t python_finish(PyObject *filter, PyObject *ticket, char error[A2N_ERROR_SIZE]) {
+    return taken_number(py.CallMethod(filter, "finish", "(O)", ticket), error);
+}
+
+/* Both at once: the sources are read and the results written before this returns. As python_finish. With the GIL. */
+int64_t python_upscale(PyObject *filter, A2NFrame *frames, int count, char error[A2N_ERROR_SIZE]) {
+    return taken_number(py.CallFunction(filter, "Ki", (unsigned long long)(uintptr_t)frames, count), error);
 }
 
 /* Let a reference go. With the GIL. */

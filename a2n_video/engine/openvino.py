@@ -10,6 +10,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,8 +37,18 @@ def _openvino() -> Any:
     try:
         import openvino
     except ImportError as error:
-        raise MissingDependencyError("OpenVINO is not installed; pip install 'a2n-video[openvino]', or use --engine torch") from error
+        raise MissingDependencyError(_why_not(error)) from error
     return openvino
+
+
+def _why_not(error: ImportError) -> str:
+    if find_spec("openvino") is None:
+        return "OpenVINO is not installed; pip install 'a2n-video[openvino]', or use --engine torch"
+    reason = " ".join(str(error).split())
+    return (
+        f"OpenVINO is installed but cannot be loaded, as happens where another program's copy was loaded first: {reason}. "
+        "Import openvino before whatever brings the other copy, or use --engine torch"
+    )
 
 
 def converted(net: FusedA2N, shape: Sequence[int]) -> openvino.Model:

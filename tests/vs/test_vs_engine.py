@@ -33,16 +33,11 @@ class Frames:
         rng = np.random.default_rng(seed)
         self.padded = [[self._plane(plane.height, plane.width, fmt, rng, seed) for plane in fmt.planes] for _ in tags]
         self.planes = [[plane[:, : shape.width] for plane, shape in zip(frame, fmt.planes, strict=True)] for frame in self.padded]
-        self.table = np.zeros((len(tags), vs_engine.FRAME_FIELDS), np.int64)
-        self.table[:, : vs_engine.COLOR_TAGS] = tags
+        self.tags = tags
+        self.where = np.zeros((len(tags), 2, vs_engine.MAX_PLANES), np.int64)  # addresses, strides
         for i, frame in enumerate(self.padded):
             for p, plane in enumerate(frame):
-                self.table[i, vs_engine.COLOR_TAGS + p] = plane.ctypes.data
-                self.table[i, vs_engine.COLOR_TAGS + vs_engine.MAX_PLANES + p] = plane.strides[0]
-
-    @property
-    def address(self) -> int:
-        return int(self.table.ctypes.data)
+                self.where[i, :, p] = plane.ctypes.data, plane.strides[0]
 
     @staticmethod
     def _plane(height: int, width: int, fmt: PlaneFormat, rng: np.random.Generator, seed: int | None) -> Samples:
@@ -90,10 +85,18 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> list[Recording]:
     return opened
 
 
-def upscale(opened: vs_engine.Filter, frames: Frames) -> Frames:
+def upscale(opened: vs_engine.Filter, frames: Frames, *, at_once: bool = False) -> Frames:
+    """A group through the filter, as the native side would send it; the result has the tags that were answered."""
     target = Frames(opened.fmt.scaled(opened.scale), [UNTAGGED] * len(frames.planes))
-    ticket = opened.submit(frames.address, target.address, len(frames.planes))
-    assert opened.finish(ticket) > 0
+    tags = np.array(frames.tags, np.int64)
+    table = np.concatenate([x.reshape(len(tags), -1) for x in (tags, np.full_like(tags, -9), frames.where, target.where)], axis=1)
+    if at_once:
+        assert opened(table.ctypes.data, len(tags)) > 0
+    else:
+        assert opened.finish(opened.submit(table.ctypes.data, len(tags))) > 0
+    assert table[:, : vs_engine.COLOR_TAGS].tolist() == tags.tolist()
+    target.tags = table[:, vs_engine.COLOR_TAGS : 2 * vs_engine.COLOR_TAGS].tolist()
+    opened._tables.clear()  # the native side's tables stay where they are; this one goes
     return target
 
 
@@ -114,11 +117,12 @@ def expected(fmt: PlaneFormat, color: ColorSpec, frame: Planes, scale: int = 2) 
     ],
     ids=["420P8", "422P10", "444P16", "420PS", "GRAY8", "RGBH"],
 )
-def test_results_land_in_the_planes_addressed_and_nowhere_else(clip: vs_engine.ClipFormat) -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+def test_results_land_in_the_planes_addressed_and_nowhere_else(clip: vs_engine.ClipFormat, at_once: bool) -> None:
     fmt = clip.plane_format()
     opened = vs_engine.Filter(fmt, request().options())
     frames = Frames(fmt, [UNTAGGED, UNTAGGED], seed=1)
-    target = upscale(opened, frames)
+    target = upscale(opened, frames, at_once=at_once)
     color = ColorSpec().settled(fmt)
     for source, got, padded in zip(frames.planes, target.planes, target.padded, strict=True):
         for plane, right, whole in zip(got, expected(fmt, color, source), padded, strict=True):
@@ -132,8 +136,7 @@ def test_strides_may_change_from_frame_to_frame() -> None:
     for stride in (16, 48, 20):
         frames = Frames(fmt, [UNTAGGED], seed=stride)
         plane = np.random.default_rng(stride).integers(0, 255, (4, stride), np.uint8)
-        frames.table[0, vs_engine.COLOR_TAGS] = plane.ctypes.data
-        frames.table[0, vs_engine.COLOR_TAGS + vs_engine.MAX_PLANES] = stride
+        frames.where[0, :, 0] = plane.ctypes.data, stride
         np.testing.assert_array_equal(upscale(opened, frames).planes[0][0], expected(fmt, ColorSpec().settled(fmt), [plane[:, :16]])[0])
 
 
@@ -153,7 +156,7 @@ def test_frames_of_one_group_go_to_the_engine_of_their_own_colour(engines: list[
 def test_the_answer_has_the_settled_tags() -> None:
     opened = vs_engine.Filter(YUV420P8.plane_format(), request().options())
     target = upscale(opened, Frames(opened.fmt, [UNTAGGED, (9, 1, 9, 16, 2)], seed=3))
-    assert target.table[:, : vs_engine.COLOR_TAGS].tolist() == [[6, 0, 6, 6, 0], [9, 1, 9, 16, 2]]
+    assert target.tags == [[6, 0, 6, 6, 0], [9, 1, 9, 16, 2]]
 
 
 def test_tags_that_mean_the_same_arithmetic_share_an_engine(engines: list[Recording]) -> None:
@@ -169,6 +172,27 @@ def test_engines_for_colours_long_gone_are_closed(engines: list[Recording]) -> N
     assert [engine.closed for engine in engines] == [True, True, False, False]
     opened.close()
     assert all(engine.closed for engine in engines)
+
+
+def test_a_group_of_many_colours_closes_no_engine_before_its_turn(engines: list[Recording]) -> None:
+    opened = vs_engine.Filter(YUV420P8.plane_format(), request().options())
+    tags = [BT709_LEFT, (9, 0, 9, 16, 0), (1, 1, 1, 1, 2), UNTAGGED]
+    frames = Frames(opened.fmt, tags, seed=7)
+    target = upscale(opened, frames)
+    for source, tag, got in zip(frames.planes, tags, target.planes, strict=True):
+        np.testing.assert_array_equal(got[0], expected(opened.fmt, vs_engine.color_of(tag).settled(opened.fmt), source)[0])
+    assert sum(not engine.closed for engine in engines) == 2
+
+
+def test_views_are_found_again_and_do_not_pile_up() -> None:
+    fmt = vs_engine.ClipFormat(1, 0, 8, 0, 0, 16, 4).plane_format()
+    memory = vs_engine._Memory(fmt)
+    buffer = np.zeros((2000, 16), np.uint8)
+    where = [vs_engine.PLANES.pack(buffer[n:].ctypes.data, 0, 0, 16, 0, 0) for n in range(1990)]
+    assert memory.planes(where[3]) is memory.planes(where[3])
+    for n, at in enumerate(where):
+        assert memory.planes(at)[0].ctypes.data == buffer[n:].ctypes.data
+    assert len(memory._kept) <= 256
 
 
 def test_what_the_engine_raises_comes_out_and_the_next_group_gets_a_new_engine(engines: list[Recording]) -> None:
