@@ -49,3 +49,21 @@ def test_a_file_cut_short_is_scanned_as_far_as_it_goes(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "clip.mkv", Clip(times=TIMES, codec="mjpeg"))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert 3 < len(scan(path, probe(path)).packets) < 18
+
+
+def test_hidden_frames_are_not_counted(tmp_path: Path) -> None:
+    """VP8's hidden reference frames are packets of their own: before every fourth frame lies one that shows nothing."""
+    plain = write_clip(tmp_path / "plain.mkv", Clip(times=TIMES, codec="libvpx"))
+    path = tmp_path / "hidden.mkv"
+    with av.open(str(plain)) as source, av.open(str(path), "w") as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(packet for packet in source.demux(video=0) if packet.size):
+            data = bytearray(bytes(packet))
+            data[0] &= ~0x10  # show_frame of the frame tag (RFC 6386, 9.1)
+            hidden = av.Packet(bytes(data))
+            hidden.pts = hidden.dts = (packet.pts or 0) - 20
+            hidden.time_base, hidden.stream, packet.stream = packet.time_base, stream, stream
+            output.mux([hidden, packet] if number % 4 == 3 else [packet])
+    result = scan(path, probe(path))
+    assert len(result.packets) == 25
+    assert result.time_map.times == scan(plain, probe(plain)).time_map.times
