@@ -25,6 +25,8 @@ QUICK: dict[str, dict[str, Any]] = {
     "libvpx-vp9": {"codec": "libvpx-vp9", "preset": "8", "encoder_options": {"deadline": "realtime", "lag-in-frames": "4"}},
     "ffv1": {"codec": "ffv1"},
     "prores_ks": {"codec": "prores_ks"},
+    "mpeg4": {"codec": "mpeg4"},
+    "mpeg2video": {"codec": "mpeg2video", "encoder_options": {"bf": "2"}},
 }
 
 

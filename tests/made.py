@@ -23,6 +23,8 @@ FAST = {
     "libsvtav1": {"preset": "10", "svtav1-params": "lp=1"},
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "8", "auto-alt-ref": "1"},
     "ffv1": {},
+    "mpeg4": {"sc_threshold": "1000000000"},
+    "mpeg2video": {"sc_threshold": "1000000000"},
     "prores_ks": {},
 }
 PIX_FMTS = {"prores_ks": "yuv422p10le"}

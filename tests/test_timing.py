@@ -13,10 +13,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 
 from a2n_video import upscale_video
 from a2n_video.errors import OptionError
+from a2n_video.job.plan import prepare
+from a2n_video.options import JobOptions
 from tests.clips import MS, QUICK, TICK, Clip, Sound, read_frames, read_stream, write_clip
 
 FRAME = Fraction(1, 25)
@@ -122,6 +125,8 @@ OUTPUTS = [
     *((codec, container) for codec in ("libx264", "libx265", "libsvtav1", "libvpx-vp9") for container in ("mkv", "mp4")),
     ("ffv1", "mkv"),
     ("prores_ks", "mov"),
+    ("mpeg4", "mp4"),
+    ("mpeg2video", "mkv"),
 ]
 
 
@@ -251,6 +256,35 @@ def test_a_file_whose_edit_list_shows_nothing_gives_what_it_holds(tmp_path: Path
     done = upscale_video(source, result, model="nearest", **QUICK["libx264"])
     assert any("edit list" in warning for warning in done.warnings)
     assert [number for _, number in read_frames(result)] == list(range(10))
+
+
+def test_avi_takes_steady_frames_and_names_the_delay_it_loses(tmp_path: Path) -> None:
+    """All its streams begin together; sound keeps its distance in all the others."""
+    clip = Clip(times=steady(20, Fraction(2, 5)), options=NO_B_FRAMES, sounds=(Sound(codec="pcm_s16le", start=Fraction(9, 20)),))
+    source, result = write_clip(tmp_path / "source.mkv", clip), tmp_path / "out.avi"
+    plan = prepare(source, result, JobOptions().with_changes(model="nearest"))
+    assert [fate.what for fate in plan.streams.losses] == ["delay of audio 1 (pcm_s16le) (+50.0 ms)"]
+    done = upscale_video(source, result, model="nearest", **QUICK["libx264"])
+    assert done.verified == "verified: 20 frames, 1 audio identical"
+    found = read_frames(result)
+    assert [number for _, number in found] == list(range(20))
+    assert [time - found[0][0] for time, _ in found] == steady(20)
+    with av.open(str(result)) as container:
+        assert {frame.pict_type for frame in container.decode(video=0)} <= {1, 2}, "a container without times gets no B-frames"
+
+
+@pytest.mark.parametrize(
+    ("clip", "told"),
+    [
+        (Clip(times=uneven(20, MS), options=NO_B_FRAMES), "one frame rate"),
+        (Clip(times=steady(20), options=NO_B_FRAMES, sounds=(Sound(codec="ac3", start=Fraction(3, 10)),)), "0.29. s after the picture"),
+    ],
+)
+def test_what_avi_cannot_hold_is_refused_before_the_first_frame(clip: Clip, told: str, tmp_path: Path) -> None:
+    source = write_clip(tmp_path / "source.mkv", clip)
+    with pytest.raises(OptionError, match=told):
+        upscale_video(source, tmp_path / "out.avi", model="nearest", **QUICK["libx264"])
+    assert [path.name for path in tmp_path.iterdir()] == ["source.mkv"]
 
 
 CUTS: dict[str, tuple[dict[str, Any], range]] = {

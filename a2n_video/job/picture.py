@@ -67,7 +67,7 @@ def settle_picture(
         frame_rate=frame_rate,
         color=fit.color,
         sar=size.sar,
-        options=_encoder_options(codec, info, options),
+        options=_encoder_options(codec, container, info, options),
         closed_gop=encoder(codec).gops,
         backend=backend,
     )
@@ -156,8 +156,10 @@ def _engine_layout(source: PlaneFormat, color: ColorSpec, scale: int, size: Pict
     return None if layout == source else layout
 
 
-def _encoder_options(codec: str, info: VideoInfo, options: JobOptions) -> dict[str, str]:
+def _encoder_options(codec: str, container: Container, info: VideoInfo, options: JobOptions) -> dict[str, str]:
     chosen = encoder_options(codec, options.encode)
+    if HOLDS[container].steady:
+        chosen = {**encoder(codec).in_order, **chosen}
     params, hdr = encoder(codec).params, hdr_params(codec, info.hdr)
     if not hdr or params is None:
         return chosen

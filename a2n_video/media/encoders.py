@@ -20,7 +20,8 @@ class Encoder:
     `quality` are the options that --crf sets, `default_crf` what they are without, `speed` what --preset sets. `params` names the
     option that holds key=value pairs of the library's own, `even` whether 4:2:0 and 4:2:2 need even sizes, `least` the smallest side that
     is safe. `counts`: its own clock is coarse or has a few rates only, so frames are counted in it, and the container alone holds their
-    time. `color`: colour tags lie in its own bitstream; `limited`: it has limited range only.
+    time. `color`: colour tags lie in its own bitstream; `limited`: it has limited range only. `in_order`: options for containers that
+    know no other order than that of the file.
     """
 
     quality: tuple[str, ...] = ()
@@ -37,6 +38,7 @@ class Encoder:
     counts: bool = False
     color: bool = True
     limited: bool = False
+    in_order: Mapping[str, str] = field(default_factory=dict)
 
 
 def _quantised(**known: Any) -> Encoder:
@@ -49,10 +51,23 @@ HARDWARE: Final = ("h264", "hevc", "av1")
 # x265: `info=0` keeps the extradata equal however many threads there are, so that segments join.
 ENCODERS: Final[dict[str, Encoder]] = {
     "libx264": Encoder(
-        quality=("crf",), default_crf=16, speed="preset", default_preset="medium", params="x264-params", even=True, presets=_X26X_PRESETS
+        quality=("crf",),
+        default_crf=16,
+        speed="preset",
+        default_preset="medium",
+        params="x264-params",
+        even=True,
+        in_order={"bf": "0"},
+        presets=_X26X_PRESETS,
     ),
     "libx264rgb": Encoder(
-        quality=("crf",), default_crf=16, speed="preset", default_preset="medium", params="x264-params", presets=_X26X_PRESETS
+        quality=("crf",),
+        default_crf=16,
+        speed="preset",
+        default_preset="medium",
+        params="x264-params",
+        in_order={"bf": "0"},
+        presets=_X26X_PRESETS,
     ),
     "libx265": Encoder(
         quality=("crf",),
@@ -63,6 +78,7 @@ ENCODERS: Final[dict[str, Encoder]] = {
         even=True,
         fixed={"x265-params": "log-level=error:info=0"},
         not_alpha=True,
+        in_order={"bf": "0"},
         presets=_X26X_PRESETS,
         least=64,  # it writes beyond its buffers where a side is shorter than its largest block: 48x32 corrupted the heap
     ),

@@ -19,6 +19,7 @@ from a2n_video.io.packets import scan
 from a2n_video.io.probe import probe
 from a2n_video.job.plan import prepare
 from a2n_video.job.verify import Expected, compare, expect, verify
+from a2n_video.media.info import HdrMetadata
 from a2n_video.options import JobOptions
 from tests.clips import TICK, Sound
 from tests.survival import TRACKS, clip, fonts, sounds, text_subtitles
@@ -160,6 +161,7 @@ def test_an_honest_copy_is_no_fault(job: tuple[Expected, Path], tmp_path: Path) 
         ({"sar": Fraction(2)}, "sample aspect ratio is 1, not 2"),
         ({"display_matrix": (0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30)}, "display matrix is None"),
         ({"encoded": 9}, "9 frames were encoded, 8 are in the result"),
+        ({"hdr": HdrMetadata(max_content=1000)}, "HDR10 max content is missing, not 1000"),
     ],
 )
 def test_the_picture_is_compared(change: dict[str, Any], words: str, job: tuple[Expected, Path]) -> None:

@@ -119,3 +119,10 @@ def test_options() -> None:
         encoder_options("ffv1", EncodeOptions(crf=3))
     with pytest.raises(OptionError, match="yuv420p"):
         encoded_pix_fmt("libx264", PlaneFormat(width=2, height=2, family="gray"), ("yuv420p",), "gbrp")
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "mpeg2video", "mjpeg"])
+def test_ffmpegs_own_encoders_have_one_quantiser(codec: str) -> None:
+    options = encoder_options(codec, EncodeOptions(crf=5))
+    assert (options["qmin"], options["qmax"]) == ("5", "5")
+    assert encoder_options(codec, EncodeOptions())["qmax"] == "2"

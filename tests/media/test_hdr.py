@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
-from a2n_video.media.hdr import hdr_params, lost_hdr
+from a2n_video.media.hdr import given_hdr, hdr_differences, hdr_params, lost_hdr
 from a2n_video.media.info import HdrMetadata
 
 
@@ -47,3 +47,21 @@ def test_losses_are_named() -> None:
     assert lost_hdr("libvpx-vp9", P3) == "mastering display and content light level"
     assert lost_hdr("ffv1", HdrMetadata(max_content=5)) == "content light level"
     assert lost_hdr("libx265", replace(P3, white=None)) == "mastering display (only part of it is known)"
+
+
+def test_a_result_must_say_what_its_encoder_was_given() -> None:
+    assert given_hdr("libx265", P3, {}) == P3
+    assert given_hdr("ffv1", P3, {}) is None and given_hdr("libx265", None, {}) is None
+    said_anew = given_hdr("libx265", P3, {"x265-params": "max-cll=500,100"})
+    assert said_anew == replace(P3, max_content=None, max_average=None)
+    assert given_hdr("libx265", P3, {"x265-params": f"master-display={COUNTED}"}) == HdrMetadata(max_content=1000, max_average=400)
+    light = HdrMetadata(max_content=1000)
+    assert given_hdr("libx265", light, {}) == HdrMetadata(max_content=1000, max_average=0)
+
+
+def test_differences_are_named_beyond_what_codecs_round() -> None:
+    assert hdr_differences(P3, replace(P3, red=point("0.68001", "0.32"))) == []
+    assert hdr_differences(P3, replace(P3, max_luminance=Fraction(999))) == ["HDR10 max luminance is 999, not 1000"]
+    assert hdr_differences(P3, replace(P3, blue=None)) == ["HDR10 blue is missing, not 0.15,0.06"]
+    assert len(hdr_differences(P3, None)) == 8
+    assert hdr_differences(HdrMetadata(max_content=1000), P3) == []
