@@ -1,9 +1,10 @@
 """What several workers cost beside their work: on four one-core nodes on loopback, with a network that only sleeps (50 ms a frame).
 
-    python -m tests.benchmarks.cluster [scaling] [overhead] [plan] [--rounds 3] [--frames 400] [--json]
+    python -m tests.benchmarks.cluster [scaling] [overhead] [large] [plan] [--rounds 3] [--frames 400] [--json]
 
 scaling:  one, two, four workers on one file; start-up, work and joining apart, the work's speed-up over one worker.
-overhead: seconds a segment costs beside its frames, by where they go, with files shared and shipped; joining by segment and by byte.
+overhead: seconds a segment costs beside its frames, by where they go, with files shared and shipped, and joining.
+large:    milliseconds a megabyte of the result, for checking at the driver, joining with verification, and the way through Ray.
 plan:     one file and an archive on many cards by the formula of a2n_video/job/cluster.md, with what `overhead` measures (also as it is
           printed there); nothing of it was run.
 """
@@ -27,6 +28,7 @@ from a2n_video.job.plan import prepare
 from a2n_video.job.run import run
 from a2n_video.job.worker import Made
 from a2n_video.options import JobOptions
+from tests.benchmarks.pipeline import make_clip
 from tests.made import make_source
 from tests.sleeper import FRAME_S, Sleeper, loopback_cluster
 
@@ -132,6 +134,19 @@ def overhead(source: Path, folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def large(folder: Path) -> list[dict[str, Any]]:
+    """What a byte of the result costs: ffv1 at 1280x720, at the driver and, shipped, on its way through Ray."""
+    source = make_clip(folder / "large.mp4", 640, 360, 120)
+    rows = []
+    for ship in (False, True):
+        costs = job(source, folder, 2, segment_frames=15, codec="ffv1", ship=ship)
+        row: dict[str, Any] = {"ship": ship, "megabytes": round(costs.bytes / 1e6)}
+        for name, seconds in (("check", sum(costs.check_s)), ("join_and_verify", costs.join_s), ("idle", costs.idle_s)):
+            row[f"{name}_ms_a_megabyte"] = round(seconds / costs.bytes * 1e9, 2)
+        rows.append(row)
+    return rows
+
+
 @dataclass(frozen=True, kw_only=True)
 class Site:
     """What a plan is made from, in seconds and frames; the defaults were measured on loopback or are assumed, as cluster.md says."""
@@ -173,12 +188,12 @@ def plan(site: Site, frames: int = 67_500, files: int = 10_000, cards: int = 100
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", default=[], help="scaling, overhead, plan (default: all)")
+    parser.add_argument("parts", nargs="*", default=[], help="scaling, overhead, large, plan (default: all)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--frames", type=int, default=400)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
-    parts = args.parts or ["scaling", "overhead", "plan"]
+    parts = args.parts or ["scaling", "overhead", "large", "plan"]
     rows: list[dict[str, Any]] = plan(Site()) if parts == ["plan"] else []
     if not rows:
         with tempfile.TemporaryDirectory() as name, loopback_cluster():
@@ -186,6 +201,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             source = make_source(folder / "in.mkv", pts=[40 * n for n in range(args.frames)], time_base=Fraction(1, 1000))
             rows += scaling(source, folder, args.rounds) if "scaling" in parts else []
             rows += overhead(source, folder) if "overhead" in parts else []
+            rows += large(folder) if "large" in parts else []
         rows += plan(Site()) if "plan" in parts else []
     for row in rows:
         print(json.dumps(row) if args.json else "  ".join(f"{key} {value}" for key, value in row.items()))

@@ -20,6 +20,7 @@ import pytest
 from a2n_video import upscale_video
 from a2n_video.cli import main
 from a2n_video.errors import DeviceError, IncompleteSourceError, OptionError, OutputError
+from a2n_video.job.journal import Journal
 from a2n_video.job.plan import JobPlan, prepare
 from a2n_video.job.run import run
 from a2n_video.job.segments import Stretch
@@ -264,12 +265,40 @@ def test_more_workers_are_faster(cluster: Any, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_workers_make_what_one_process_makes(cluster: Any, tmp_path: Path) -> None:
-    """The real network, one core each: bit for bit."""
+    """The real tiny network, one core each: bit for bit."""
     clip = ROOT / "examples" / "clip.mp4"
-    options = JobOptions().with_changes(model="a2n", device="cpu", engine="torch", codec="ffv1", frames=12, segment_frames=4, threads=1)
-    upscale_video(clip, tmp_path / "one.mkv", options)
-    distributed.upscale_video(clip, tmp_path / "two.mkv", options)
-    assert decoded(tmp_path / "one.mkv") == decoded(tmp_path / "two.mkv")
+    options = JobOptions().with_changes(
+        model="a2n-tiny", device="cpu", codec="ffv1", frames=48, segment_frames=6, threads=1, devices=("cpu", "cpu")
+    )
+    one, two = tmp_path / "one.mkv", tmp_path / "two.mkv"
+    upscale_video(clip, one, options)
+    rates: dict[int, float] = {}
+    maker = distributed.maker_telling(rates.update)
+    run(prepare(clip, two, options.with_changes(ray=True)), make=lambda *arguments: maker(*arguments, worker=SegmentWorker))
+    assert set(rates) == {0, 1}, "both workers had segments"
+    assert decoded(one) == decoded(two)
+
+
+def test_marks_by_speed_are_kept(cluster: Any, source: Path, expected: list[tuple[int, Fraction, str]], tmp_path: Path) -> None:
+    """A new job is cut by what its workers do; a run that goes on with another number of workers obeys the journal's marks."""
+
+    def stop(frames: int) -> None:
+        if frames >= SEGMENTS * LENGTH // 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(prepare(source, tmp_path / "out.mkv", settings(segment_frames=None)), stop)
+    with Journal.open(tmp_path / "out.mkv.a2n" / "journal.jsonl") as journal:
+        assert journal.job is not None
+        marks, before = journal.job.marks, set(journal.segments)
+    after: list[int] = []
+    options = settings(segment_frames=None, devices=("cpu",))
+    result = run(prepare(source, tmp_path / "out.mkv", options), on_segment=lambda record: after.append(record.number))
+    assert before
+    assert sorted([*before, *after]) == list(range(len(marks) + 1))
+    assert result.frames == SEGMENTS * LENGTH
+    assert result.resumed_frames > 0
+    assert decoded(tmp_path / "out.mkv") == expected
 
 
 @pytest.fixture(scope="module")
