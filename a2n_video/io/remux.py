@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
+import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -27,6 +30,7 @@ from a2n_video.media.streams import Container, StreamPlan, kept_tags
 
 _BUFFER_BYTES: Final = 1 << 18
 _READ_RETRIES: Final = 100
+_PACKETS_TO_TRY: Final = 20
 _MOVED_S: Final = Fraction(1, 1000)  # less is rounding
 _MANY_AT_ONCE: Final = frozenset({"mkv", "webm"})
 # What channels mean where the source does not say (PCM in Matroska), and MP4 insists.
@@ -191,11 +195,41 @@ def _add_video(job: RemuxJob, output: OutputContainer) -> Any:
 def _add_copy(info: StreamInfo, job: RemuxJob, source: InputContainer, output: OutputContainer) -> Any:
     if info.is_cover and job.plan.container == "mkv":
         return _add_cover(info, job.info.path, output)
+    stream = _like(info, source, output)
+    _tag(stream, info, job.plan.container)
+    return stream
+
+
+def _like(info: StreamInfo, source: InputContainer, output: OutputContainer) -> Any:
     stream: Any = output.add_stream_from_template(source.streams[info.index], opaque=True)
     if info.kind == "audio" and stream.codec_context.layout.name == f"{info.channels} channels":
         stream.codec_context.layout = _USUAL_LAYOUTS.get(info.channels, stream.codec_context.layout)
-    _tag(stream, info, job.plan.container)
     return stream
+
+
+def unwritable_audio(path: Path, info: VideoInfo, plan: StreamPlan) -> frozenset[int]:
+    """Copied audio streams whose header is so damaged that the container cannot begin with it, by index: found by trying."""
+    fates = ((stream, plan.of_stream(stream.index)) for stream in info.streams if stream.kind == "audio")
+    copied = [stream for stream, fate in fates if fate is not None and fate.fate == "copied"]
+    return frozenset(stream.index for stream in copied if not _begins(stream, path, info, plan.container))
+
+
+def _begins(stream: StreamInfo, path: Path, info: VideoInfo, container: Container) -> bool:
+    """Whether a muxer takes a stream's header, which some look at with the first packet; packets that are damaged are passed over."""
+    output = av.open(io.BytesIO(), "w", format=FORMAT_NAMES.get(container, container))
+    with open_source(path, ignore_edits=info.ignore_edits) as source, contextlib.suppress(av.FFmpegError, ValueError), output:
+        try:
+            target = _like(stream, source, output)
+            output.start_encoding()
+            for packet in islice(source.demux(source.streams[stream.index]), _PACKETS_TO_TRY):
+                if packet.size:
+                    packet.stream = target
+                    with contextlib.suppress(av.error.InvalidDataError, av.error.PatchWelcomeError):
+                        output.mux(packet)
+                        break
+        except (av.error.ArgumentError, ValueError):
+            return False
+    return True
 
 
 def _add_cover(info: StreamInfo, path: Path, output: OutputContainer) -> Any:

@@ -7,6 +7,7 @@ not against an attacker who takes the child over: it has its user's rights, and 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import pickle
 import select
@@ -31,20 +32,33 @@ from a2n_video.media.pixfmt import plane_format
 
 STALL_S: Final = 60
 MEMORY_BYTES: Final = 4 << 30
+MOVED_BYTES: Final = 64 << 30
+MOVED_TIMES: Final = 20
 _LENGTH_BYTES: Final = 8
+_DIES_WITH_PARENT: Final = 1  # PR_SET_PDEATHSIG
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What the child may take: bytes of address space beyond its start; seconds for each answer, by the clock and of each processor."""
+    """What the child may take.
+
+    Bytes of address space beyond its start; seconds, by the clock and of each processor, without an answer or a byte read or written;
+    bytes read and written in all, and how many times the source's size beyond that: a demuxer can go round in circles.
+    """
 
     memory_bytes: int = MEMORY_BYTES
     stall_s: float = STALL_S
+    moved_bytes: int = MOVED_BYTES
 
 
 def sandboxed[**P, T](function: Callable[Concatenate[Path, P], T], path: Path, *arguments: P.args, **named: P.kwargs) -> T:
     """`function(path, ...)` in a child, such as `probe` or `scan`. Its errors, and DecodeError where the child is lost."""
-    with _Child(path, {"function": function, "arguments": arguments, "named": named}, Limits()) as child:
+    return limited(Limits(), function, path, *arguments, **named)
+
+
+def limited[**P, T](limits: Limits, function: Callable[Concatenate[Path, P], T], path: Path, *arguments: P.args, **named: P.kwargs) -> T:
+    """`sandboxed` within limits of one's own."""
+    with _Child(path, {"function": function, "arguments": arguments, "named": named}, limits) as child:
         result: T = child.answer()[1]
         return result
 
@@ -95,6 +109,8 @@ class _Child:
         self._path = path
         self._limits = limits
         self._frames = 0
+        self._moved = 0
+        self._most_moved = limits.moved_bytes + MOVED_TIMES * _size(path)
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "a2n_video.io.sandbox"],
@@ -105,7 +121,7 @@ class _Child:
             start_new_session=True,  # a Ctrl-C is the parent's to handle
         )
         with contextlib.suppress(BrokenPipeError):
-            self._stdin.write(pickle.dumps({"path": path, "limits": limits, **request}))
+            self._stdin.write(pickle.dumps({"path": path, "limits": limits, "parent": os.getpid(), **request}))
             self._stdin.close()
 
     @property
@@ -128,12 +144,28 @@ class _Child:
         until = time.monotonic() + self._limits.stall_s
         while size:
             ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, until - time.monotonic()))
+            if not ready and self._goes_on():
+                until = time.monotonic() + self._limits.stall_s
+                continue
             data = os.read(self._process.stdout.fileno(), min(size, 1 << 20)) if ready else b""
             if not data:
                 raise self._lost(stalled=not ready)
             parts.append(data)
             size -= len(data)
         return b"".join(parts)
+
+    def _goes_on(self) -> bool:
+        """Whether the child, silent so far, has read or written since it was asked last: then its processor time is granted anew."""
+        moved = self.bytes_moved()
+        if moved is None or moved <= self._moved or moved > self._most_moved:
+            return False
+        self._moved = moved
+        with contextlib.suppress(ProcessLookupError, ImportError):
+            import resource
+
+            soft, hard = resource.prlimit(self._process.pid, resource.RLIMIT_CPU)
+            resource.prlimit(self._process.pid, resource.RLIMIT_CPU, (soft + _cpu_seconds(self._limits), hard))
+        return True
 
     def _lost(self, *, stalled: bool) -> DecodeError:
         if stalled:
@@ -201,6 +233,7 @@ def _unpacked(values: Mapping[str, Any]) -> av.VideoFrame:
 def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """The child: one request, its answers, the end."""
     request = pickle.loads(requests.read())
+    _die_with(request["parent"])
     rearm = _limited(request["limits"])
 
     def send(*message: Any) -> None:
@@ -245,12 +278,30 @@ def _limited(limits: Limits) -> Any:
 
     def rearm() -> None:
         used = resource.getrusage(resource.RUSAGE_SELF)
-        threads = os.cpu_count() or 1
-        soft = int(used.ru_utime + used.ru_stime + limits.stall_s * threads) + 1
+        soft = int(used.ru_utime + used.ru_stime) + _cpu_seconds(limits)
         resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
 
     rearm()
     return rearm
+
+
+def _cpu_seconds(limits: Limits) -> int:
+    return int(limits.stall_s * (os.cpu_count() or 1)) + 1
+
+
+def _die_with(parent: int) -> None:
+    """Have the system end this child with its parent, however that ends: one that hangs would be left behind. Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_DIES_WITH_PARENT, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _address_space() -> int:

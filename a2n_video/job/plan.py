@@ -17,6 +17,7 @@ from a2n_video.io.filters import look_for_interlace
 from a2n_video.io.fitting import Fit
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import probe
+from a2n_video.io.remux import unwritable_audio
 from a2n_video.io.sandbox import sandboxed
 from a2n_video.io.whole import cut_short
 from a2n_video.io.writer import EncoderSettings
@@ -91,7 +92,7 @@ def prepare(source: Path, dest: Path, options: JobOptions) -> JobPlan:
     streams = plan_streams(info, container, options.fidelity, scanned.empty).plus(*picture.fates)
     starts = {index: times.start * times.time_base for index, times in scanned.streams.items() if times.start is not None}
     streams = streams.plus(*time_fates(info, streams, time_map, starts))
-    streams = _without_unknown(info, streams)
+    streams = _without(streams, look(unwritable_audio, source, info, streams))
     if options.fidelity.keep_all:
         streams.refuse_losses()
     _check_clock(source, time_map, container)
@@ -120,11 +121,10 @@ def settle_execution(options: JobOptions, geometry: Geometry, frames: int) -> Ex
     return execution
 
 
-def _without_unknown(info: VideoInfo, streams: StreamPlan) -> StreamPlan:
-    """The plan without sound whose header says nothing, as a damaged one: no container takes that."""
-    unknown = {stream.index for stream in info.streams if stream.kind == "audio" and not stream.sample_rate}
-    reason = "its sample rate cannot be found: it is empty or damaged"
-    fates = (replace(f, fate="dropped", to=None, reason=reason) if f.index in unknown else f for f in streams.fates)
+def _without(streams: StreamPlan, unwritable: frozenset[int]) -> StreamPlan:
+    """The plan without sound that no muxer can begin with."""
+    reason = "its header is damaged or empty: no sample rate can be found in it"
+    fates = (replace(fate, fate="dropped", reason=reason) if fate.index in unwritable else fate for fate in streams.fates)
     return replace(streams, fates=tuple(fates))
 
 

@@ -10,20 +10,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from a2n_video.errors import IncompleteSourceError, JobConflictError
-from a2n_video.io.convert import converted_streams
-from a2n_video.io.outfile import OutFile, publish
+from a2n_video.io.outfile import publish
 from a2n_video.io.reader import Damage
-from a2n_video.io.remux import RemuxJob, remux
+from a2n_video.io.sandbox import MOVED_BYTES, MOVED_TIMES, Limits, limited
 from a2n_video.job.directory import JobDirectory, result_stands
 from a2n_video.job.encode import Progress, SegmentMaker
+from a2n_video.job.finish import Finished, finish
 from a2n_video.job.journal import Journal, ResultRecord, SegmentRecord
 from a2n_video.job.plan import JobPlan, prepare
 from a2n_video.job.resume import resumed
 from a2n_video.job.segments import segment_files
 from a2n_video.job.space import check_space
 from a2n_video.job.stops import Stops
-from a2n_video.job.verify import encoded_times, expect, verify
-from a2n_video.options import Execution, JobOptions
+from a2n_video.options import Execution, JobOptions, refuse_scale_beside_size
 
 
 class Maker(Protocol):
@@ -41,7 +40,7 @@ MakerFactory = Callable[[JobPlan, JobDirectory, Journal, Stops], Maker]
 @dataclass(frozen=True, kw_only=True)
 class DamageReport:
     """What was wrong with the source: decode errors, frames that stood in for lost ones in this run, the first error, a file cut short,
-    and packets of copied streams that were too damaged to be copied.
+    and packets of copied streams that were too damaged to be copied, or whose times were.
     """
 
     errors: int = 0
@@ -49,9 +48,10 @@ class DamageReport:
     first: str | None = None
     cut_short: str | None = None
     refused: int = 0
+    moved: int = 0
 
     def __bool__(self) -> bool:
-        return bool(self.errors or self.cut_short or self.refused)
+        return bool(self.errors or self.cut_short or self.refused or self.moved)
 
     @property
     def lines(self) -> list[str]:
@@ -64,6 +64,8 @@ class DamageReport:
             found.append(f"incomplete source: {self.cut_short}")
         if self.refused:
             found.append(f"damaged source: {self.refused} packets of copied streams are left out, which no container takes")
+        if self.moved:
+            found.append(f"damaged source: {self.moved} packets of copied streams come later than they say, for they step back in time")
         return found
 
 
@@ -106,6 +108,7 @@ def upscale_video(
     """
     from a2n_video.job.streaming import is_streamed, upscale_stream  # which takes jobs back that are none of its own
 
+    refuse_scale_beside_size(changes)
     settled = (options or JobOptions()).with_changes(**changes)
     if is_streamed(Path(source), Path(dest)):
         return upscale_stream(Path(source), Path(dest), settled, on_progress)
@@ -138,15 +141,15 @@ def run(
             raise IncompleteSourceError(
                 f"{plan.source}: damaged: no frame of the part that was asked for can be decoded; nothing was written"
             )
-        verified, refused = _finish(plan, folder, journal, stops)
-        damage = replace(damage, refused=refused)
+        done = _finish(plan, folder, journal, stops)
+        damage = replace(damage, refused=done.refused, moved=done.moved)
         frames = sum(record.frames for record in journal.segments.values())
         folder.remove()
     return UpscaleResult(
         path=plan.dest,
         frames=frames,
         seconds=time.monotonic() - started,
-        verified=verified,
+        verified=done.verified,
         damage=damage,
         resumed_frames=sum(record.frames for record in standing.values()),
         warnings=(*plan.time_map.warnings, *(change for damage in maker.damage for change in damage.changes)),
@@ -193,43 +196,17 @@ def _damage(plan: JobPlan, maker: Maker, journal: Journal) -> DamageReport:
     )
 
 
-def _finish(plan: JobPlan, folder: JobDirectory, journal: Journal, stops: Stops) -> tuple[str, int]:
-    """Join, verify and put in place; the verification's line, and how many damaged packets were left out of copied streams."""
+def _finish(plan: JobPlan, folder: JobDirectory, journal: Journal, stops: Stops) -> Finished:
+    """Join, verify and put in place; in a child process where the source is not trusted, for that demuxes it once more."""
     if result_stands(plan.dest):
-        return "verified before: the last run was stopped once the result was in place", 0
-    with stops.deferred():
-        digest, size, refused = join(plan, folder, journal.segments, stops.check)
-    times = encoded_times(segment_files(folder.path, journal.segments), plan.encoder.time_base)
-    encoded = sum(record.frames for record in journal.segments.values())
-    verified = verify(replace(expect(plan, times, encoded), refused=refused), folder.result).line
-    journal.add_result(ResultRecord(size=size, sha256=digest))
+        return Finished(verified="verified before: the last run was stopped once the result was in place")
+    records = journal.segments.values()
+    given = plan, segment_files(folder.path, journal.segments), sum(record.frames for record in records), folder.result
+    if plan.options.execution.sandbox:
+        limits = Limits(moved_bytes=MOVED_BYTES + MOVED_TIMES * sum(record.size for record in records))
+        done = limited(limits, finish, plan.source, *given)
+    else:
+        done = finish(plan.source, *given, stops)
+    journal.add_result(ResultRecord(size=done.size, sha256=done.sha256))
     publish(folder.result, plan.dest, overwrite=plan.options.execution.overwrite)
-    return verified, sum(map(len, refused.values()))
-
-
-def join(
-    plan: JobPlan, folder: JobDirectory, segments: dict[int, SegmentRecord], check: Callable[[], None]
-) -> tuple[str, int, Mapping[int, tuple[int, ...]]]:
-    """Make the final file from finished segments and the source, in the job's folder. `check` may raise to stop.
-
-    Its sha256, its size, and the places of copied packets that are too damaged for the muxer, by stream.
-    """
-    time_range = plan.options.time
-    job = RemuxJob(
-        segments=segment_files(folder.path, segments),
-        info=plan.info,
-        plan=plan.streams,
-        time_map=plan.time_map,
-        time_base=plan.encoder.time_base,
-        color=plan.encoder.color,
-        cut_start=time_range.start is not None,
-        cut_end=time_range.end is not None or time_range.frames is not None,
-        frame_rate=plan.encoder.frame_rate,
-        width=plan.encoder.width,
-        height=plan.encoder.height,
-        sar=plan.encoder.sar,
-        display_matrix=plan.picture.display_matrix,
-    )
-    with OutFile(folder.result) as file:
-        result = remux(job, file, converted_streams(plan.info, plan.streams, plan.time_map, job.start, job.end), check)
-        return file.finish(), file.size, result.refused
+    return done

@@ -31,8 +31,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def arguments(source: Path, dest: Path) -> list[str | Path]:
-    # At "medium" x264's AVX-512 code reads beyond small frames, and one run is not like another.
-    return [source, dest, "--model", "nearest", "--segment-frames", "24", "--preset", "veryfast"]
+    return [source, dest, "--model", "nearest", "--segment-frames", "24", "--preset", "slow"]
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +61,7 @@ def stop(source: Path, dest: Path, number: signal.Signals, delay: float) -> tupl
 def check_stop(source: Path, dest: Path, number: signal.Signals, delay: float, unbroken: list[tuple[int, Fraction, str]]) -> bool:
     """Whether the signal came in time to stop anything."""
     code, err, took = stop(source, dest, number, delay)
-    if code == 0:
+    if "verified:" in err:  # too late: the job was done, at most the interpreter was still ending
         assert decoded(dest) == unbroken
         return False
     assert code == CODES[number], err
