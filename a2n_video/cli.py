@@ -15,7 +15,7 @@ from a2n_video import __version__
 from a2n_video.errors import A2NVideoError, OptionError, OutputError, exit_code
 from a2n_video.job.stages import left_behind
 from a2n_video.job.stops import Stops, exit_code_of_stop
-from a2n_video.options import JobOptions
+from a2n_video.options import JobOptions, refuse_scale_beside_size
 from a2n_video.tools.shell import seconds
 
 if TYPE_CHECKING:
@@ -173,6 +173,7 @@ def job_options(arguments: argparse.Namespace) -> JobOptions:
     given = {name: value for name, value in vars(arguments).items() if name in known}
     if "encoder_options" in given:
         given["encoder_options"] = dict(given["encoder_options"])
+    refuse_scale_beside_size(given)
     if "ray_address" in given or "devices" in given:
         given["ray"] = True
     return JobOptions().with_changes(**given)

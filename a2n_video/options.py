@@ -152,6 +152,12 @@ class ExecutionPlan:
         return asdict(self)
 
 
+def refuse_scale_beside_size(given: Mapping[str, Any]) -> None:
+    """An OptionError where somebody asks for both by name: --size picks the network's scale itself, unless weights of one's own have one."""
+    if given.get("size") is not None and "scale" in given and given.get("weights") is None:
+        raise OptionError(f"--size {given['size']} picks the network's scale itself: leave out --scale {given['scale']}, or --size")
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}

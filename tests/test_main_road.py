@@ -32,6 +32,9 @@ UNUSABLE = {
     "text_named.mp4": 3,
     "androidx__invalid-bitstream.webm": 4,
 }
+# What it calls for of the whole clip: damaged somewhere, but for the rest of it.
+CODES = {**UNUSABLE, "androidx__sample_with_invalid_nalu.mp4": 4, "decord__corrupted.mp4": 4}
+LONG = {"androidx__long_1080p_lowbitrate.mp4": 240}
 CLIPS = sorted(path.name for path in (SHARED / "clips").glob("*") if path.suffix != ".md") if SHARED.is_dir() else []
 
 
@@ -125,6 +128,26 @@ def test_what_cannot_be_used_is_told_before_any_output(name: str, shared: Path, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not CLIPS, reason="reference clips are missing")
+@pytest.mark.parametrize("name", CLIPS)
+def test_every_clip_to_its_end(name: str, shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The whole clip, by the command line: verified with exit 0, or the code that its row of the table calls for, and why."""
+    source = shared / "clips" / name
+    dest = tmp_path / f"out{source.suffix if source.suffix in ('.mkv', '.webm') else '.mp4'}"
+    frames = ["--frames", str(LONG[name])] if name in LONG else []
+    speed = ["--codec", "libsvtav1"] if dest.suffix == ".webm" and "transparent" not in name else []
+    speed += ["--preset", {".webm": "10" if speed else "8"}.get(dest.suffix, "ultrafast")]
+    code = main([str(source), str(dest), "--model", "nearest", *frames, *speed])
+    told = capsys.readouterr().err
+    print(f"{name}: exit {code}: {told.splitlines()[-1]}")
+    assert code == CODES.get(name, 0), told
+    assert dest.exists() == (name not in UNUSABLE)
+    assert ("verified: " in told) == dest.exists()
+    assert ("damaged" in told) == (code == 4)
+    assert [path.name for path in tmp_path.iterdir()] == [dest.name] * dest.exists()
+
+
 def assert_one_line(text: str, *told: str) -> None:
     lines = text.splitlines()
     assert len(lines) == 1, text
@@ -187,6 +210,7 @@ def playground(tmp_path: Path) -> Path:
         ("in.mp4 out.mp4 --codec libx299", 2, "libx299"),
         ("in.mp4 out.webm --codec libx264", 2, "webm"),
         ("in.mp4 out.mp4 --scale 5", 2, "5"),
+        ("in.mp4 out.mp4 --size 1440p --scale 3", 2, "leave out --scale 3"),
         ("in.mp4 out.mp4 -e crv=18", 2, "crv"),
         ("in.mp4 out.mp4 --preset quick", 2, "quick"),
         ("in.mp4 out.mp4 --pix-fmt yuv999p", 2, "yuv999p"),
