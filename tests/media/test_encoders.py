@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from typing import Any
 
 import av
+import av.filter
 import numpy as np
 import pytest
 
@@ -126,3 +128,19 @@ def test_ffmpegs_own_encoders_have_one_quantiser(codec: str) -> None:
     options = encoder_options(codec, EncodeOptions(crf=5))
     assert (options["qmin"], options["qmax"]) == ("5", "5")
     assert encoder_options(codec, EncodeOptions())["qmax"] == "2"
+
+
+@pytest.mark.parametrize("pix_fmt", ["uyvy422", "yuyv422", "nv12"])
+def test_rearranging_keeps_the_field_order(pix_fmt: str) -> None:
+    """A frame called interlaced is deinterlaced later, whatever its arrangement was."""
+    graph = av.filter.Graph()
+    source = graph.add_buffer(width=12, height=8, format=pix_fmt, time_base=Fraction(1, 25))
+    setfield, sink = graph.add("setfield", "tff"), graph.add("buffersink")
+    source.link_to(setfield)
+    setfield.link_to(sink)
+    graph.configure()
+    frame = av.VideoFrame(12, 8, pix_fmt)
+    frame.pts, frame.time_base = 3, Fraction(1, 25)
+    graph.push(frame)
+    native = rearranged(graph.pull(), UNFOLDED[pix_fmt])  # type: ignore[arg-type]
+    assert native.interlaced_frame and native.pts == 3
