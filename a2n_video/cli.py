@@ -219,8 +219,6 @@ def _dispatch(arguments: argparse.Namespace, stops: Stops) -> int:
     if len(arguments.files) != 2:
         raise OptionError(f"an input and an output are needed ({len(arguments.files)} came); see {PROG} --help")
     source, dest = arguments.files
-    if _is_streamed(source, dest):
-        return _stream(source, dest, arguments, stops)
     with _event_streams(arguments) as streams:
         return _one(source, dest, arguments, stops, streams)
 
@@ -231,7 +229,8 @@ def _one(source: Path, dest: Path, arguments: argparse.Namespace, stops: Stops, 
 
     events = Events(source, streams)
     try:
-        return _job(source, dest, arguments, stops, events)
+        do = _stream if _is_streamed(source, dest) else _job
+        return do(source, dest, arguments, stops, events)
     except KeyboardInterrupt as error:
         events.error(error, exit_code_of_stop(error))
         raise
@@ -285,13 +284,28 @@ def _is_streamed(source: Path, dest: Path) -> bool:
     return is_streamed(source, dest)
 
 
-def _stream(source: Path, dest: Path, arguments: argparse.Namespace, stops: Stops) -> int:
+def _stream(source: Path, dest: Path, arguments: argparse.Namespace, stops: Stops, events: Events) -> int:
     """A job from or to a pipe or pictures; stdout may be carrying the picture."""
-    from a2n_video.job.streaming import upscale_stream
+    from a2n_video.job.report import Plan, describe
+    from a2n_video.job.streaming import PIPE, plan_stream, upscale_stream
 
+    options = job_options(arguments)
     if arguments.dry_run:
-        raise OptionError("--dry-run plans jobs from file to file; pipes and pictures have no plan")
-    result = upscale_stream(source, dest, job_options(arguments), stops=stops)
+        plan = plan_stream(source, dest, options)
+        events.plan(plan)
+        if not arguments.json:
+            print(describe(plan))
+        return 0
+    if arguments.json and dest == PIPE:
+        raise OptionError("--json writes to stdout, which carries the picture here; use --log-file FILE")
+
+    def told(plan: Plan) -> None:
+        events.plan(plan)
+        if not arguments.quiet:
+            print(describe(plan), file=sys.stderr)
+
+    result = upscale_stream(source, dest, options, events.progress, stops, told)
+    events.verified(result)
     if not arguments.quiet:
         print(result.summary, file=sys.stderr)
     return result.exit_code

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
@@ -64,13 +64,16 @@ def read_pictures(files: Sequence[Path], rate: Fraction) -> Iterator[av.VideoFra
 
 
 class PictureWriter:
-    """Frames as picture files, each whole on the disk before the next; a name without a number takes one frame.
+    """Frames as picture files, each whole on the disk before the next; a name without a number takes one frame. `options`: the encoder's.
 
     OutputExistsError, unless `overwrite`, before any older picture is touched; OutputError for a second frame where one was meant.
     """
 
-    def __init__(self, pattern: Path, pix_fmt: str, first: int = 1, *, overwrite: bool = False) -> None:
+    def __init__(
+        self, pattern: Path, pix_fmt: str, first: int = 1, *, options: Mapping[str, str] | None = None, overwrite: bool = False
+    ) -> None:
         self.pattern, self.pix_fmt, self.first, self.overwrite = pattern, pix_fmt, first, overwrite
+        self.options = dict(options or {})
         self.codec = PICTURES[pattern.suffix.lower()][0]
         self.frames = 0
         self._many = is_numbered(pattern)
@@ -97,8 +100,7 @@ class PictureWriter:
         context.width, context.height, context.pix_fmt = frame.width, frame.height, self.pix_fmt
         context.time_base = Fraction(1, 25)
         context.color_range = 2
-        if self.codec == "mjpeg":
-            context.options = {"strict": "unofficial", "qmin": "2", "qmax": "2"}
+        context.options = dict(self.options)
         frame.pts, frame.pict_type = 0, 0
         try:
             return [bytes(packet) for packet in [*context.encode(frame), *context.encode(None)]]

@@ -16,7 +16,7 @@ from typing import Any, Final, TextIO
 
 from a2n_video.errors import exit_code
 from a2n_video.job.journal import SegmentRecord
-from a2n_video.job.plan import JobPlan
+from a2n_video.job.report import Plan
 from a2n_video.job.run import UpscaleResult
 
 _PROGRESS_EVERY_S: Final = 1.0
@@ -28,20 +28,22 @@ class Events:
     def __init__(self, source: Path, streams: Sequence[TextIO]) -> None:
         self._source = str(source)
         self._streams = streams
-        self._frames = 0
+        self._frames: int | None = None
         self._next_progress = 0.0
         self._rates: Mapping[int, float] = {}
 
-    def plan(self, plan: JobPlan) -> None:
-        """`dest`, `frames` (expected), `seconds` (of video), `codec`, `width`, `height`, `pix_fmt`, `execution`, `streams` (fates)."""
-        start, end = plan.time_map.window
+    def plan(self, plan: Plan) -> None:
+        """`dest`, `frames` (expected), `seconds` (of video), `codec`, `width`, `height`, `pix_fmt`, `execution`, `streams` (fates).
+
+        `frames` and `seconds` are null where a pipe does not say.
+        """
         encoder = plan.encoder
         self._frames = plan.frames
         self._write(
             "plan",
             dest=str(plan.dest),
             frames=plan.frames,
-            seconds=float(end - start),
+            seconds=None if plan.seconds is None else float(plan.seconds),
             codec=encoder.codec,
             width=encoder.width,
             height=encoder.height,
@@ -59,7 +61,7 @@ class Events:
         second, and for the last frame.
         """
         now = time.monotonic()
-        if now >= self._next_progress or frames >= self._frames:
+        if now >= self._next_progress or frames == self._frames:
             self._next_progress = now + _PROGRESS_EVERY_S
             workers = {"workers": {str(worker): round(rate, 3) for worker, rate in self._rates.items()}} if self._rates else {}
             self._write("progress", frames=frames, of=self._frames, **workers)

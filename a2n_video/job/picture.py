@@ -53,8 +53,24 @@ def settle_picture(
     backend = options.encode.encoder_backend
     offered = pix_fmts_of_checked(codec, backend)
     check_container(codec, container, backend)
+    plan = picture_for(info, codec, offered, container, options, time_base=time_base, frame_rate=frame_rate)
+    check_encoder(plan.encoder)
+    return plan
+
+
+def picture_for(
+    info: VideoInfo,
+    codec: str,
+    offered: tuple[str, ...],
+    container: Container,
+    options: JobOptions,
+    *,
+    time_base: Fraction,
+    frame_rate: Fraction | None,
+) -> PicturePlan:
+    """The same for an encoder that is given, with the pixel formats it offers; it is not opened."""
     pix_fmt = encoded_pix_fmt(codec, info.planes, offered, options.encode.pix_fmt)
-    tagless = not (encoder(codec).color or HOLDS[container].color)
+    tagless = not (encoder(codec).color or HOLDS[container].color or container == "y4m")  # y4m says the range
     geometry, fit, size = settle_fit(info, codec, pix_fmt, options, tagless=tagless)
     target = fit.target
     settings = EncoderSettings(
@@ -69,9 +85,8 @@ def settle_picture(
         sar=size.sar,
         options=_encoder_options(codec, container, info, options),
         closed_gop=encoder(codec).gops,
-        backend=backend,
+        backend=options.encode.encoder_backend,
     )
-    check_encoder(settings)
     return PicturePlan(
         geometry=geometry,
         fit=fit,
@@ -193,7 +208,8 @@ def _fates(info: VideoInfo, codec: str, container: Container, fit: Fit) -> Itera
         reason = f"{codec} cannot be given it; libx265, libsvtav1 and libx264 can"
         yield StreamFate(what=f"HDR10 {lost}", kind="hdr", fate="dropped", reason=reason)
     if not (encoder(codec).color or HOLDS[container].color):
-        reason = f"neither {container} nor {codec}'s video has a place for them: players will guess"
+        holders = "y4m has no" if container == "y4m" else f"neither {container} nor {codec}'s video has a"
+        reason = f"{holders} place for them: players will guess"
         yield StreamFate(what="colour tags", kind="color", fate="dropped", reason=reason)
     if source.alpha and not target.alpha and HOLDS[container].alpha:
         yield StreamFate(what="alpha", kind="alpha", fate="dropped", reason=f"{codec} has none; ffv1, libvpx-vp9 and prores_ks do")

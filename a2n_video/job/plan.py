@@ -74,6 +74,17 @@ class JobPlan:
         """How many frames are expected: an estimate, since packets are not frames."""
         return self.time_map.frames
 
+    @property
+    def seconds(self) -> Fraction:
+        """How long the part of the video is that is taken."""
+        start, end = self.time_map.window
+        return end - start
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What had to be done to the source's time."""
+        return self.time_map.warnings
+
 
 def prepare(source: Path, dest: Path, options: JobOptions) -> JobPlan:
     """Look at the source and settle the job; nothing is written. Whatever cannot work is an error here, not at hour five."""

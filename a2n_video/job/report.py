@@ -2,15 +2,48 @@
 
 from __future__ import annotations
 
-from a2n_video.job.plan import JobPlan
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol
+
+from a2n_video.engine.protocol import Geometry
+from a2n_video.io.writer import EncoderSettings
+from a2n_video.media.info import VideoInfo
+from a2n_video.media.streams import StreamPlan
+from a2n_video.options import ExecutionPlan
 
 
-def describe(plan: JobPlan) -> str:
+class Plan(Protocol):
+    """What all plans tell: of jobs from file to file, and of those from or to pipes and pictures, whose length may not be known."""
+
+    @property
+    def dest(self) -> Path: ...
+    @property
+    def info(self) -> VideoInfo: ...
+    @property
+    def encoder(self) -> EncoderSettings: ...
+    @property
+    def execution(self) -> ExecutionPlan: ...
+    @property
+    def geometry(self) -> Geometry: ...
+    @property
+    def streams(self) -> StreamPlan: ...
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
+    @property
+    def frames(self) -> int | None: ...
+    @property
+    def seconds(self) -> Fraction | None: ...
+
+
+def describe(plan: Plan) -> str:
     """The plan as a few lines: what is read, what is written and with what, what becomes of every stream."""
     info, encoder, execution = plan.info, plan.encoder, plan.execution
-    duration = float(plan.time_map.window[1] - plan.time_map.window[0])
+    length = "" if plan.frames is None or plan.seconds is None else f", {plan.frames} frames, {float(plan.seconds):.3f} s"
     lines = [
-        f"source   {info.path}: {info.video.codec} {info.width}x{info.height} {info.pix_fmt}, {plan.frames} frames, {duration:.3f} s",
+        f"source   {info.path}: {info.video.codec} {info.width}x{info.height} {info.pix_fmt}{length}",
         f"result   {plan.dest}: {encoder.codec} {encoder.width}x{encoder.height} {encoder.pix_fmt}{_options(encoder.options)}",
         f"network  {execution.model} x{plan.geometry.scale} on {execution.device} ({execution.engine}, {execution.dtype}, "
         f"{execution.batch_size} at a time)",
@@ -19,7 +52,7 @@ def describe(plan: JobPlan) -> str:
         to = f" to {fate.to}" if fate.to else ""
         reason = f" ({fate.reason})" if fate.reason else ""
         lines.append(f"{fate.fate:<8} {fate.what}{to}{reason}")
-    lines.extend(f"note     {warning}" for warning in (*plan.notes, *plan.time_map.warnings))
+    lines.extend(f"note     {warning}" for warning in (*plan.notes, *plan.warnings))
     return "\n".join(lines)
 
 

@@ -106,7 +106,7 @@ ENCODERS: Final[dict[str, Encoder]] = {
     "mjpeg": _quantised(gops=False, color=False, fixed={"strict": "unofficial"}),
     "png": Encoder(),
     "tiff": Encoder(),
-    "wrapped_avframe": Encoder(),
+    "wrapped_avframe": Encoder(color=False),
 }
 
 # The codec a container gets when none is named: for 8-bit sources, deeper ones, RGB, and sources with alpha.

@@ -191,9 +191,9 @@ def time_fates(info: VideoInfo, plan: StreamPlan, time_map: TimeMap, starts: Map
     """
     if not HOLDS[plan.container].steady or not time_map.times:
         return ()
-    base, first = time_map.time_base, time_map.times[0]
+    base = time_map.time_base
     allowed = max(base, _MS)
-    late = next((n for n, time in enumerate(time_map.times) if abs(time - first - n * time_map.step) * base > allowed), None)
+    late = off_rate(time_map)
     if late is not None:
         raise OptionError(
             f"{plan.container} holds one frame rate, and frame {late} of {info.path} is off it; write mkv, which holds any time"
@@ -211,6 +211,13 @@ def time_fates(info: VideoInfo, plan: StreamPlan, time_map: TimeMap, starts: Map
             what = f"delay of {fate.what} ({1000 * float(delay):+.1f} ms)"
             fates.append(StreamFate(what=what, kind="delay", fate="dropped", reason=reason))
     return tuple(fates)
+
+
+def off_rate(time_map: TimeMap) -> int | None:
+    """The first frame that lies more than a millisecond (a tick, if that is longer) from where the nominal rate puts it; None for none."""
+    allowed = max(time_map.time_base, _MS) / time_map.time_base
+    first = time_map.times[0] if time_map.times else 0
+    return next((n for n, time in enumerate(time_map.times) if abs(time - first - n * time_map.step) > allowed), None)
 
 
 def _copied_if(base: StreamFate, held: bool, reason: str) -> StreamFate:

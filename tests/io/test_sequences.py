@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import av
 import numpy as np
 import pytest
 
+from a2n_video.cli import main
 from a2n_video.errors import DecodeError, InputError, OptionError, OutputError, OutputExistsError
 from a2n_video.frames import native_frame
 from a2n_video.io.sequences import PictureWriter, is_numbered, numbered_files
@@ -18,6 +20,7 @@ from a2n_video.job import streaming
 from a2n_video.job.run import upscale_video
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.pixfmt import plane_format
+from tests.clips import Clip, Sound, write_clip
 from tests.made import make_source
 from tests.test_picture import frame_of, planes_in, planes_of, read, repeated, source
 
@@ -185,3 +188,56 @@ def test_what_a_pipe_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
     Pipes(monkeypatch, y4m("yuv420p"))
     with pytest.raises(OptionError, match="clock"):
         upscale_video("-", "-", model="nearest", pipe_format="mkv")
+
+
+def uneven_source(path: Path) -> Path:
+    return write_clip(
+        path, Clip(times=[Fraction(n * n, 50) for n in range(6)], options={"bf": "0", "preset": "ultrafast"}, sounds=(Sound(),))
+    )
+
+
+@pytest.mark.parametrize(("dest", "holder"), [("out.y4m", "y4m"), ("out_%03d.png", "a picture file")])
+def test_streamed_jobs_have_a_plan(dest: str, holder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is lost is told, uneven times too, with nothing written; --keep-all refuses it."""
+    path, target = uneven_source(tmp_path / "in.mkv"), str(tmp_path / dest)
+    assert main([str(path), target, "--model", "nearest", "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert f"dropped  audio 1 (aac) ({holder} does not hold aac" in told
+    assert f"dropped  variable frame times ({holder} holds one rate" in told
+    assert main([str(path), target, "--model", "nearest", "--keep-all"]) == 2
+    assert "variable frame times" in capsys.readouterr().err
+    assert [found.name for found in tmp_path.iterdir()] == ["in.mkv"]
+
+
+def test_streamed_jobs_tell_their_events(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = uneven_source(tmp_path / "in.mkv")
+    assert main([str(path), str(tmp_path / "out.y4m"), "--model", "nearest", "--json", "-q"]) == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["event"] for event in events if event["event"] != "progress"] == ["plan", "verified"]
+    assert events[0]["frames"] == 6 and events[0]["width"] == 128
+    assert {fate["what"] for fate in events[0]["streams"] if fate["kind"] == "time"} == {"variable frame times"}
+
+
+def test_a_pipe_with_the_picture_takes_no_events(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, log, pipes = uneven_source(tmp_path / "in.mkv"), tmp_path / "log", Pipes(monkeypatch)
+    assert main([str(path), "-", "--model", "nearest", "--json"]) == 2
+    assert "--log-file" in capsys.readouterr().err
+    assert main([str(path), "-", "--model", "nearest", "-q", "--log-file", str(log)]) == 0
+    assert json.loads(log.read_text().partition("\n")[0])["event"] == "plan"
+    assert pipes.out.getvalue().startswith(b"YUV4MPEG2")
+
+
+def test_options_that_plain_pictures_have_no_use_for_are_refused(tmp_path: Path) -> None:
+    path = uneven_source(tmp_path / "in.mkv")
+    for changes, told in (({"codec": "libx264"}, "--codec libx264"), ({"crf": 20}, "--crf")):
+        with pytest.raises(OptionError, match=told):
+            upscale_video(path, tmp_path / "out.y4m", model="nearest", **changes)
+
+
+def test_jpeg_pictures_have_a_quality(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "in.mkv", Clip(times=[Fraction(0)], codec="mjpeg"))
+    for crf in (2, 31):
+        upscale_video(path, tmp_path / f"{crf}.jpg", model="nearest", crf=crf)
+    assert (tmp_path / "2.jpg").read_bytes() != (tmp_path / "31.jpg").read_bytes()
