@@ -22,7 +22,7 @@ from a2n_video.job.resume import resumed
 from a2n_video.job.segments import segment_files
 from a2n_video.job.space import check_space
 from a2n_video.job.stops import Stops
-from a2n_video.options import Execution, JobOptions, refuse_scale_beside_size, refuse_scale_beside_size
+from a2n_video.options import Execution, JobOptions, refuse_scale_beside_size
 
 
 class Maker(Protocol):
@@ -108,7 +108,6 @@ def upscale_video(
     """
     from a2n_video.job.streaming import is_streamed, upscale_stream  # which takes jobs back that are none of its own
 
-    refuse_scale_beside_size(changes)
     refuse_scale_beside_size(changes)
     settled = (options or JobOptions()).with_changes(**changes)
     if is_streamed(Path(source), Path(dest)):

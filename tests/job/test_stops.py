@@ -122,8 +122,8 @@ def test_the_second_signal_is_at_once(tmp_path: Path) -> None:
 import time
 from a2n_video.job.stops import Stops
 with Stops():
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)
         time.sleep(60)
     except KeyboardInterrupt:
         print("first", flush=True)
