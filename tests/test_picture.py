@@ -202,7 +202,7 @@ def test_alpha_that_the_encoder_cannot_hold_is_named(tmp_path: Path) -> None:
 
 
 def test_twelve_bits_stay(tmp_path: Path) -> None:
-    made = source(tmp_path / "in.mkv", "yuv420p12le")
+    made = source(tmp_path / "in.mkv", "yuv420p12le", (48, 40))
     upscaled(made, tmp_path / "out.mkv", preset="ultrafast")
     assert probe(tmp_path / "out.mkv").pix_fmt == "yuv420p12le"
     plan = prepare(made, tmp_path / "out.webm", JobOptions().with_changes(model="nearest"))
