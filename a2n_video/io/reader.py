@@ -100,6 +100,8 @@ class VideoReader:
         self._first_pts = max(start_pts if start_pts is not None else self.time_map.first_pts, self.time_map.first_pts)
         self._frames = frames
         self._container: InputContainer | None = None
+        self._last_pts: int | None = None  # of the last decoded frame, on the source's clock
+        self._errors_before_last = 0
         self._at = self._first_pts  # where on the settled clock decoding is: the last frame's pts
 
     def __enter__(self) -> Self:
@@ -148,18 +150,38 @@ class VideoReader:
             source = self._source_map
             keyframe = source.keyframe_before((seek_to - self._moved) // self._factor - int(PREROLL_S / source.time_base))
             self._container.seek(source.raw_pts(keyframe), stream=stream, backward=True)
-        return self._decoded(self._container, stream)
+        return itertools.chain(self._decoded(self._container, stream), self._end_anew())
 
-    def _decoded(self, container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
-        decoder = open_decoder(stream)
+    def _end_anew(self) -> Iterator[av.VideoFrame]:
+        """The frames after the last one that came, where the index knows of more: decoded once more, by one thread.
+
+        With several, FFmpeg 9 can lose the frames it still holds at the end of the file, with a broken packet's error, and say nothing.
+        """
+        source, last = self._source_map, self._last_pts
+        if last is None or last >= source.last_pts or not source.seekable:
+            return
+        told = self.damage.errors > self._errors_before_last
+        with open_source(self.source, ignore_edits=self.info.ignore_edits) as container:
+            stream = video_stream(container, self.source)
+            container.seek(source.raw_pts(source.keyframe_before(last)), stream=stream, backward=True)
+            for frame in self._decoded(container, stream, threads=1, count_errors=not told):
+                if frame.pts is not None and frame.pts > source.raw_pts(last):
+                    yield frame
+
+    def _decoded(
+        self, container: InputContainer, stream: VideoStream, *, threads: int = 0, count_errors: bool = True
+    ) -> Iterator[av.VideoFrame]:
+        decoder = open_decoder(stream, threads)
         try:
             for packet in container.demux(stream):
                 try:
                     yield from decoder.decode(packet if packet.size else None)
                 except av.FFmpegError as error:
-                    self.damage.add(self._at, f"packet at pts {packet.pts}", error.strerror)
+                    if count_errors:
+                        self.damage.add(self._at, f"packet at pts {packet.pts}", error.strerror)
         except av.FFmpegError as error:
-            self.damage.add(self._at, "reading packets", error.strerror)
+            if count_errors:
+                self.damage.add(self._at, "reading packets", error.strerror)
 
     def _made(self, decoded: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
         """The frames of `time_map`, made from decoded ones."""
@@ -181,6 +203,7 @@ class VideoReader:
             frame.pts = clock.settle(raw.pts, raw.dts)
             frame.time_base = self._source_map.time_base
             self._at = self._moved_pts(frame.pts)
+            self._last_pts, self._errors_before_last = frame.pts, self.damage.errors
             if raw.is_corrupt:
                 self.damage.add(self._at, f"frame at pts {raw.pts}", "decoded with errors")
             if last is not None:

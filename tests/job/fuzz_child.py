@@ -49,12 +49,14 @@ def decodable(path: Path) -> int:
     try:
         with av.open(f"file:{path}", options={"protocol_whitelist": "file"}) as container:
             stream = container.streams.best("video")
+            if stream is None:
+                return 0
             for packet in container.demux(stream):
                 try:
-                    count += len(packet.decode())
+                    count += len(stream.decode(packet))
                 except av.FFmpegError:
                     continue
-    except (av.FFmpegError, IndexError, ValueError, TypeError):
+    except (av.FFmpegError, IndexError, ValueError, TypeError, RuntimeError):
         return count
     return count
 

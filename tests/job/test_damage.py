@@ -102,6 +102,19 @@ def broken(sources: dict[str, Path], tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize("nth", [1, 2, 3, 4])
+def test_a_broken_packet_near_the_end_costs_none_of_the_frames_after_it(tmp_path: Path, nth: int) -> None:
+    whole = make_source(tmp_path / "whole.mov", pts=range(16), codec="libx265", audio=())
+    data = bytearray(whole.read_bytes())
+    with av.open(str(whole)) as container:
+        payload = [bytes(p) for p in container.demux(video=0) if p.size][-nth]
+    start = bytes(data).index(payload)
+    data[start : start + len(payload)] = bytes(len(payload))
+    broken = tmp_path / "broken.mov"
+    broken.write_bytes(data)
+    assert outcome(broken, tmp_path / "out.mkv") == (4, 16)
+
+
 def test_the_last_good_frame_stands_in(broken: Path, sources: dict[str, Path], tmp_path: Path) -> None:
     result = upscale(broken, tmp_path / "out.mkv")
     assert result.exit_code == 4
