@@ -24,15 +24,17 @@ from torch import Tensor
 from a2n_video.engine.protocol import Geometry
 from a2n_video.engine.resize import resize
 from a2n_video.engine.select import resolve_plan
-from a2n_video.errors import A2NVideoError, InputError, OptionError, exit_code
+from a2n_video.errors import InputError, OptionError
 from a2n_video.io.pictures import PICTURES, Image, read_rgb
 from a2n_video.io.roundtrip import Encoding, through_codec
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.planes import PlaneFormat
 from a2n_video.options import Dtype, ModelOptions
 from a2n_video.tools.metrics import luma, psnr_y, shave, ssim_y
+from a2n_video.tools.shell import guarded
 from a2n_video.upscaler import Upscaler
 
+PROG: Final = "python -m a2n_video.tools.evaluate"
 BICUBIC: Final = "bicubic"
 CLIP_FRAMES: Final = 30
 MEASURED: Final = (2, 9, 17, 26)  # frames of a clip that are compared
@@ -217,9 +219,7 @@ def _cell(rows: Sequence[Row]) -> str:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m a2n_video.tools.evaluate", description="PSNR and SSIM on luma, bicubic beside the model"
-    )
+    parser = argparse.ArgumentParser(prog=PROG, description="PSNR and SSIM on luma, bicubic beside the model")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--images", type=Path, nargs="+", metavar="DIR", help="folders of pictures, each a set")
     what.add_argument("--clips", type=Path, nargs="+", metavar="FILE", help="videos; their first 30 frames are taken")
@@ -261,24 +261,22 @@ def _scale_of(weights: Sequence[str]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
+    return guarded(PROG, lambda: report(args))
+
+
+def report(args: argparse.Namespace) -> None:
+    """Print the rows: each as it is done, or one document at the end."""
     if args.scale not in (None, 2, 3, 4):
-        error: A2NVideoError = OptionError(f"--scale {args.scale}: 2, 3 or 4 is taken")
-        print(error, file=sys.stderr)
-        return exit_code(error)
+        raise OptionError(f"--scale {args.scale}: 2, 3 or 4 is taken")
     rows = []
-    try:
-        for row in run(args):
-            rows.append(row)
-            if not (args.json or args.markdown):
-                print(line(row), flush=True)
-    except A2NVideoError as failure:
-        print(failure, file=sys.stderr)
-        return exit_code(failure)
+    for row in run(args):
+        rows.append(row)
+        if not (args.json or args.markdown):
+            print(line(row), flush=True)
     if args.json:
         print(json.dumps({"rows": [asdict(row) for row in rows]}))
     if args.markdown:
         print("\n".join(markdown(rows)))
-    return 0
 
 
 if __name__ == "__main__":
