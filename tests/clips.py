@@ -12,10 +12,12 @@ from typing import Any
 import av
 import numpy as np
 
+from a2n_video.io.writer import FORMAT_NAMES
+
 MS = Fraction(1, 1000)
 TICK = Fraction(1, 90000)
 SIZE = (64, 48)
-MUXERS = {"mkv": "matroska", "ts": "mpegts"}
+MUXERS = FORMAT_NAMES
 
 # Options with which each encoder is quick, as upscale_video takes them.
 QUICK: dict[str, dict[str, Any]] = {

@@ -9,9 +9,10 @@ from pathlib import Path
 from a2n_video.io.convert import converted_streams
 from a2n_video.io.outfile import OutFile
 from a2n_video.io.remux import RemuxJob, remux
+from a2n_video.job.expected import encoded_times, expect
 from a2n_video.job.plan import JobPlan
 from a2n_video.job.stops import Stops
-from a2n_video.job.verify import encoded_times, expect, verify
+from a2n_video.job.verify import verify
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,8 @@ from a2n_video.media.containers import HOLDS
 from a2n_video.media.index import LEAD_IN, TimeMap
 from a2n_video.media.info import VideoInfo
 from a2n_video.media.interlace import InterlacePlan, plan_interlace, result_map
-from a2n_video.media.streams import Container, StreamPlan, container_of, plan_streams, time_fates
+from a2n_video.media.steady import time_fates
+from a2n_video.media.streams import Container, StreamPlan, container_of, plan_streams
 from a2n_video.options import Execution, ExecutionPlan, JobOptions
 
 # Inductor takes a minute or two for the network; at tens of frames a second that is a few thousand frames.

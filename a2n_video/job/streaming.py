@@ -40,7 +40,8 @@ from a2n_video.job.stops import Stops
 from a2n_video.media.index import TimeMap
 from a2n_video.media.info import StreamInfo, VideoInfo
 from a2n_video.media.interlace import plan_interlace, result_map
-from a2n_video.media.streams import Container, StreamFate, StreamPlan, container_of, off_rate, plan_streams
+from a2n_video.media.steady import off_rate
+from a2n_video.media.streams import Container, StreamFate, StreamPlan, container_of, plan_streams
 from a2n_video.options import ExecutionPlan, JobOptions
 from a2n_video.upscaler import Upscaler
 

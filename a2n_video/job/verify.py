@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import count
@@ -12,83 +11,20 @@ from typing import Final
 
 from a2n_video.errors import InputError, VerificationError
 from a2n_video.io.inspect import StreamPackets, read_attachments, read_packets
-from a2n_video.io.joining import scan_segment
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import probe
 from a2n_video.io.subtitles import Cue, cut_cues, one_at_a_time, read_cues
-from a2n_video.job.plan import JobPlan
-from a2n_video.media.colorspec import ColorSpec
+from a2n_video.job.expected import Expected, Placing
 from a2n_video.media.containers import DISPOSITIONS, HOLDS
-from a2n_video.media.hdr import given_hdr, hdr_differences
+from a2n_video.media.hdr import hdr_differences
 from a2n_video.media.index import LEAD_IN, TimeMap
-from a2n_video.media.info import HdrMetadata, StreamInfo, VideoInfo
+from a2n_video.media.info import StreamInfo, VideoInfo
 from a2n_video.media.pixfmt import native_pix_fmt
-from a2n_video.media.streams import StreamFate, StreamPlan, describe, kept_disposition, kept_tags, same_language, tag_of
+from a2n_video.media.streams import StreamFate, describe, kept_disposition, kept_tags, same_language, tag_of
 
 _MS: Final = Fraction(1, 1000)
 _US: Final = Fraction(1, 1_000_000)
 _SHOWN: Final = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Expected:
-    """What the result must be: what the run read, planned and encoded. Everything else is read anew from the source and the result.
-
-    `times` are the settled pts of all frames in units of `time_map.time_base`, `encoded` their number as the encoder was given them.
-    `time_map` is cut to the job's window, and `cut_start` and `cut_end` say where that bounds the copied streams. `color`, `sar`,
-    `display_matrix` and `hdr` are those of the result; None for `pix_fmt` leaves the format open.
-    """
-
-    info: VideoInfo
-    plan: StreamPlan
-    time_map: TimeMap
-    times: Sequence[int]
-    encoded: int
-    width: int
-    height: int
-    color: ColorSpec
-    pix_fmt: str | None = None
-    sar: Fraction = Fraction(1)
-    display_matrix: tuple[int, ...] | None = None
-    hdr: HdrMetadata | None = None
-    cut_start: bool = False
-    cut_end: bool = False
-    refused: Mapping[int, tuple[int, ...]] = field(default_factory=dict)  # damaged packets that no container takes, by stream and place
-    moved: Mapping[int, tuple[int, ...]] = field(default_factory=dict)  # damaged times, which no container takes, likewise
-
-    @property
-    def start(self) -> Fraction | None:
-        return self.time_map.window[0] if self.cut_start else None
-
-    @property
-    def end(self) -> Fraction | None:
-        return self.time_map.limit if self.cut_end else None
-
-
-def encoded_times(segments: Sequence[Path], time_base: Fraction) -> array[int]:
-    """The pts of all frames in finished segments, in units of `time_base`, in order."""
-    return array("q", (time for path in segments for time in scan_segment(path, time_base).pts))
-
-
-def expect(plan: JobPlan, times: Sequence[int], encoded: int | None = None) -> Expected:
-    """What a job's result must be: `times` are the settled pts of its segments' frames, `encoded` how many the encoder was given."""
-    wanted = plan.options.time
-    return Expected(
-        info=plan.info,
-        plan=plan.streams,
-        time_map=plan.time_map,
-        times=times,
-        encoded=len(times) if encoded is None else encoded,
-        width=plan.encoder.width,
-        height=plan.encoder.height,
-        color=plan.encoder.color,
-        pix_fmt=plan.encoder.pix_fmt,
-        sar=plan.encoder.sar,
-        display_matrix=plan.picture.display_matrix,
-        hdr=given_hdr(plan.encoder.codec, plan.info.hdr, plan.options.encode.encoder_options),
-        cut_start=wanted.start is not None,
-        cut_end=wanted.end is not None or wanted.frames is not None,
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +144,7 @@ class _Check:
         pairs, missing = self._pairs()
         yield from missing
         copied = [(source, target) for fate, source, target in pairs if fate.fate == "copied"]
-        place = _Placing(self.expected)
+        place = Placing(self.expected)
         wanted = read_packets(
             self.expected.info.path, {s.index: s.codec for s, _ in copied}, place, ignore_edits=self.expected.info.ignore_edits
         )
@@ -296,7 +232,7 @@ class _Check:
 
     def _same_extent(self, fate: StreamFate, source: StreamInfo, target: StreamInfo) -> Iterator[str]:
         """Audio made anew begins and ends with the old, but for the lead-in and padding of codecs."""
-        want = read_packets(self.expected.info.path, {source.index: "pcm_any"}, _Placing(self.expected))[source.index]
+        want = read_packets(self.expected.info.path, {source.index: "pcm_any"}, Placing(self.expected))[source.index]
         got = read_packets(self.found.info.path, {target.index: "pcm_any"})[target.index]
         start, found_start = self._origin
         for word, a, b in (("begins", want.first, got.first), ("ends", want.last_end, got.last_end)):
@@ -359,26 +295,6 @@ class _Check:
                 yield f"chapter {number} is called {b[2]!r}, not {a[2]!r}"
             if abs((b[0] - found_start) - (a[0] - start)) > self._tick + _MS:
                 yield f"chapter {number} begins {_ms((b[0] - found_start) - (a[0] - start))} late"
-
-
-@dataclass
-class _Placing:
-    """Where a source packet belongs on the result's clock, and whether it belongs to the result at all."""
-
-    expected: Expected
-
-    def __call__(self, time: Fraction, position: int | None, duration: Fraction, index: int) -> Fraction | None:
-        stream = self.expected.info.streams[index]
-        if stream.is_cover:
-            return time
-        settled = self.expected.time_map.seconds_of(time, position)
-        start, end = self.expected.start, self.expected.end
-        if end is not None and settled >= end:
-            return None
-        if start is not None and settled < start:
-            reaches = stream.kind == "subtitle" and settled + duration > start
-            return start if reaches else None
-        return settled
 
 
 _KNOWN_MARKS: Final = sum(DISPOSITIONS.values())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from fractions import Fraction
 from pathlib import PurePath
 from typing import Any, Final, Literal
 
@@ -21,13 +20,11 @@ from a2n_video.media.containers import (
     is_stale,
     mov_language,
 )
-from a2n_video.media.index import LEAD_IN, TimeMap
 from a2n_video.media.info import StreamInfo, VideoInfo
 from a2n_video.options import Fidelity
 
 __all__ = ["Container", "Fate", "StreamFate", "StreamPlan", "container_of", "format_plan", "plan_streams"]
 
-_MS: Final = Fraction(1, 1000)
 Fate = Literal["upscaled", "copied", "converted", "dropped"]
 
 CONTAINER_OF_SUFFIX: Final[dict[str, Container]] = {
@@ -182,42 +179,6 @@ def _stream_fate(info: VideoInfo, stream: StreamInfo, container: Container, reen
         "attachment": lambda: _copied_if(base, holding.attachments, f"{container} holds no attachments"),
         "data": lambda: _data(base, info, stream, container),
     }[stream.kind]()
-
-
-def time_fates(info: VideoInfo, plan: StreamPlan, time_map: TimeMap, starts: Mapping[int, Fraction]) -> tuple[StreamFate, ...]:
-    """What a container of one rate (AVI) loses of time: the start of streams against the picture. `starts`: raw seconds by stream.
-
-    An OptionError where it cannot hold the result at all: frames at uneven times, or sound more than a lead-in away from the picture.
-    """
-    if not HOLDS[plan.container].steady or not time_map.times:
-        return ()
-    base = time_map.time_base
-    allowed = max(base, _MS)
-    late = off_rate(time_map)
-    if late is not None:
-        raise OptionError(
-            f"{plan.container} holds one frame rate, and frame {late} of {info.path} is off it; write mkv, which holds any time"
-        )
-    fates = []
-    for fate in plan.fates:
-        if fate.kind != "audio" or fate.fate == "dropped" or fate.index is None or fate.index not in starts:
-            continue
-        delay = time_map.seconds_of(starts[fate.index]) - time_map.origin_pts * base
-        if abs(delay) > LEAD_IN:
-            words = f"{abs(float(delay)):.3f} s {'after' if delay > 0 else 'before'} the picture"
-            raise OptionError(f"{plan.container} begins all streams together, and {fate.what} begins {words}; write mkv, which keeps that")
-        if abs(delay) > allowed:
-            reason = f"{plan.container} begins all streams together"
-            what = f"delay of {fate.what} ({1000 * float(delay):+.1f} ms)"
-            fates.append(StreamFate(what=what, kind="delay", fate="dropped", reason=reason))
-    return tuple(fates)
-
-
-def off_rate(time_map: TimeMap) -> int | None:
-    """The first frame that lies more than a millisecond (a tick, if that is longer) from where the nominal rate puts it; None for none."""
-    allowed = max(time_map.time_base, _MS) / time_map.time_base
-    first = time_map.times[0] if time_map.times else 0
-    return next((n for n, time in enumerate(time_map.times) if abs(time - first - n * time_map.step) > allowed), None)
 
 
 def _copied_if(base: StreamFate, held: bool, reason: str) -> StreamFate:

@@ -17,8 +17,9 @@ from a2n_video.errors import VerificationError
 from a2n_video.io.inspect import essence
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import probe
+from a2n_video.job.expected import Expected, expect
 from a2n_video.job.plan import prepare
-from a2n_video.job.verify import Expected, compare, expect, verify
+from a2n_video.job.verify import compare, verify
 from a2n_video.media.info import HdrMetadata
 from a2n_video.options import JobOptions
 from tests.clips import TICK, Sound
