@@ -16,16 +16,18 @@ from a2n_video.io.source import open_source, video_stream
 from a2n_video.media.index import TimeMap
 from a2n_video.media.info import VideoInfo
 
-# Muxers that keep the source's time base exactly. Matroska also keeps the alpha that VP8 and VP9 carry beside the picture.
+# Matroska keeps the alpha that VP8 and VP9 carry beside the picture, and milliseconds; nut keeps ticks as they are counted, but makes
+# the tick of its own where it is longer than 1/48000 s. So it is told a short one: only the counts matter, the TimeMap has the tick.
 _KEEPERS: Final = {"matroska": "matroska"}
 _EXACT: Final = "nut"
+_SHORT_TICK: Final = Fraction(1, 90_000)
 
 
 def cut_source(path: Path, info: VideoInfo, source_map: TimeMap, start_pts: int | None, end_pts: int | None) -> bytes:
     """The packets from which every frame with start_pts <= settled pts < end_pts can be decoded, as a small file; None is open.
 
-    Times stay the source's own, so that the whole file's TimeMap holds for it. Where a source cannot be cut safely (no usable times,
-    clocks that restart, a codec no exact container holds), its bytes come whole.
+    Times are the source's own counts of ticks, so that the whole file's TimeMap holds for it. Where a source cannot be cut safely (no
+    usable times, clocks that restart, a codec or a tick that no container keeps), its bytes come whole.
     """
     if source_map.seekable and (start_pts is not None or end_pts is not None):
         try:
@@ -47,21 +49,51 @@ def _cut(path: Path, info: VideoInfo, source_map: TimeMap, start_pts: int | None
         last = None if end_pts is None else source_map.raw_pts(end_pts)
         with av.open(buffer, "w", format=muxer, container_options={"avoid_negative_ts": "disabled"}) as output:
             target: Any = output.add_stream_from_template(stream, opaque=True)
-            target.time_base = Fraction(stream.time_base.numerator, stream.time_base.denominator)
+            tick = _SHORT_TICK if muxer == _EXACT else Fraction(stream.time_base.numerator, stream.time_base.denominator)
+            target.time_base = tick
             target.metadata.update(stream.metadata)
+            counts = []
             for packet in _until(source.demux(stream), last):
-                packet.stream = target
+                packet.stream, packet.time_base = target, tick
+                counts.append(packet.pts)
                 output.mux(packet)
+    if _pts(buffer) != counts:
+        raise ValueError("the cut does not keep the source's ticks")
     return buffer.getvalue()
+
+
+def _pts(file: io.BytesIO) -> list[int | None]:
+    """The pts of a cut's packets, as whoever receives it will read them."""
+    file.seek(0)
+    with av.open(file, "r") as cut:
+        return [packet.pts for packet in cut.demux(video=0) if packet.size]
 
 
 def _until(packets: Iterator[Packet[Any]], last: int | None) -> Iterator[Packet[Any]]:
     """Packets in decode order up to the first whose dts is at `last`: none after it can be shown before."""
+    for packet in _with_dts(packets):
+        assert packet.dts is not None
+        if last is not None and packet.dts >= last:
+            return
+        yield packet
+
+
+def _with_dts(packets: Iterator[Packet[Any]]) -> Iterator[Packet[Any]]:
+    """Packets with decode times; the first ones of Matroska have none where frames are reordered, and get ticks just before the next."""
+    head: list[Packet[Any]] = []
+    known = False
     for packet in packets:
         if not packet.size:
             continue
         if packet.dts is None:
-            raise ValueError("packets without decode times cannot be cut")
-        if last is not None and packet.dts >= last:
-            return
+            if known:
+                raise ValueError("packets without decode times cannot be cut")
+            head.append(packet)
+            continue
+        for place, early in enumerate(head):
+            early.dts = packet.dts - len(head) + place
+        yield from head
+        head, known = [], True
         yield packet
+    if head:
+        raise ValueError("packets without decode times cannot be cut")
