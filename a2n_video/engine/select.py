@@ -76,7 +76,7 @@ def resolve_plan(options: ModelOptions, geometry: Geometry) -> ExecutionPlan:
     UnknownModelError, WeightsError, DeviceError (no such device), OptionError (what does not go together),
     MissingDependencyError (OpenVINO asked for and not installed). Neither torch nor weights are loaded for `nearest`.
     """
-    _check_numbers(options)
+    check_numbers(options)
     if options.weights is None and NEAREST in (options.model, options.engine):
         return _nearest_plan(options)
     model, digest = _resolve_weights(options)
@@ -161,7 +161,8 @@ def _fits_openvino(options: ModelOptions, geometry: Geometry) -> bool:
     return pixels <= OPENVINO_MAX_PIXELS and need <= free_host_bytes() // 2
 
 
-def _check_numbers(options: ModelOptions) -> None:
+def check_numbers(options: ModelOptions) -> None:
+    """OptionError for a scale, batch size or number of threads that cannot be, before anything is opened for it."""
     if options.scale not in SCALES:
         raise OptionError(f"--scale {options.scale}: the scale is 2, 3 or 4")
     for name in ("batch_size", "threads"):

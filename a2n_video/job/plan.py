@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from a2n_video.engine.protocol import Geometry
-from a2n_video.engine.select import resolve_plan
+from a2n_video.engine.select import check_numbers, resolve_plan
 from a2n_video.errors import OptionError, OutputError, OutputExistsError, UnsupportedFormatError
 from a2n_video.io.filters import look_for_interlace
 from a2n_video.io.fitting import Fit
@@ -186,8 +186,7 @@ def _only_to_tidy_up(dest: Path, execution: Execution) -> bool:
 
 
 def _check_options(options: JobOptions) -> None:
-    if options.model.scale not in (1, 2, 3, 4):
-        raise OptionError(f"--scale {options.model.scale}: the scale is 2, 3 or 4")
+    check_numbers(options.model)
     if options.time.frames is not None and options.time.frames < 1:
         raise OptionError(f"--frames {options.time.frames}: at least 1")
     if options.encode.codec is not None:
