@@ -26,6 +26,7 @@ from typing import Any
 from a2n_video.job.distributed import DistributedMaker
 from a2n_video.job.plan import prepare
 from a2n_video.job.run import run
+from a2n_video.job.shares import Pace, lengths
 from a2n_video.job.worker import Made
 from a2n_video.options import JobOptions
 from tests.benchmarks.pipeline import make_clip
@@ -152,27 +153,26 @@ class Site:
     """What a plan is made from, in seconds and frames; the defaults were measured on loopback or are assumed, as cluster.md says."""
 
     frame_s: float = 1 / 30  # of one card: assumed
-    segment_s: float = 0.05
+    beside_s: float = 0.05  # a segment at its worker, beside its frames: measured
     preroll_s: float = 1.0  # seek and decode up to the segment, 1080p: assumed
-    driver_s: float = 0.01  # check, journal, scheduling of one segment
-    join_s: float = 0.002  # of one segment
-    frame_bytes: float = 0.1e6  # of the result
-    disk: float = 0.5e9  # bytes a second that one driver joins and verifies
-    start_s: float = 15.0  # connect, start actors, load the network
+    driver_s: float = 0.007  # check, journal, cut of one segment at the driver: measured
+    join_s: float = 0.001  # of one segment: measured
+    frame_bytes: float = 0.1e6  # of the result: assumed, 20 Mbit/s at 25 frames a second
+    check_byte_s: float = 4e-9  # the driver reads and hashes each result: measured, file in the page cache
+    join_byte_s: float = 4e-9  # joining and verifying: the same
+    start_s: float = 15.0  # start actors, load the network: assumed
 
 
 def file_seconds(frames: int, cards: int, site: Site) -> dict[str, float]:
     """One file on so many cards: the formula of cluster.md."""
-    beside = site.segment_s + site.preroll_s
-    length = max(8, min(120 / site.frame_s, frames / (2 * cards)))
-    least = max(8.0, 10 * beside / site.frame_s)
-    length = max(length, min(least, 120 / site.frame_s))
-    segments = ceil(frames / length)
-    made = ceil(segments / cards) * (length * site.frame_s + beside)
-    work = max(made, segments * site.driver_s)
-    join = segments * site.join_s + 3 * frames * site.frame_bytes / site.disk
-    total = site.start_s + work + join
-    return {"segments": segments, "work_s": work, "join_s": join, "total_s": total, "of_ideal": frames * site.frame_s / cards / total}
+    beside = site.beside_s + site.preroll_s
+    parts = [24] * cards + list(lengths(max(0, frames - 24 * cards), [Pace(fps=1 / site.frame_s, overhead_s=beside)] * cards))
+    cards_s = frames * site.frame_s / cards + ceil(len(parts) / cards) * beside
+    driver_s = len(parts) * site.driver_s + frames * site.frame_bytes * site.check_byte_s
+    join = len(parts) * site.join_s + frames * site.frame_bytes * site.join_byte_s
+    total = site.start_s + max(cards_s, driver_s) + join
+    found = {"segments": len(parts), "cards_s": cards_s, "driver_s": driver_s, "join_s": join, "total_s": total}
+    return {**found, "of_ideal": frames * site.frame_s / cards / total}
 
 
 def plan(site: Site, frames: int = 67_500, files: int = 10_000, cards: int = 1000) -> list[dict[str, Any]]:
