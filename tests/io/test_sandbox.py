@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,10 @@ from a2n_video.io import sandbox
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import probe
 from a2n_video.io.reader import VideoReader
-from a2n_video.io.sandbox import Limits, SandboxedReader, sandboxed
-from tests.made import frame_hash, make_source
+from a2n_video.io.sandbox import Limits, SandboxedReader, limited, sandboxed
+from a2n_video.job.run import upscale_video
+from tests.job.child import ROOT
+from tests.made import decoded, frame_hash, make_source, packets
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +112,64 @@ def test_what_is_no_video_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError):
         sandboxed(probe, tmp_path / "x.mkv")
     assert sandbox.STALL_S == 60
+
+
+def read_slowly(path: Path) -> int:
+    """Reads for three seconds without an answer, as the scan of a large file does."""
+    for _ in range(6):
+        time.sleep(0.5)
+        path.read_bytes()
+    return 6
+
+
+def read_in_circles(path: Path) -> None:
+    while True:
+        path.read_bytes()
+
+
+def test_what_goes_on_reading_does_not_hang_and_what_reads_for_ever_does(clip: Path, tmp_path: Path) -> None:
+    assert limited(Limits(stall_s=1.2), read_slowly, clip) == 6
+    large = tmp_path / "large"
+    large.write_bytes(bytes(1 << 20))
+    with pytest.raises(DecodeError, match="hung"):
+        limited(Limits(stall_s=1, moved_bytes=100 << 20), read_in_circles, large)
+
+
+def test_a_child_dies_with_its_parent(clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import time\nfrom a2n_video.io import reader\nreader.native_frame = lambda *_: time.sleep(1000)\n"
+    )
+    code = (
+        "import sys, threading\nfrom a2n_video.io.sandbox import SandboxedReader\n"
+        "reader = SandboxedReader(sys.argv[1])\nprint(reader._child._process.pid, flush=True)\nnext(iter(reader))"
+    )
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    parent = subprocess.Popen([sys.executable, "-c", code, str(clip)], env=environment, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    until = time.monotonic() + 20
+    time.sleep(3)  # until it has asked the system for this, and hangs
+    parent.kill()
+    parent.communicate()
+    while Path(f"/proc/{child}/stat").exists() and Path(f"/proc/{child}/stat").read_text().split()[2] != "Z":
+        assert time.monotonic() < until, "left behind"
+        time.sleep(0.1)
+
+
+def test_the_end_of_a_job_is_in_the_sandbox_too(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A demuxer that crashes while the sound is copied costs this file, and the segments stand."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal\nfrom a2n_video.io import remux\nremux.remux = lambda *_, **__: os.kill(os.getpid(), signal.SIGSEGV)\n"
+    )
+    dest = tmp_path / "out.mkv"
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        with pytest.raises(DecodeError, match="SIGSEGV"):
+            upscale_video(clip, dest, model="nearest", preset="ultrafast", segment_frames=10, sandbox=True)
+    assert not dest.exists()
+    (tmp_path / "sitecustomize.py").unlink()
+    result = upscale_video(clip, dest, model="nearest", preset="ultrafast", segment_frames=10, sandbox=True)
+    assert result.resumed_frames == 30
+    upscale_video(clip, tmp_path / "plain.mkv", model="nearest", preset="ultrafast", segment_frames=10)
+    assert decoded(dest) == decoded(tmp_path / "plain.mkv")
+    assert packets(dest, 1) == packets(tmp_path / "plain.mkv", 1)
