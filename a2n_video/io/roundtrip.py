@@ -16,7 +16,7 @@ from av.video.stream import VideoStream
 from a2n_video.engine.color import planes_to_rgb, rgb_to_planes
 from a2n_video.engine.protocol import Rows, pack_rows
 from a2n_video.errors import EncodeError
-from a2n_video.frames import frame_planes
+from a2n_video.frames import frame_planes, rearranged
 from a2n_video.io.pictures import Image, to_bytes
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.pixfmt import plane_format
@@ -81,5 +81,5 @@ def encode(rows: Rows, fmt: PlaneFormat, encoding: Encoding) -> bytes:
 def decode(data: bytes, fmt: PlaneFormat) -> Rows:
     """Every frame of such a file, in the order shown, as flat rows."""
     with av.open(io.BytesIO(data), "r") as container:
-        frames = [f if f.format.name == PIX_FMT else f.reformat(format=PIX_FMT) for f in container.decode(video=0)]
+        frames = [f if f.format.name == PIX_FMT else rearranged(f, PIX_FMT) for f in container.decode(video=0)]
         return pack_rows(fmt, [frame_planes(frame, fmt) for frame in frames])

@@ -127,14 +127,13 @@ def encoder(codec: str) -> Encoder:
     return ENCODERS.get(codec, Encoder(even=True))
 
 
-def default_codec(container: Container, fmt: PlaneFormat) -> str:
-    """The encoder for native planes in a container when the user names none."""
+def default_codec(container: Container, fmt: PlaneFormat, size: tuple[int, int] | None = None) -> str:
+    """The encoder for native planes in a container when the user names none; for a result too small for it, that of plain video."""
     plain, deep, rgb, alpha = DEFAULT_CODECS[container]
     if fmt.alpha:
         return alpha
-    if fmt.family == "rgb":
-        return rgb
-    return deep if fmt.depth > 8 else plain
+    chosen = rgb if fmt.family == "rgb" else deep if fmt.depth > 8 else plain
+    return plain if size is not None and min(size) < encoder(chosen).least else chosen
 
 
 def encoder_options(codec: str, options: EncodeOptions) -> dict[str, str]:

@@ -67,7 +67,7 @@ def test_formats_are_rearranged_in_one_thread_and_nowhere_else() -> None:
     rearranged(Frame(), "nv12")  # type: ignore[arg-type]
     assert threads == [1]
     callers = [path for path in (ROOT / "a2n_video").rglob("*.py") if re.search(r"\.reformat\(", path.read_text())]
-    assert [path.name for path in callers if "training" not in path.parts and path.name != "roundtrip.py"] == ["frames.py"]
+    assert [path.name for path in callers] == ["frames.py"]
 
 
 def test_big_endian_formats_are_their_little_endian_ones() -> None:
@@ -110,6 +110,12 @@ def test_default_encoders_are_there_and_hold_what_they_are_for() -> None:
             assert chosen is not None
             assert chosen.depth == depth
         assert default_codec(container, plain) == DEFAULT_CODECS[container][0]
+
+
+def test_a_small_deep_picture_gets_an_encoder_that_is_safe() -> None:
+    deep = PlaneFormat(width=32, height=24, family="yuv", depth=10, log2_chroma_w=1, log2_chroma_h=1)
+    assert default_codec("mkv", deep, (64, 48)) == "libx264"
+    assert default_codec("mkv", deep, (64, 64)) == "libx265"
 
 
 def test_options() -> None:
