@@ -49,7 +49,7 @@ def settle_picture(
     info: VideoInfo, time_base: Fraction, frame_rate: Fraction | None, container: Container, options: JobOptions
 ) -> PicturePlan:
     """Everything about the picture; OptionError for what cannot be encoded so."""
-    _, size = _size(info, options)
+    _, size = settle_size(info, options)
     codec = options.encode.codec or default_codec(container, info.planes, (size.width, size.height))
     backend = options.encode.encoder_backend
     offered = pix_fmts_of_checked(codec, backend)
