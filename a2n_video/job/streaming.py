@@ -239,6 +239,8 @@ def _piped(result: UpscaleResult) -> UpscaleResult:
 def _opened(source: Path, options: JobOptions) -> _Stream:
     if source == PIPE:
         return _y4m_stream(stdin(), options)
+    if options.execution.sandbox:
+        raise OptionError("--sandbox guards jobs from file to file; leave it out, or write a video file first")
     if is_numbered(source) or is_picture(source):
         files = numbered_files(source) if is_numbered(source) else [source]
         rate = options.fidelity.fps or _RATE

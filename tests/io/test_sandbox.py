@@ -12,7 +12,7 @@ from typing import Any
 import av
 import pytest
 
-from a2n_video.errors import DecodeError, InputError, UnsupportedFormatError, exit_code
+from a2n_video.errors import DecodeError, InputError, OptionError, UnsupportedFormatError, exit_code
 from a2n_video.io import sandbox
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import probe
@@ -173,3 +173,8 @@ def test_the_end_of_a_job_is_in_the_sandbox_too(clip: Path, tmp_path: Path, monk
     upscale_video(clip, tmp_path / "plain.mkv", model="nearest", preset="ultrafast", segment_frames=10)
     assert decoded(dest) == decoded(tmp_path / "plain.mkv")
     assert packets(dest, 1) == packets(tmp_path / "plain.mkv", 1)
+
+
+def test_what_the_sandbox_cannot_guard_is_refused(clip: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="--sandbox"):
+        upscale_video(clip, tmp_path / "%04d.png", model="nearest", sandbox=True)
