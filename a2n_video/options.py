@@ -153,7 +153,7 @@ class ExecutionPlan:
 
 
 def refuse_scale_beside_size(given: Mapping[str, Any]) -> None:
-    """An OptionError where somebody asks for both by name: --size picks the network's scale itself, unless weights of one's own have one."""
+    """An OptionError where somebody asks for both by name: --size picks the network's scale itself, unless one's own weights have one."""
     if given.get("size") is not None and "scale" in given and given.get("weights") is None:
         raise OptionError(f"--size {given['size']} picks the network's scale itself: leave out --scale {given['scale']}, or --size")
 
