@@ -279,6 +279,14 @@ def test_two_workers_make_what_one_process_makes(cluster: Any, tmp_path: Path) -
     assert decoded(one) == decoded(two)
 
 
+def test_workers_of_another_kind_settle_the_engine(cluster: Any, tmp_path: Path) -> None:
+    """A driver with a card whose workers have none: one of them chooses engine and arithmetic for all."""
+    options = JobOptions().with_changes(model="a2n-tiny", codec="ffv1", frames=6, segment_frames=3, devices=("cpu", "cpu"))
+    plan = prepare(ROOT / "examples" / "clip.mp4", tmp_path / "out.mkv", options.with_changes(ray=True))
+    carded = replace(plan, execution=replace(plan.execution, engine="accelerator", device="cuda:1", dtype="float16"))
+    assert run(carded).frames == 6
+
+
 def test_marks_by_speed_are_kept(cluster: Any, source: Path, expected: list[tuple[int, Fraction, str]], tmp_path: Path) -> None:
     """A new job is cut by what its workers do; a run that goes on with another number of workers obeys the journal's marks."""
 
