@@ -17,6 +17,7 @@ import av
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 
+from a2n_video.io.isobmff import set_hdr
 from a2n_video.io.joining import joined_packets, scan_segment
 from a2n_video.io.matroska import set_pixel_shape
 from a2n_video.io.outfile import OutFile
@@ -25,7 +26,7 @@ from a2n_video.io.writer import FORMAT_NAMES
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.containers import HOLDS
 from a2n_video.media.index import TimeMap
-from a2n_video.media.info import Chapter, StreamInfo, VideoInfo
+from a2n_video.media.info import Chapter, HdrMetadata, StreamInfo, VideoInfo
 from a2n_video.media.streams import Container, StreamPlan, kept_tags
 
 _BUFFER_BYTES: Final = 1 << 18
@@ -42,8 +43,8 @@ class RemuxJob:
     """What goes into the final file.
 
     `time_base` is that of the video's pts in the segments, `time_map` places everything else. Where `cut_start` or `cut_end`, the map's
-    window bounds the copied streams too: packets outside are left out, chapters and subtitles cut to fit. `display_matrix` is that of
-    the result.
+    window bounds the copied streams too: packets outside are left out, chapters and subtitles cut to fit. `display_matrix` and
+    `hdr` are those of the result.
     """
 
     segments: tuple[Path, ...]
@@ -59,6 +60,7 @@ class RemuxJob:
     height: int = 0
     sar: Fraction = Fraction(1)
     display_matrix: tuple[int, ...] | None = None
+    hdr: HdrMetadata | None = None
     options: Mapping[str, str] = field(default_factory=dict)  # the muxer's
 
     @property
@@ -133,6 +135,8 @@ def remux(
                 counts[index] += 1
         if job.sar != 1 and job.plan.container in ("mkv", "webm"):
             set_pixel_shape(file, job.width, job.height, job.sar)
+        if job.hdr is not None and HOLDS[job.plan.container].hdr:
+            set_hdr(file, job.width, job.height, job.hdr)
     video = counts.pop(job.info.video_index, 0)
     copied = {index: count - len(refused.get(index, ())) for index, count in counts.items()}
     numbers = {index: tuple(found) for index, found in refused.items()}

@@ -11,7 +11,6 @@ from pathlib import Path
 from a2n_video.io.joining import scan_segment
 from a2n_video.job.plan import JobPlan
 from a2n_video.media.colorspec import ColorSpec
-from a2n_video.media.hdr import given_hdr
 from a2n_video.media.index import TimeMap
 from a2n_video.media.info import HdrMetadata, VideoInfo
 from a2n_video.media.streams import StreamPlan
@@ -72,7 +71,7 @@ def expect(plan: JobPlan, times: Sequence[int], encoded: int | None = None) -> E
         pix_fmt=plan.encoder.pix_fmt,
         sar=plan.encoder.sar,
         display_matrix=plan.picture.display_matrix,
-        hdr=given_hdr(plan.encoder.codec, plan.info.hdr, plan.options.encode.encoder_options),
+        hdr=plan.hdr,
         cut_start=wanted.start is not None,
         cut_end=wanted.end is not None or wanted.frames is not None,
     )

@@ -59,4 +59,5 @@ def _remux_job(plan: JobPlan, segments: tuple[Path, ...]) -> RemuxJob:
         height=plan.encoder.height,
         sar=plan.encoder.sar,
         display_matrix=plan.picture.display_matrix,
+        hdr=plan.hdr,
     )

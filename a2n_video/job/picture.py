@@ -204,9 +204,9 @@ def _notes(info: VideoInfo, size: PictureSize, fit: Fit) -> Iterator[str]:
 
 def _fates(info: VideoInfo, codec: str, container: Container, fit: Fit) -> Iterator[StreamFate]:
     source, target = info.planes, fit.target
-    lost = lost_hdr(codec, info.hdr)
+    lost = lost_hdr(codec, info.hdr, boxed=HOLDS[container].hdr)
     if lost:
-        reason = f"{codec} cannot be given it; libx265, libsvtav1 and libx264 can"
+        reason = f"{codec} cannot be given it; libx265, libsvtav1 and libx264 can, and mp4 and mov hold it for any"
         yield StreamFate(what=f"HDR10 {lost}", kind="hdr", fate="dropped", reason=reason)
     if not (encoder(codec).color or HOLDS[container].color):
         holders = "y4m has no" if container == "y4m" else f"neither {container} nor {codec}'s video has a"

@@ -24,8 +24,9 @@ from a2n_video.io.writer import EncoderSettings
 from a2n_video.job.directory import result_stands
 from a2n_video.job.picture import PicturePlan, pix_fmts_of_checked, settle_picture
 from a2n_video.media.containers import HOLDS
+from a2n_video.media.hdr import given_hdr
 from a2n_video.media.index import LEAD_IN, TimeMap
-from a2n_video.media.info import VideoInfo
+from a2n_video.media.info import HdrMetadata, VideoInfo
 from a2n_video.media.interlace import InterlacePlan, plan_interlace, result_map
 from a2n_video.media.steady import time_fates
 from a2n_video.media.streams import Container, StreamPlan, container_of, plan_streams
@@ -64,6 +65,12 @@ class JobPlan:
     def fit(self) -> Fit:
         """What every frame is brought to after the engine."""
         return self.picture.fit
+
+    @property
+    def hdr(self) -> HdrMetadata | None:
+        """The static HDR10 metadata that the result says."""
+        said = self.options.encode.encoder_options
+        return given_hdr(self.encoder.codec, self.info.hdr, said, boxed=HOLDS[self.streams.container].hdr)
 
     @property
     def notes(self) -> tuple[str, ...]:

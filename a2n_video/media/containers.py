@@ -36,7 +36,7 @@ class Holding:
     `text` is the codec that text subtitles become where they cannot be copied. `tags`: names of global tags it has, None for any;
     `stream_tags` likewise for streams. `lead_in`: packets may lie before zero, for decoders to warm up on. `covers`: attached pictures.
     `color`: it has a place for colour tags, for video whose codec has none. `steady`: all frames come at one rate, and all streams begin
-    together.
+    together. `hdr`: it has boxes for static HDR10 metadata, and is given them.
     """
 
     video: frozenset[str] = frozenset()
@@ -55,6 +55,7 @@ class Holding:
     lead_in: bool = False
     color: bool = False
     steady: bool = False
+    hdr: bool = False
     data: frozenset[str] = field(default=frozenset())
 
 
@@ -100,6 +101,7 @@ HOLDS: Final[dict[Container, Holding]] = {
         rotation=True,
         lead_in=True,
         color=True,
+        hdr=True,
     ),
     "mov": Holding(
         video=frozenset({"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg", "prores"}),
@@ -115,6 +117,7 @@ HOLDS: Final[dict[Container, Holding]] = {
         alpha=True,
         lead_in=True,
         color=True,
+        hdr=True,
     ),
     "webm": Holding(
         video=frozenset({"vp8", "vp9", "av1"}),

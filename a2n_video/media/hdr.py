@@ -14,8 +14,8 @@ from a2n_video.media.info import HdrMetadata
 
 PQ: Final = 16
 HLG: Final = 18
-_CHROMATICITY: Final = Fraction(1, 50000)
-_LUMINANCE: Final = Fraction(1, 10000)
+CHROMATICITY: Final = Fraction(1, 50000)
+LUMINANCE: Final = Fraction(1, 10000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +38,8 @@ def _decimal(digits: int) -> Callable[[Fraction], str]:
 
 # Encoders that can be given static metadata; everything else loses it, and the plan says so.
 HDR_WORDS: Final[dict[str, HdrWords]] = {
-    "libx265": HdrWords(mastering="master-display", light="max-cll", chromaticity=_counted(_CHROMATICITY), luminance=_counted(_LUMINANCE)),
-    "libx264": HdrWords(mastering="mastering-display", light="cll", chromaticity=_counted(_CHROMATICITY), luminance=_counted(_LUMINANCE)),
+    "libx265": HdrWords(mastering="master-display", light="max-cll", chromaticity=_counted(CHROMATICITY), luminance=_counted(LUMINANCE)),
+    "libx264": HdrWords(mastering="mastering-display", light="cll", chromaticity=_counted(CHROMATICITY), luminance=_counted(LUMINANCE)),
     "libsvtav1": HdrWords(mastering="mastering-display", light="content-light", chromaticity=_decimal(5), luminance=_decimal(4)),
 }
 
@@ -62,29 +62,34 @@ def has_mastering(hdr: HdrMetadata) -> bool:
     return None not in (hdr.red, hdr.green, hdr.blue, hdr.white, hdr.max_luminance, hdr.min_luminance)
 
 
-def lost_hdr(codec: str, hdr: HdrMetadata | None) -> str:
-    """What of `hdr` the encoder cannot be given, in words; empty where nothing is lost."""
+def lost_hdr(codec: str, hdr: HdrMetadata | None, *, boxed: bool = False) -> str:
+    """What of `hdr` neither the encoder nor the container (`boxed`: it has boxes for it) can be given, in words; empty for nothing."""
     if hdr is None:
         return ""
     partial = not has_mastering(hdr) and any(v is not None for v in (hdr.red, hdr.white, hdr.max_luminance))
-    if codec in HDR_WORDS:
+    if boxed or codec in HDR_WORDS:
         return "mastering display (only part of it is known)" if partial else ""
     parts = ["mastering display"] * (partial or has_mastering(hdr)) + ["content light level"] * (hdr.max_content is not None)
     return " and ".join(parts)
 
 
-def given_hdr(codec: str, hdr: HdrMetadata | None, encoder_options: Mapping[str, str]) -> HdrMetadata | None:
-    """What the result must say: `hdr` as far as the encoder is given it, without what the user's own options say anew."""
+def given_hdr(codec: str, hdr: HdrMetadata | None, encoder_options: Mapping[str, str], *, boxed: bool = False) -> HdrMetadata | None:
+    """What the result must say: `hdr` as far as the encoder or the container (`boxed`) is given it.
+
+    What the user's own options say anew is left out.
+    """
     words = HDR_WORDS.get(codec)
-    if hdr is None or words is None:
+    if hdr is None or (words is None and not boxed):
         return None
     said = " ".join(encoder_options.values())
-    mastering = has_mastering(hdr) and f"{words.mastering}=" not in said
-    light = hdr.max_content is not None and f"{words.light}=" not in said
+    mastering = has_mastering(hdr) and (words is None or f"{words.mastering}=" not in said)
+    light = hdr.max_content is not None and (words is None or f"{words.light}=" not in said)
+    if not mastering and not light:
+        return None
     given = hdr if mastering else HdrMetadata(max_content=hdr.max_content, max_average=hdr.max_average)
     if light:
         return replace(given, max_average=hdr.max_average or 0)
-    return replace(given, max_content=None, max_average=None) if mastering else None
+    return replace(given, max_content=None, max_average=None)
 
 
 def hdr_differences(want: HdrMetadata, got: HdrMetadata | None) -> list[str]:

@@ -65,3 +65,10 @@ def test_differences_are_named_beyond_what_codecs_round() -> None:
     assert hdr_differences(P3, replace(P3, blue=None)) == ["HDR10 blue is missing, not 0.15,0.06"]
     assert len(hdr_differences(P3, None)) == 8
     assert hdr_differences(HdrMetadata(max_content=1000), P3) == []
+
+
+def test_a_container_with_boxes_keeps_what_a_codec_cannot_say() -> None:
+    assert lost_hdr("prores_ks", P3) == "mastering display and content light level"
+    assert lost_hdr("prores_ks", P3, boxed=True) == ""
+    assert given_hdr("prores_ks", P3, {}, boxed=True) == P3
+    assert lost_hdr("prores_ks", replace(P3, white=None), boxed=True) == "mastering display (only part of it is known)"
