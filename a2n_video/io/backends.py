@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -51,7 +52,7 @@ def check_encoder(settings: writer.EncoderSettings) -> None:
 
 def open_writer(file: BinaryIO, settings: writer.EncoderSettings) -> writer.FrameWriter:
     """A writer into `file` of the back end that the settings name."""
-    settings = _reproducible(settings)
+    settings = replace(settings, options=repeatable(settings.codec, settings.options))
     if settings.backend == "pyav":
         return writer.VideoWriter(file, settings)
     from a2n_video.io.ffmpeg_writer import FfmpegWriter
@@ -59,15 +60,16 @@ def open_writer(file: BinaryIO, settings: writer.EncoderSettings) -> writer.Fram
     return FfmpegWriter(file, settings)
 
 
-def _reproducible(settings: writer.EncoderSettings) -> writer.EncoderSettings:
-    """x264 without its AVX-512 code: that reads what nobody wrote, and equal frames came out otherwise in every third run or so.
+def repeatable(codec: str, options: Mapping[str, str]) -> dict[str, str]:
+    """The options, and what makes equal frames come out of an encoder equal: x264 without its AVX-512 code.
 
-    A resumed job must give what an unbroken one does. What the user says in x264-params comes after it, and wins.
+    That code reads what nobody wrote: equal input gave up to 12 results in 12 runs, and a resumed job must give what an unbroken one
+    does. What is given in x264-params comes after it, and wins.
     """
-    if settings.codec not in _X264 or not _has_avx512():
-        return settings
-    given = settings.options.get("x264-params")
-    return replace(settings, options={**settings.options, "x264-params": "asm=avx2" + (f":{given}" if given else "")})
+    if codec not in _X264 or not _has_avx512():
+        return dict(options)
+    given = options.get("x264-params")
+    return {**options, "x264-params": "asm=avx2" + (f":{given}" if given else "")}
 
 
 @cache

@@ -17,6 +17,7 @@ from a2n_video.engine.color import planes_to_rgb, rgb_to_planes
 from a2n_video.engine.protocol import Rows, pack_rows
 from a2n_video.errors import EncodeError
 from a2n_video.frames import frame_planes, rearranged
+from a2n_video.io.backends import repeatable
 from a2n_video.io.pictures import Image, to_bytes
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.pixfmt import plane_format
@@ -25,10 +26,6 @@ from a2n_video.media.planes import PlaneFormat
 PIX_FMT = "yuv420p"
 BT709 = ColorSpec(matrix=1, full_range=False, primaries=1, transfer=1, chroma_location=1)
 TICK = Fraction(1, 25)
-# x264's AVX-512 code reads beyond small frames: equal input gave up to 12 different results in 12 runs, with AVX2 always one.
-REPEATABLE: dict[str, dict[str, str]] = (
-    {"libx264": {"x264-params": "asm=avx2"}} if torch.backends.cpu.get_cpu_capability().startswith("AVX512") else {}
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +56,7 @@ def through_codec(images: Sequence[Image], encoding: Encoding | None, color: Col
 def encode(rows: Rows, fmt: PlaneFormat, encoding: Encoding) -> bytes:
     """Frames' planes as flat rows -> a Matroska file in memory."""
     target = io.BytesIO()
-    options = {**REPEATABLE.get(encoding.codec, {}), **encoding.options}
+    options = repeatable(encoding.codec, encoding.options)
     try:
         with av.open(target, "w", format="matroska") as container:
             stream = cast("VideoStream", container.add_stream(encoding.codec, rate=25, options=options))
