@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
+from a2n_video import upscale_video
 from a2n_video.io.probe import probe
+from a2n_video.job.plan import prepare
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.pixfmt import plane_format
+from a2n_video.options import JobOptions
+from tests.clips import Clip, level, write_clip
 from tests.test_picture import frame_of, planes_in, read, upscaled, write
 
 # Written down here again, from ITU-T H.273 table 4: the product's own table is what is tested.
@@ -170,3 +176,25 @@ def test_gradients_do_not_shift(siting: int, scale: int, axis: int, as_rgb: bool
     expected = start + slope * ((at + 0.5) / scale - 0.5)
     shift = (along - expected)[inner].mean() / (slope / scale)  # in the result's luma samples
     assert abs(shift) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix", "matrix", "full"),
+    [("mpeg4", "mp4", 5, True), ("mpeg2video", "mkv", 5, False), ("mpeg4", "avi", 2, False), ("ffv1", "nut", 2, False)],
+)
+def test_codecs_without_tags_of_their_own(codec: str, suffix: str, matrix: int, full: bool, tmp_path: Path) -> None:
+    """JPEG's matrix and full range, its primaries unknown: MP4 says so in its own box; where nobody can, it is named, and range limited.
+
+    Whatever is said, the picture means the same: each frame's gray is as it was.
+    """
+    made = write_clip(tmp_path / "in.mov", Clip(times=[Fraction(n, 25) for n in range(6)], codec="mjpeg", time_base=Fraction(1, 25)))
+    result = tmp_path / f"out.{suffix}"
+    plan = prepare(made, result, JobOptions().with_changes(model="nearest", codec=codec))
+    assert [fate.what for fate in plan.streams.losses] == ["colour tags"] * (matrix == 2)
+    upscale_video(made, result, model="nearest", codec=codec)
+    color = probe(result).color
+    assert (color.matrix, bool(color.full_range)) == (matrix, full)
+    with av.open(str(result)) as container:
+        lumas = [float(np.median(np.frombuffer(frame.planes[0], np.uint8)[:64])) for frame in container.decode(video=0)]
+    wanted = [level(n) if full else 16 + level(n) * 219 / 255 for n in range(6)]
+    assert lumas == pytest.approx(wanted, abs=2)
