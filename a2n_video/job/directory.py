@@ -84,7 +84,8 @@ class JobDirectory:
                 entry.unlink()
 
     def remove(self) -> None:
-        """Remove the folder, lock and all: the job is over."""
+        """Remove the folder, lock and all: the job is over. The journal goes last: stopped before that, the next run knows."""
+        self._clear_all_but(LOCK, JOURNAL)
         shutil.rmtree(self.path, ignore_errors=True)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from a2n_video.errors import IncompleteSourceError, JobConflictError
 from a2n_video.io.outfile import publish
@@ -23,6 +23,8 @@ from a2n_video.job.segments import segment_files
 from a2n_video.job.space import check_space
 from a2n_video.job.stops import Stops
 from a2n_video.options import Execution, JobOptions, refuse_scale_beside_size
+
+_STANDS: Final = Finished(verified="verified before: the last run was stopped once the result was in place")
 
 
 class Maker(Protocol):
@@ -134,14 +136,16 @@ def run(
         check_space(plan, folder.path)
         journal.on_segment = on_segment
         maker = (make or _maker(plan))(plan, folder, journal, stops)
-        maker.make(standing, on_progress)
+        stands = result_stands(plan.dest)  # and its segments may be gone: the last run was stopped while it tidied up
+        if not stands:
+            maker.make(standing, on_progress)
         damage = _damage(plan, maker, journal)
         if not any(record.frames for record in journal.segments.values()):
             folder.remove()
             raise IncompleteSourceError(
                 f"{plan.source}: damaged: no frame of the part that was asked for can be decoded; nothing was written"
             )
-        done = _finish(plan, folder, journal, stops)
+        done = _STANDS if stands else _finish(plan, folder, journal, stops)
         damage = replace(damage, refused=done.refused, moved=done.moved)
         frames = sum(record.frames for record in journal.segments.values())
         folder.remove()
@@ -198,8 +202,6 @@ def _damage(plan: JobPlan, maker: Maker, journal: Journal) -> DamageReport:
 
 def _finish(plan: JobPlan, folder: JobDirectory, journal: Journal, stops: Stops) -> Finished:
     """Join, verify and put in place; in a child process where the source is not trusted, for that demuxes it once more."""
-    if result_stands(plan.dest):
-        return Finished(verified="verified before: the last run was stopped once the result was in place")
     records = journal.segments.values()
     given = plan, segment_files(folder.path, journal.segments), sum(record.frames for record in records), folder.result
     if plan.options.execution.sandbox:

@@ -363,6 +363,23 @@ def test_a_segment_that_changed_meanwhile_is_made_again(clip: Path, tmp_path: Pa
         assert decoded(dest) == unbroken
 
 
+def test_a_stop_while_tidying_up_costs_nothing(clip: Path, tmp_path: Path, unbroken: list[Any]) -> None:
+    dest = tmp_path / "out.mkv"
+
+    def strike(point: str) -> None:
+        if point == "result.rename.after":
+            raise KeyboardInterrupt
+
+    with listening(strike), pytest.raises(KeyboardInterrupt):
+        upscale(clip, dest)
+    (job_path(dest) / "000001.nut").unlink()
+    made = []
+    result = upscale_video(clip, dest, model="nearest", preset="ultrafast", segment_frames=10, on_progress=made.append)
+    assert (made, result.exit_code, result.frames) == ([], 0, FRAMES)
+    assert decoded(dest) == unbroken
+    assert not job_path(dest).exists()
+
+
 def test_other_options_are_refused_and_restart_begins_anew(clip: Path, tmp_path: Path, unbroken: list[Any]) -> None:
     def stop(frames: int) -> None:
         if frames == 25:

@@ -68,6 +68,12 @@ def check_after_kill(reference: Reference, dest: Path) -> None:
     if dest.exists() and not job_path(dest).exists():
         assert decoded(dest) == reference.frames  # killed once all was done
         return
+    if dest.exists():  # killed while the job's folder was being removed
+        done = child.run(*reference.arguments(dest))
+        assert done.returncode == 0, done.stderr
+        assert decoded(dest) == reference.frames
+        assert not job_path(dest).exists()
+        return
     entered = left_behind(dest)
     kept = dest.with_suffix(".kept")
     kept.mkdir()
