@@ -1,19 +1,23 @@
 """The network alone on this CPU: the plain published module in float32 beside our engines, on the same frame, in one run.
 
-    python tests/benchmarks/cpu.py [--weights FILE] [--size 640x360] [--rounds 5] [--threads N] [--json]
+    python -m tests.benchmarks.cpu [--weights FILE] [--size 640x360] [--rounds 5] [--threads N] [--only NAME...] [--json]
 
 Rounds are interleaved; a row gives the median, its spread, and the ratio to the plain module. `of matmul` is the share of what one large
-bfloat16 matrix product reaches in the same run.
+bfloat16 matrix product reaches in the same run, `of peak` of what the cores can do in registers (peak.c, where it can be built and run).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
+import shutil
 import statistics
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -22,8 +26,10 @@ from a2n_video.engine.memory import in_strips
 from a2n_video.engine.select import cpu_strip_rows, has_openvino
 from a2n_video.net.model import A2N
 from a2n_video.net.weights import load_model
+from tests.benchmarks.rows import show
 
 MATMUL = 3072
+PLAIN, PRODUCT = "plain float32", "matmul bfloat16"
 
 
 def macs_per_pixel(model: A2N) -> int:
@@ -49,21 +55,39 @@ def openvino_runner(model: A2N, shape: tuple[int, ...], dtype: str, threads: int
     return lambda: request.infer([x], share_inputs=True, share_outputs=True)
 
 
-def contestants(model: A2N, width: int, height: int, threads: int) -> dict[str, Callable[[], object]]:
+def contestants(model: A2N, width: int, height: int, threads: int) -> dict[str, Callable[[], Callable[[], object]]]:
+    """What can be run, by name: each makes its runner."""
     shape = (1, 3, height, width)
     x = torch.rand(shape)
-    left, right = (torch.rand(MATMUL, MATMUL, dtype=torch.bfloat16) for _ in range(2))
     rows = cpu_strip_rows(width)
-    runs: dict[str, Callable[[], object]] = {"plain float32": lambda: model(x), "matmul bfloat16": lambda: left @ right}
-    for dtype in ("float32", "bfloat16") if has_bfloat16() else ("float32",):
+
+    def product() -> Callable[[], object]:
+        left, right = (torch.rand(MATMUL, MATMUL, dtype=torch.bfloat16) for _ in range(2))
+        return lambda: left @ right
+
+    def in_torch(dtype: str, strip_rows: int) -> Callable[[], object]:
         net = lowered(model, getattr(torch, dtype))
-        runs[f"torch {dtype}"] = lambda net=net: net(x)  # type: ignore[misc]
-        runs[f"torch {dtype} strips of {rows}"] = lambda net=net: in_strips(net, x, rows)  # type: ignore[misc]
-        if has_openvino():
-            runs[f"openvino {dtype}"] = openvino_runner(model, shape, dtype, threads)
-    if has_openvino():
-        runs["openvino int8"] = openvino_runner(model, shape, "int8", threads)
-    return runs
+        return lambda: in_strips(net, x, strip_rows)
+
+    makers: dict[str, Callable[[], Callable[[], object]]] = {PLAIN: lambda: lambda: model(x), PRODUCT: product}
+    for dtype in ("float32", "bfloat16") if has_bfloat16() else ("float32",):
+        makers[f"torch {dtype}"] = partial(in_torch, dtype, 0)
+        makers[f"torch {dtype} strips of {rows}"] = partial(in_torch, dtype, rows)
+        makers[f"openvino {dtype}"] = partial(openvino_runner, model, shape, dtype, threads)
+    makers["openvino int8"] = partial(openvino_runner, model, shape, "int8", threads)
+    return makers if has_openvino() else {name: make for name, make in makers.items() if not name.startswith("openvino")}
+
+
+def bfloat16_peak(threads: int) -> float | None:
+    """GMAC/s of products in registers, or None without a C compiler or the instruction."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None or not torch.cpu._is_avx512_bf16_supported():
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "peak"
+        source = Path(__file__).with_name("peak.c")
+        subprocess.run([compiler, "-O2", str(source), "-o", str(program), "-lpthread"], check=True)
+        return float(subprocess.run([str(program), str(threads)], check=True, capture_output=True, text=True).stdout)
 
 
 def measure(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
@@ -78,9 +102,9 @@ def measure(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, lis
     return seconds
 
 
-def table(seconds: dict[str, list[float]], gmac: float) -> list[dict[str, object]]:
+def table(seconds: dict[str, list[float]], gmac: float, peak: float | None) -> list[dict[str, object]]:
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    matmul = MATMUL**3 / 1e9 / medians.pop("matmul bfloat16")
+    matmul = MATMUL**3 / 1e9 / medians.pop(PRODUCT)
     return [
         {
             "run": name,
@@ -88,7 +112,8 @@ def table(seconds: dict[str, list[float]], gmac: float) -> list[dict[str, object
             "spread": round((max(seconds[name]) - min(seconds[name])) / median, 3),
             "gmac_per_s": round(gmac / median, 1),
             "of_matmul": round(gmac / median / matmul, 3),
-            "times_plain": round(medians["plain float32"] / median, 2),
+            "of_peak": None if peak is None else round(gmac / median / peak, 3),
+            "times_plain": round(medians[PLAIN] / median, 2),
         }
         for name, median in medians.items()
     ]
@@ -101,6 +126,9 @@ def main() -> None:
     parser.add_argument("--size", default="640x360")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument(
+        "--only", nargs="+", default=["torch", "openvino"], help="beside the plain module and the product: rows whose names begin so"
+    )
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     width, height = (int(n) for n in args.size.split("x"))
@@ -108,12 +136,10 @@ def main() -> None:
     with torch.inference_mode():
         model = load_model(args.weights, args.scale)
         gmac = macs_per_pixel(model) * width * height / 1e9
-        rows = table(measure(contestants(model, width, height, args.threads), args.rounds), gmac)
-    if args.json:
-        print(json.dumps({"rows": rows}))
-        return
-    for row in rows:
-        print("  ".join(f"{key} {value}" for key, value in row.items()))
+        makers = contestants(model, width, height, args.threads)
+        runs = {name: make() for name, make in makers.items() if name in (PLAIN, PRODUCT) or name.startswith(tuple(args.only))}
+        rows = table(measure(runs, args.rounds), gmac, bfloat16_peak(args.threads))
+    show(rows, as_json=args.json)
 
 
 if __name__ == "__main__":

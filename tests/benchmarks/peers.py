@@ -14,7 +14,6 @@ The clip's length is the same for both, only how far it is taken differs.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import statistics
@@ -29,6 +28,8 @@ import av
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.benchmarks.rows import show
 
 FIRST = 2
 ENCODER = {"crf": "16", "preset": "medium"}
@@ -152,11 +153,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         }
         for name, values in found.items()
     ]
-    if args.json:
-        print(json.dumps({"rows": rows}))
-        return
-    for row in rows:
-        print("  ".join(f"{key} {value}" for key, value in row.items()))
+    show(rows, as_json=args.json)
 
 
 if __name__ == "__main__":

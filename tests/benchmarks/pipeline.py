@@ -1,16 +1,17 @@
 """What the pipeline costs beside the network: frames a second through everything but it, each stage alone, and a whole job.
 
-    python tests/benchmarks/pipeline.py [identity] [stages] [job] [--frames 240] [--model a2n] [--job-frames 12] [--json]
+    python -m tests.benchmarks.pipeline [identity] [stages] [job] [repeats] [memory] [--frames 240] [--model a2n] [--job-frames 12] [--json]
 
 identity: 1080p, decode -> planes -> RGB -> planes -> null, with a network that changes nothing at x1.
 stages:   nanoseconds per output pixel of each stage at x2, one after the other in one thread each.
 job:      640x360 file to file against the bare network on the same frames: what decoding, colour, encoding and checking add.
+repeats:  the rate with every frame shown twice against the rate of frames that all differ.
+memory:   10,000 frames of 64x64 through the engine: how much resident memory they add.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import tempfile
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
@@ -35,6 +37,7 @@ from a2n_video.job.run import upscale_video
 from a2n_video.job.stages import Stages
 from a2n_video.options import ModelOptions
 from a2n_video.upscaler import Upscaler
+from tests.benchmarks.rows import show
 
 TIME_BASE = Fraction(1, 25)
 
@@ -192,9 +195,52 @@ def job(folder: Path, model: str, frames: int) -> dict[str, object]:
     }
 
 
+def resident_bytes() -> int:
+    """Resident memory of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def noise_frames(count: int, width: int, height: int, shown: int = 1) -> Iterator[npt.NDArray[np.uint8]]:
+    """RGB arrays, each given `shown` times."""
+    rng = np.random.default_rng(1)
+    for _ in range(count):
+        frame = rng.integers(0, 256, (height, width, 3), np.uint8)
+        for _ in range(shown):
+            yield frame
+
+
+def repeats(model: str, count: int = 24) -> dict[str, object]:
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    with Upscaler(model) as upscaler:
+        list(upscaler.upscale_frames(noise_frames(4, 320, 180)))
+        for _ in range(3):
+            for shown, found in rates.items():
+                started = time.perf_counter()
+                frames = sum(1 for _ in upscaler.upscale_frames(noise_frames(count // shown, 320, 180, shown)))
+                found.append(frames / (time.perf_counter() - started))
+    distinct, held = (statistics.median(found) for found in rates.values())
+    return {
+        "what": "every frame twice, 320x180",
+        "fps_distinct": round(distinct, 2),
+        "fps": round(held, 2),
+        "times": round(held / distinct, 3),
+    }
+
+
+def memory(frames: int = 10_000) -> dict[str, object]:
+    at, resident = [], []
+    with Upscaler("a2n-tiny") as upscaler:
+        for n, _ in enumerate(upscaler.upscale_frames(noise_frames(frames, 64, 64))):
+            if n >= frames // 10 and n % 100 == 0:
+                at.append(n)
+                resident.append(resident_bytes())
+    slope = float(np.polyfit(at, resident, 1)[0]) * frames
+    return {"what": f"{frames} frames 64x64", "slope_mb_per_run": round(slope / 1e6, 2), "resident_mb": round(resident[-1] / 1e6)}
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", default=[], help="identity, stages, job (default: all)")
+    parser.add_argument("parts", nargs="*", default=[], help="identity, stages, job, repeats, memory (default: all)")
     parser.add_argument("--frames", type=int, default=240)
     parser.add_argument("--model", default="a2n")
     parser.add_argument("--job-frames", type=int, default=12)
@@ -207,13 +253,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             "identity": lambda: identity(folder, args.frames),
             "stages": lambda: stages(folder),
             "job": lambda: job(folder, args.model, args.job_frames),
+            "repeats": lambda: repeats(args.model),
+            "memory": memory,
         }
         rows = [makers[part]() for part in args.parts or makers]
-    if args.json:
-        print(json.dumps({"rows": rows}))
-        return
-    for row in rows:
-        print("  ".join(f"{key} {value}" for key, value in row.items()))
+    show(rows, as_json=args.json)
 
 
 if __name__ == "__main__":
