@@ -121,8 +121,13 @@ def essence(codec: str, data: memoryview) -> bytes | None:
 
 
 def _adts_header(data: memoryview) -> int:
-    """Bytes of an ADTS header before the AAC frame, 0 where there is none. A frame never begins with the sync word: it would be empty."""
+    """Bytes of an ADTS header before the AAC frame, 0 where there is none.
+
+    A frame never begins with the sync word, for it would be empty; a damaged one may, but then its length does not fit.
+    """
     if len(data) < 7 or data[0] != 0xFF or data[1] & 0xF0 != 0xF0:
+        return 0
+    if (data[3] & 3) << 11 | data[4] << 3 | data[5] >> 5 > len(data):
         return 0
     return 7 if data[1] & 1 else 9
 

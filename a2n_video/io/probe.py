@@ -69,11 +69,11 @@ def _probed(path: Path, max_pixels: int, video_number: int | None, *, ignore_edi
 def first_frame(container: InputContainer, stream: VideoStream, path: Path) -> av.VideoFrame:
     """The first frame that decodes; broken packets before it are passed over. IncompleteSourceError where there is none."""
     decoder = open_decoder(stream, threads=1)
+    name = stream.codec_context.codec.canonical_name  # reading can change it to one nobody knows
     for packet in itertools.islice(container.demux(stream), _PACKETS_TO_FIRST_FRAME):
         with contextlib.suppress(av.FFmpegError):
             for frame in decoder.decode(packet if packet.size else None):
                 return frame
-    name = stream.codec_context.codec.canonical_name
     raise IncompleteSourceError(f"{path}: damaged: no frame of its {name} video can be decoded; nothing was written")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
@@ -149,7 +150,8 @@ class VideoReader:
         if seek_to is not None:
             source = self._source_map
             keyframe = source.keyframe_before((seek_to - self._moved) // self._factor - int(PREROLL_S / source.time_base))
-            self._container.seek(source.raw_pts(keyframe), stream=stream, backward=True)
+            with contextlib.suppress(av.FFmpegError):  # a damaged index: everything before is decoded too
+                self._container.seek(source.raw_pts(keyframe), stream=stream, backward=True)
         return itertools.chain(self._decoded(self._container, stream), self._end_anew())
 
     def _end_anew(self) -> Iterator[av.VideoFrame]:
@@ -163,7 +165,11 @@ class VideoReader:
         told = self.damage.errors > self._errors_before_last
         with open_source(self.source, ignore_edits=self.info.ignore_edits) as container:
             stream = video_stream(container, self.source)
-            container.seek(source.raw_pts(source.keyframe_before(last)), stream=stream, backward=True)
+            try:
+                container.seek(source.raw_pts(source.keyframe_before(last)), stream=stream, backward=True)
+            except av.FFmpegError as error:  # a damaged index: what lies behind the last frame is lost
+                self.damage.add(self._at, "looking for the end", error.strerror)
+                return
             for frame in self._decoded(container, stream, threads=1, count_errors=not told):
                 if frame.pts is not None and frame.pts > source.raw_pts(last):
                     yield frame
