@@ -395,9 +395,11 @@ def _list_models() -> int:
 
 def _list_devices() -> int:
     from a2n_video.engine.select import available_devices
+    from a2n_video.vs_engine import filter_state
 
     for device in available_devices():
         print(device)
+    print(f"VapourSynth: {filter_state()}")
     return 0
 
 

@@ -16,6 +16,8 @@ from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from struct import Struct
 from typing import Any, Final, NamedTuple, Protocol, cast, get_args
 from weakref import WeakSet
@@ -317,6 +319,18 @@ def open_filter(clip: Sequence[int], request: Sequence[Any], gate: int) -> Filte
     _open_filters.add(opened)
     _register_exit(gate)
     return opened
+
+
+def filter_state() -> str:
+    """Whether the native filter lies beside this Python's VapourSynth, and if not, why: one line."""
+    spec = find_spec("vapoursynth")
+    if spec is None or not spec.submodule_search_locations:
+        return "VapourSynth is not installed"
+    folder = Path(spec.submodule_search_locations[0]) / "plugins" / "a2n"
+    if any(folder.glob("liba2n.*")):
+        return "core.a2n is installed"
+    note = folder / "MISSING.txt"
+    return note.read_text().partition("\n")[0] if note.exists() else "core.a2n is missing: it is built where pip install finds a C compiler"
 
 
 def color_of(tags: Sequence[int]) -> ColorSpec:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
+from importlib.machinery import ModuleSpec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -260,3 +262,18 @@ def test_where_openvino_cannot_be_loaded_beside_another_plugin_torch_goes_on(
     assert "versions differ" in caplog.text
     with pytest.raises(MissingDependencyError):
         vs_engine.Filter(YUV420P8.plane_format(), request(dtype="int8").options())
+
+
+def test_the_filters_state_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(vs_engine, "find_spec", lambda name: None)
+    assert vs_engine.filter_state() == "VapourSynth is not installed"
+    spec = ModuleSpec("vapoursynth", None)
+    spec.submodule_search_locations = [str(tmp_path)]
+    monkeypatch.setattr(vs_engine, "find_spec", lambda name: spec)
+    assert vs_engine.filter_state().startswith("core.a2n is missing")
+    folder = tmp_path / "plugins" / "a2n"
+    folder.mkdir(parents=True)
+    (folder / "MISSING.txt").write_text("core.a2n was not built: no C compiler\nMore.\n")
+    assert vs_engine.filter_state() == "core.a2n was not built: no C compiler"
+    (folder / "liba2n.so").touch()
+    assert vs_engine.filter_state() == "core.a2n is installed"
