@@ -6,11 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from a2n_video.errors import UnsupportedFormatError
+from a2n_video.io.inspect import essence
+from a2n_video.job.run import upscale_video
 from tests.job.child import ROOT
 from tests.made import make_source
 
@@ -87,3 +91,18 @@ def test_a_hundred_mutants(sources: list[Path], tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(1, 21))
 def test_five_hundred_mutants(sources: list[Path], tmp_path: Path, seed: int) -> None:
     check(outcomes(tmp_path, seed, 500, sources))
+
+
+def test_frames_too_fast_for_the_container_are_refused_before_the_first_one(tmp_path: Path) -> None:
+    """As a damaged rate in an AVI header makes them; a real camera of 5,000 frames a second can be written to MP4."""
+    source = make_source(tmp_path / "fast.mp4", pts=range(0, 160, 20), time_base=Fraction(1, 100_000), audio=())
+    with pytest.raises(UnsupportedFormatError, match="mp4, mov or nut"):
+        upscale_video(source, tmp_path / "out.mkv", model="nearest")
+    assert upscale_video(source, tmp_path / "out.mp4", model="nearest").exit_code == 0
+
+
+def test_a_damaged_frame_that_begins_like_a_header_is_none() -> None:
+    header = bytes.fromhex("fff14c80") + bytes([0x02, 0x1F, 0xFC])  # a length of 16
+    assert essence("aac", memoryview(header + bytes(9))) == bytes(9)
+    frame = bytes.fromhex("fffa1fa7e5f7ff") + bytes(9)  # says 7,983
+    assert essence("aac", memoryview(frame)) == frame
