@@ -18,6 +18,7 @@ from a2n_video.io.source import open_source
 
 _US: Final = Fraction(1, 1_000_000)
 _READ_RETRIES: Final = 100
+_WITHOUT_ADTS: Final = ("matroska", "mov")  # a damaged AAC frame in these may look like a header, and is none
 
 # seconds and byte offset of a packet, its duration, its stream's index -> seconds on the clock to compare on, None to leave it out
 Place = Callable[[Fraction, int | None, Fraction, int], Fraction | None]
@@ -63,6 +64,8 @@ def read_packets(
     result = {index: StreamPackets() for index in codecs}
     whole = {index: blake2b(digest_size=8) for index, codec in codecs.items() if codec.startswith("pcm_")}
     with open_source(path, ignore_edits=ignore_edits) as container:
+        if container.format.name.startswith(_WITHOUT_ADTS):
+            codecs = {index: "raw" if codec == "aac" else codec for index, codec in codecs.items()}
         bases = {index: fraction(container.streams[index].time_base) or Fraction(1, 1000) for index in codecs}
         for packet in _demuxed(container, [container.streams[index] for index in codecs]):
             index = packet.stream_index
@@ -121,13 +124,8 @@ def essence(codec: str, data: memoryview) -> bytes | None:
 
 
 def _adts_header(data: memoryview) -> int:
-    """Bytes of an ADTS header before the AAC frame, 0 where there is none.
-
-    A frame never begins with the sync word, for it would be empty; a damaged one may, but then its length does not fit.
-    """
+    """Bytes of an ADTS header before the AAC frame, 0 where there is none. A frame never begins with the sync word: it would be empty."""
     if len(data) < 7 or data[0] != 0xFF or data[1] & 0xF0 != 0xF0:
-        return 0
-    if (data[3] & 3) << 11 | data[4] << 3 | data[5] >> 5 > len(data):
         return 0
     return 7 if data[1] & 1 else 9
 

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from a2n_video.errors import UnsupportedFormatError
-from a2n_video.io.inspect import essence
 from a2n_video.job.run import upscale_video
 from tests.job.child import ROOT
 from tests.made import make_source
@@ -99,10 +98,3 @@ def test_frames_too_fast_for_the_container_are_refused_before_the_first_one(tmp_
     with pytest.raises(UnsupportedFormatError, match="mp4, mov or nut"):
         upscale_video(source, tmp_path / "out.mkv", model="nearest")
     assert upscale_video(source, tmp_path / "out.mp4", model="nearest").exit_code == 0
-
-
-def test_a_damaged_frame_that_begins_like_a_header_is_none() -> None:
-    header = bytes.fromhex("fff14c80") + bytes([0x02, 0x1F, 0xFC])  # a length of 16
-    assert essence("aac", memoryview(header + bytes(9))) == bytes(9)
-    frame = bytes.fromhex("fffa1fa7e5f7ff") + bytes(9)  # says 7,983
-    assert essence("aac", memoryview(frame)) == frame
