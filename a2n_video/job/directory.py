@@ -85,7 +85,8 @@ class JobDirectory:
 
     def remove(self) -> None:
         """Remove the folder, lock and all: the job is over. The journal goes last: stopped before that, the next run knows."""
-        self._clear_all_but(LOCK, JOURNAL)
+        if self.path.exists():
+            self._clear_all_but(LOCK, JOURNAL)
         shutil.rmtree(self.path, ignore_errors=True)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
