@@ -83,6 +83,8 @@ def test_every_format_is_what_the_engine_makes_of_it(core: Any, name: str, scale
         ({"_Matrix": 9, "_Range": 1, "_ChromaLocation": 2}, ColorSpec(matrix=9, full_range=True, chroma_location=3)),
         ({"_Matrix": 1, "_Range": 0, "_ChromaLocation": 1}, ColorSpec(matrix=1, full_range=False, chroma_location=2)),
         ({"_Matrix": 2}, ColorSpec()),
+        ({"_Matrix": 1, "_ColorRange": 0}, ColorSpec(matrix=1, full_range=True)),  # the older name counts the other way round
+        ({"_Matrix": 1, "_ColorRange": 1}, ColorSpec(matrix=1, full_range=False)),
     ],
 )
 def test_colour_is_read_from_the_frame(core: Any, props: dict[str, int], color: ColorSpec) -> None:
@@ -175,7 +177,19 @@ def test_equal_samples_with_another_matrix_are_no_repeat(core: Any, calls: list[
     assert calls == [1, 1]
 
 
+def test_frames_of_one_group_get_their_own_tags(core: Any, distinct: Callable[..., Any]) -> None:
+    clip = distinct(4)
+    matrices = {0: 9, 1: 1, 3: 9}
+    mixed = core.std.FrameEval(clip, lambda n: clip.std.SetFrameProps(_Matrix=matrices[n]) if n in matrices else clip)
+    frames = list(mixed.a2n.Upscale(model="nearest", batch_size=4).frames())
+    assert [frame.props["_Matrix"] for frame in frames] == [9, 1, 6, 9]
+    for n, frame in enumerate(frames):
+        right = direct(clip.get_frame(n), ColorSpec(matrix=matrices.get(n, 2)), 2)
+        np.testing.assert_array_equal(np.asarray(frame[1]), right[1])
+
+
 def test_one_changed_sample_is_no_repeat(core: Any, calls: list[int]) -> None:
+    core.num_threads = 1  # so that the second frame finds the first
     clip = noise(core, "YUV420P8")
 
     def touch(n: int, f: Any) -> Any:
