@@ -26,6 +26,7 @@ def accumulator(dtype: torch.dtype) -> torch.dtype:
 
 
 def widened(x: Tensor) -> Tensor:
+    """`x` in the dtype of `accumulator`; itself where it has it."""
     return x.to(accumulator(x.dtype))
 
 
@@ -184,6 +185,7 @@ class FusedA2N(nn.Module):
         for stage, conv in zip(self.stages, self.convs, strict=True):
             x = lrelu(conv(stage(x, borders), borders))
             lost = (lost + 1) * (2 if self.config.scale == 4 else self.config.scale) + 1
+        # `lowered` leaves the last convolution in float32, so its input is widened: 16 bits would show in the sum with the skip.
         tail: Tensor = self.conv_last(widened(x), borders)
         if self.config.head == "pixelshuffle":
             tail, lost = F.pixel_shuffle(tail, self.config.scale), self.config.scale
