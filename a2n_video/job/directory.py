@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -85,7 +86,7 @@ class JobDirectory:
 
     def remove(self) -> None:
         """Remove the folder, lock and all: the job is over. The journal goes last: stopped before that, the next run knows."""
-        if self.path.exists():
+        with contextlib.suppress(OSError):  # what cannot be removed now is left: the result is in place
             self._clear_all_but(LOCK, JOURNAL)
         shutil.rmtree(self.path, ignore_errors=True)
 
