@@ -191,7 +191,8 @@ def _add_video(job: RemuxJob, output: OutputContainer) -> Any:
     if context.codec.canonical_name == "hevc" and job.plan.container in ("mp4", "mov"):
         context.codec_tag = "hvc1"  # the tag that every player takes; FFmpeg's own choice is hev1
     if job.display_matrix:
-        stream.set_display_matrix(job.display_matrix)
+        # A damaged one may not fit once its translation has grown with the picture.
+        stream.set_display_matrix(tuple(max(-(1 << 31), min(value, (1 << 31) - 1)) for value in job.display_matrix))
     _tag(stream, job.info.video, job.plan.container)
     return stream
 

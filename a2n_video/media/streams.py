@@ -321,7 +321,7 @@ def _side_data(info: VideoInfo, container: Container) -> Iterator[StreamFate]:
 
 def _sheared(matrix: tuple[int, ...]) -> bool:
     a, b, _, c, d = matrix[:5]
-    return a * c + b * d != 0 or a * a + b * b != c * c + d * d
+    return a * c + b * d != 0 or a * a + b * b != c * c + d * d or not (a or b)
 
 
 def _mirrored(matrix: tuple[int, ...]) -> str:
