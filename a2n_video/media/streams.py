@@ -173,7 +173,7 @@ def _stream_fate(info: VideoInfo, stream: StreamInfo, container: Container, reen
         kept = stream.codec in holding.covers
         return replace(base, fate="copied") if kept else replace(base, reason=f"{container} holds no cover pictures")
     return {
-        "video": lambda: _copied_if(base, stream.codec in holding.video, f"{container} cannot be given another {stream.codec} video"),
+        "video": lambda: _video(base, stream, container),
         "audio": lambda: _audio(base, stream, container, reencode),
         "subtitle": lambda: _subtitle(base, stream, container),
         "attachment": lambda: _copied_if(base, holding.attachments, f"{container} holds no attachments"),
@@ -183,6 +183,13 @@ def _stream_fate(info: VideoInfo, stream: StreamInfo, container: Container, reen
 
 def _copied_if(base: StreamFate, held: bool, reason: str) -> StreamFate:
     return replace(base, fate="copied") if held else replace(base, reason=reason)
+
+
+def _video(base: StreamFate, stream: StreamInfo, container: Container) -> StreamFate:
+    """A video beside the one that is upscaled. One whose header is damaged has no size, and muxers refuse the whole file for it."""
+    if not (stream.width and stream.height):
+        return replace(base, reason="its header gives no picture size")
+    return _copied_if(base, stream.codec in HOLDS[container].video, f"{container} cannot be given another {stream.codec} video")
 
 
 def _audio(base: StreamFate, stream: StreamInfo, container: Container, reencode: str | None) -> StreamFate:

@@ -273,3 +273,10 @@ def test_more_fates_can_be_added() -> None:
     assert [fate.what for fate in more.losses] == ["depth"]
     with pytest.raises(OptionError, match="depth"):
         more.refuse_losses()
+
+
+def test_another_video_without_a_size_is_dropped_with_the_reason() -> None:
+    damaged, whole = stream(1, "video", "vp9"), stream(2, "video", "vp9", width=64, height=48)
+    assert fates(source(damaged, whole), "mkv") == [("dropped", None), ("copied", None)]
+    (lost,) = plan_streams(source(damaged), "mkv", Fidelity()).losses
+    assert lost.reason == "its header gives no picture size"
