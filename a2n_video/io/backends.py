@@ -12,7 +12,7 @@ from a2n_video.errors import OptionError
 from a2n_video.io import writer
 from a2n_video.media.encoders import encoder
 
-_X264: Final = frozenset({"libx264", "libx264rgb"})
+_X264: Final = "x264-params"  # how both of its encoders name what goes straight to it
 
 
 def pix_fmts_of(codec: str, backend: str = "pyav") -> tuple[str, ...]:
@@ -66,10 +66,10 @@ def repeatable(codec: str, options: Mapping[str, str]) -> dict[str, str]:
     That code reads what nobody wrote: equal input gave up to 12 results in 12 runs, and a resumed job must give what an unbroken one
     does. What is given in x264-params comes after it, and wins.
     """
-    if codec not in _X264 or not _has_avx512():
+    if encoder(codec).params != _X264 or not _has_avx512():
         return dict(options)
-    given = options.get("x264-params")
-    return {**options, "x264-params": "asm=avx2" + (f":{given}" if given else "")}
+    given = options.get(_X264)
+    return {**options, _X264: "asm=avx2" + (f":{given}" if given else "")}
 
 
 @cache
