@@ -24,9 +24,10 @@ from tqdm import tqdm
 
 from a2n_video.errors import InputError
 from a2n_video.io.pictures import Image
-from a2n_video.training.degrade import CLEAN, Degradation, degrade, render, sample_degradation, sample_motion, x264_medium
+from a2n_video.training.degrade import CLEAN, Degradation, degrade, sample_degradation, x264_medium
 from a2n_video.training.draw import draw_picture
 from a2n_video.training.pictures import Source, list_sources, read_picture
+from a2n_video.training.scene import SOFT, put_in_front, recode, render, sample_motion
 
 CLEAN_KIND: Final = 0
 COMPRESSED_KIND: Final = 1
@@ -52,6 +53,9 @@ class DataConfig:
     clean: int = 1400
     compressed: int = 2600
     drawn: int = 24  # pictures drawn here, beside those of the folder
+    soft: float = SOFT  # share of views that enlarge their picture, as most video looks
+    parts: float = 0.35  # share of compressed clips with a second picture in front that moves its own way
+    recoded: float = 0.55  # share of clips that an encoder had before they were made small
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -64,13 +68,15 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One clip to make: where its picture comes from, how it is degraded (None: drawn by the seed), where its patches go."""
+    """One clip to make: where its pictures come from, how it is degraded (None: drawn by the seed), where its patches go."""
 
     row: int
     split: str
     kind: int
     source: Source
     recipe: Degradation | None
+    front: Source | None  # what moves before it
+    recoded: bool
 
 
 def plan(config: DataConfig, sources: list[Source]) -> list[Job]:
@@ -81,12 +87,20 @@ def plan(config: DataConfig, sources: list[Source]) -> list[Job]:
         raise InputError(f"{len(sources)} pictures are too few: at least {HELD_OUT_EVERY} are needed, a tenth is held out")
     kept += [Source(path=None, frame=index) for index in range(config.drawn)]
     rng = np.random.default_rng([config.seed, 0])
+
+    def job(row: int, split: str, kind: int, source: Source, recipe: Degradation | None = None) -> Job:
+        others = held if split == "held" else kept
+        # A held-out picture looks alike in each of its kinds, so that their figures compare.
+        draw = np.random.default_rng([config.seed, 3, row // len(HELD_KINDS)]) if split == "held" else rng
+        front = others[draw.integers(len(others))] if draw.random() < config.parts else None
+        return Job(row=row, split=split, kind=kind, source=source, recipe=recipe, front=front, recoded=bool(draw.random() < config.recoded))
+
     jobs = []
     for row in range(config.clean + config.compressed):
         kind = CLEAN_KIND if row < config.clean else COMPRESSED_KIND
-        jobs.append(Job(row=row, split="train", kind=kind, source=kept[rng.integers(len(kept))], recipe=None))
+        jobs.append(job(row, "train", kind, kept[rng.integers(len(kept))]))
     pairs = [(source, kind) for source in held for kind in range(len(HELD_KINDS))]
-    jobs += [Job(row=i, split="held", kind=k, source=s, recipe=HELD_KINDS[k][1]) for i, (s, k) in enumerate(pairs)]
+    jobs += [job(i, "held", k, s, HELD_KINDS[k][1]) for i, (s, k) in enumerate(pairs)]
     return jobs
 
 
@@ -108,18 +122,29 @@ def make_clip(config: DataConfig, job: Job) -> list[tuple[Image, Image]]:
     # A held-out picture moves alike in each of its kinds, so that their figures compare.
     salt = [1, job.row // len(HELD_KINDS)] if job.split == "held" else [2, job.row]
     rng = np.random.default_rng([config.seed, *salt])
-    picture = read_picture(job.source) if job.source.path else draw_picture(job.source.frame)
     if job.split == "train" and job.kind == CLEAN_KIND:
-        return [pair for _ in range(config.per_clip) for pair in patches(config, rng, picture, None, 1, 1)]
-    return patches(config, rng, picture, job.recipe, config.clip_frames, config.per_clip)
+        return [pair for _ in range(config.per_clip) for pair in patches(config, rng, shoot(config, rng, job, 1), None, 1)]
+    return patches(config, rng, shoot(config, rng, job, config.clip_frames), job.recipe, config.per_clip)
+
+
+def picture_of(source: Source) -> Image:
+    return read_picture(source) if source.path else draw_picture(source.frame)
+
+
+def shoot(config: DataConfig, rng: np.random.Generator, job: Job, count: int) -> list[Image]:
+    """`count` large frames of a moving view of the job's picture."""
+    picture, size = picture_of(job.source), (config.frame[0] * config.scale, config.frame[1] * config.scale)
+    frames = render(picture, sample_motion(rng, picture.shape[:2], size, count, config.soft), size, count)
+    if job.front and count > 1:
+        frames = put_in_front(rng, frames, picture_of(job.front), config.soft)
+    return recode(rng, frames) if job.recoded else frames
 
 
 def patches(
-    config: DataConfig, rng: np.random.Generator, picture: Image, recipe: Degradation | None, count: int, wanted: int
+    config: DataConfig, rng: np.random.Generator, large: list[Image], recipe: Degradation | None, wanted: int
 ) -> list[tuple[Image, Image]]:
-    """`wanted` pairs from a moving view of `count` frames; without a recipe one is drawn, a clean one for a single frame."""
-    size = (config.frame[0] * config.scale, config.frame[1] * config.scale)
-    large = render(picture, sample_motion(rng, picture.shape[:2], size, count), size, count)
+    """`wanted` pairs from large frames. Without a recipe one is drawn, a clean one for a single frame."""
+    count = len(large)
     places = [choose_patch(rng, large[0][:: config.scale, :: config.scale], config.patch) for _ in range(wanted)]
     shown = sorted(rng.integers(count, size=wanted))
     small = degrade(large, config.scale, recipe or sample_degradation(rng, compressed=count > 1), rng)

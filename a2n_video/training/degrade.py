@@ -1,4 +1,4 @@
-"""What happens to a picture on its way into a video file, seeded: motion, scaling, blur, noise, 4:2:0 and a real encoder."""
+"""What happens to footage on its way into a small video file, seeded: scaling, blur, noise, 4:2:0 and a real encoder."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from a2n_video.engine.resize import Window, apply_separable, resize_array, resize_matrix
+from a2n_video.engine.resize import resize_array
 from a2n_video.io.pictures import Image
 from a2n_video.io.roundtrip import Encoding, through_codec
 from a2n_video.media.colorspec import ColorSpec
+from a2n_video.training.scene import quantise
 
 Floats = NDArray[np.float32]
 
 # Share, encoder, options that stay, the option that sets quality, its range.
 ENCODERS: tuple[tuple[float, str, dict[str, str], str, tuple[int, int]], ...] = (
-    (0.36, "libx264", {"preset": "medium"}, "crf", (16, 36)),
-    (0.12, "libx264", {"preset": "veryfast"}, "crf", (16, 36)),
-    (0.08, "libx264", {"preset": "superfast"}, "crf", (16, 34)),
-    (0.08, "libx264", {"preset": "slow", "tune": "film"}, "crf", (16, 36)),
-    (0.14, "libx265", {"preset": "fast", "x265-params": "log-level=none:pools=none:frame-threads=1:info=0"}, "crf", (16, 36)),
-    (0.06, "mpeg2video", {}, "q", (2, 9)),
-    (0.05, "mpeg4", {}, "q", (2, 9)),
-    (0.11, "libvpx-vp9", {"b": "0", "deadline": "good", "cpu-used": "5"}, "crf", (20, 46)),
+    (0.48, "libx264", {"preset": "medium"}, "crf", (16, 36)),
+    (0.10, "libx264", {"preset": "veryfast"}, "crf", (16, 36)),
+    (0.05, "libx264", {"preset": "superfast"}, "crf", (16, 34)),
+    (0.07, "libx264", {"preset": "slow", "tune": "film"}, "crf", (16, 36)),
+    (0.13, "libx265", {"preset": "fast", "x265-params": "log-level=none:pools=none:frame-threads=1:info=0"}, "crf", (16, 36)),
+    (0.04, "mpeg2video", {}, "q", (2, 9)),
+    (0.03, "mpeg4", {}, "q", (2, 9)),
+    (0.10, "libvpx-vp9", {"b": "0", "deadline": "good", "cpu-used": "5"}, "crf", (20, 46)),
 )
 # Share, kernel of the down-scaling.
 SCALERS: tuple[tuple[float, str], ...] = ((0.7, "bicubic"), (0.15, "area"), (0.15, "lanczos"))
@@ -67,64 +68,12 @@ def sample_degradation(rng: np.random.Generator, *, compressed: bool) -> Degrada
     kernel = SCALERS[rng.choice(len(SCALERS), p=[share for share, _ in SCALERS])][1]
     return Degradation(
         kernel=kernel,
-        blur=float(rng.uniform(0.3, 0.9)) if rng.random() < 0.12 else 0.0,
-        noise=float(rng.uniform(0.4, 3.0)) if rng.random() < 0.2 else 0.0,
+        blur=float(rng.uniform(0.3, 0.9)) if rng.random() < 0.08 else 0.0,
+        noise=float(rng.uniform(0.4, 2.5)) if rng.random() < 0.1 else 0.0,
         matrix="bt709" if rng.random() < 0.6 else "bt601",
         left_sited=bool(rng.random() < 0.8),
         encoding=sample_encoding(rng),
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Motion:
-    """The stretch of a picture that a camera shows: (x, y, width) of its box at the first frame and at the last, in pixels."""
-
-    first: tuple[float, float, float]
-    last: tuple[float, float, float]
-
-    def box(self, index: int, count: int) -> tuple[float, float, float]:
-        t = index / max(1, count - 1)
-        x, y, width = (a + (b - a) * t for a, b in zip(self.first, self.last, strict=True))
-        return x, y, width
-
-
-def sample_motion(rng: np.random.Generator, picture: tuple[int, int], frame: tuple[int, int], count: int) -> Motion:
-    """Draw a pan and zoom over a picture (height, width) for frames of (height, width).
-
-    A box larger than the frame gives a sharp result, a smaller one a soft one, as most video is: at a given crf an encoder does far
-    less harm there. One clip in four stands still.
-    """
-    aspect = frame[0] / frame[1]
-    largest = min(picture[1], picture[0] / aspect)
-    zoom = rng.uniform(0.45, 1.0) if rng.random() < 0.65 else rng.uniform(1.0, 2.2)
-    width = min(frame[1] * zoom, largest)
-    last_width = min(width * (1 + rng.uniform(-0.004, 0.004) * count * (rng.random() < 0.4)), largest)
-    still = rng.random() < 0.25
-    speed = 0.0 if still else rng.exponential(2.0)
-    angle = rng.uniform(0, 2 * np.pi)
-    x, y = rng.uniform(0, picture[1] - width), rng.uniform(0, picture[0] - width * aspect)
-    end_x = np.clip(x + speed * count * np.cos(angle), 0, picture[1] - last_width)
-    end_y = np.clip(y + speed * count * np.sin(angle), 0, picture[0] - last_width * aspect)
-    return Motion(first=(x, y, width), last=(x, y, width) if still else (float(end_x), float(end_y), last_width))
-
-
-def render(picture: Image, motion: Motion, frame: tuple[int, int], count: int) -> list[Image]:
-    """The frames (height, width) that the moving box shows, resampled by antialiased bicubic."""
-    height, width = frame
-    frames = []
-    for index in range(count):
-        x, y, box = motion.box(index, count)
-        top, left, tall = max(0, int(y) - 4), max(0, int(x) - 4), box * height / width
-        part = picture[top : int(y + tall) + 5, left : int(x + box) + 5].astype(np.float32)
-        rows = resize_matrix(part.shape[0], height, "bicubic", Window(start=y - top, length=tall)).astype(np.float32)
-        columns = resize_matrix(part.shape[1], width, "bicubic", Window(start=x - left, length=box)).astype(np.float32)
-        frames.append(quantise(apply_separable(rows, columns, part)))
-    return frames
-
-
-def quantise(x: NDArray[np.floating]) -> NDArray[np.uint8]:
-    codes: NDArray[np.uint8] = np.clip(np.rint(x), 0, 255).astype(np.uint8)
-    return codes
 
 
 def gaussian_blur(image: Floats, sigma: float) -> Floats:

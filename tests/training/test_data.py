@@ -54,7 +54,6 @@ def test_held_out_kinds_share_their_large_patches(pairs: Path) -> None:
     assert all(np.array_equal(high[0], high[k]) for k in (2, 4, 6))
 
 
-# A known defect, not yet found: about every second run differs (an encoder's threads, or BLAS, are suspected).
 def test_the_same_bytes_with_more_workers(pictures: Path, pairs: Path, tmp_path: Path) -> None:
     prepare(pictures, tmp_path, SMALL, workers=2)
     for split in ("train", "held"):

@@ -11,25 +11,16 @@ from a2n_video.training.degrade import (
     CLEAN,
     ENCODERS,
     Degradation,
-    Motion,
     degrade,
     gaussian_blur,
-    render,
     sample_degradation,
     sample_encoding,
-    sample_motion,
     x264_medium,
 )
 from a2n_video.training.draw import draw_picture
+from a2n_video.training.scene import Motion, render
 
 FRAME = (64, 96)
-
-
-@pytest.fixture(scope="module")
-def picture() -> np.ndarray:
-    rng = np.random.default_rng(9)
-    coarse, fine = rng.uniform(0, 255, (20, 30, 3)), rng.uniform(-60, 60, (80, 120, 3))
-    return (resize_array(coarse, 160, 240) + resize_array(fine, 160, 240)).clip(0, 255).astype(np.uint8)
 
 
 def frames(picture: np.ndarray, count: int = 4, size: tuple[int, int] = FRAME) -> list[np.ndarray]:
@@ -93,29 +84,6 @@ def test_noise_and_blur_do_what_they_say(picture: np.ndarray) -> None:
     spread = gaussian_blur(point, 1.2)[..., 0]
     assert spread.sum() == pytest.approx(1, abs=1e-4)
     assert ((np.arange(31) - 15) ** 2 * spread.sum(axis=1)).sum() == pytest.approx(1.2**2, rel=0.03)
-
-
-def test_motion_stays_inside_and_moves() -> None:
-    moved = 0
-    for seed in range(60):
-        rng = np.random.default_rng(seed)
-        motion = sample_motion(rng, (160, 240), FRAME, 8)
-        for index in range(8):
-            x, y, width = motion.box(index, 8)
-            assert x >= 0 and y >= 0 and x + width <= 240.001 and y + width * 64 / 96 <= 160.001
-        moved += motion.first != motion.last
-    assert 30 < moved < 60
-
-
-def test_rendering_a_still_whole_box_is_a_crop(picture: np.ndarray) -> None:
-    still = Motion(first=(10, 20, 96), last=(10, 20, 96))
-    shown = render(picture, still, FRAME, 2)
-    assert all(np.array_equal(frame, picture[20:84, 10:106]) for frame in shown)
-
-
-def test_a_pan_shifts_by_its_speed(picture: np.ndarray) -> None:
-    shown = render(picture, Motion(first=(10, 20, 96), last=(16, 20, 96)), FRAME, 3)
-    assert np.array_equal(shown[1], picture[20:84, 13:109])
 
 
 def test_drawn_pictures_are_decided_by_their_seed() -> None:
