@@ -6,6 +6,7 @@ import argparse
 import signal
 from dataclasses import MISSING, fields
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from a2n_video.training.data import DataConfig, prepare
@@ -52,9 +53,11 @@ def main(argv: list[str] | None = None) -> None:
     if args.command == "data":
         prepare(args.pictures, args.folder, DataConfig(**taken(args, DataConfig)), workers=args.workers)
     else:
-        for number in (signal.SIGTERM, signal.SIGINT):  # a background job starts with SIGINT ignored
-            signal.signal(number, signal.default_int_handler)
-        train(args.pairs, args.run, TrainConfig(**taken(args, TrainConfig)), start=args.start, stop_at=args.stop_at)
+        stop = Event()
+        for number in (signal.SIGTERM, signal.SIGINT):  # a step is finished first, so that the state kept is whole
+            signal.signal(number, lambda *_: stop.set())
+        config = TrainConfig(**taken(args, TrainConfig))
+        train(args.pairs, args.run, config, start=args.start, stop_at=args.stop_at, stopped=stop.is_set)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -192,10 +192,18 @@ def evaluate(run: Run, held: HeldOut, loss: float) -> None:
     tqdm.write(f"step {trainer.step}: loss {loss:.4f}, " + ", ".join(f"{name} {gain:+.3f}" for name, gain in gains.items()))
 
 
-def train(pairs: Path, folder: Path, config: TrainConfig, *, start: Path | None = None, stop_at: int | None = None) -> Trainer:
+def train(
+    pairs: Path,
+    folder: Path,
+    config: TrainConfig,
+    *,
+    start: Path | None = None,
+    stop_at: int | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Trainer:
     """Train on a folder of pairs; goes on from the checkpoint in `folder` if there is one, else from `start`'s weights, else from nothing.
 
-    `stop_at` ends early, the schedule unchanged. Returns the trainer as it stood at the end.
+    `stop_at` ends early, the schedule unchanged; `stopped` is asked after each step. Returns the trainer as it stood at the end.
     """
     torch.set_num_threads(config.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -208,19 +216,20 @@ def train(pairs: Path, folder: Path, config: TrainConfig, *, start: Path | None 
     (folder / "config.json").write_text(json.dumps(asdict(config), indent=1) + "\n")
     end = min(config.steps, stop_at or config.steps)
     smooth = math.nan
-    try:
-        with progress(config.steps, trainer.step) as bar:
-            for low, high in batches(config, pairs, trainer.step):
-                if trainer.step >= end:
-                    break
-                loss = trainer.train_step(low, high)
-                smooth = loss if math.isnan(smooth) else 0.99 * smooth + 0.01 * loss
-                bar.update()
-                if trainer.step % config.eval_every == 0 or trainer.step == end:
-                    evaluate(run, held, smooth)
-                run.save_if_due()
-    finally:  # Ctrl-C loses nothing
-        run.save()
+    with progress(config.steps, trainer.step) as bar:
+        for low, high in batches(config, pairs, trainer.step):
+            if trainer.step >= end:
+                break
+            loss = trainer.train_step(low, high)
+            smooth = loss if math.isnan(smooth) else 0.99 * smooth + 0.01 * loss
+            bar.update()
+            if trainer.step % config.eval_every == 0 or trainer.step == end:
+                evaluate(run, held, smooth)
+            run.save_if_due()
+            if stopped():
+                tqdm.write(f"stopped after step {trainer.step} of {config.steps}; the same command goes on")
+                break
+    run.save()
     plot_curve(folder)
     return trainer
 
@@ -231,7 +240,9 @@ def load_start(path: Path) -> dict[str, Tensor]:
 
 
 def plot_curve(folder: Path) -> None:
-    """`curve.png` from `curve.csv`; nothing where matplotlib is not installed."""
+    """`curve.png` from `curve.csv`; nothing where matplotlib is not installed, or nothing was evaluated yet."""
+    if not (folder / "curve.csv").exists():
+        return
     try:
         import matplotlib
     except ImportError:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
 from itertools import pairwise
 from pathlib import Path
 
@@ -50,6 +52,51 @@ def test_a_resumed_run_is_bit_equal(pairs: Path, tmp_path: Path, amp: bool) -> N
     assert (part.step, whole.step) == (5, 12) and not same(part, whole)
     resumed = train(pairs, tmp_path / "parts", config)
     assert resumed.step == 12 and same(resumed, whole)
+
+
+def test_a_stop_ends_after_a_whole_step_and_goes_on_bit_for_bit(pairs: Path, tmp_path: Path) -> None:
+    asked: list[bool] = []
+
+    def stopped() -> bool:
+        asked.append(True)
+        return len(asked) == 2
+
+    part = train(pairs, tmp_path / "parts", TINY, stopped=stopped)
+    assert part.step == 2 and not (tmp_path / "parts" / "curve.csv").exists()
+    assert same(train(pairs, tmp_path / "parts", TINY), train(pairs, tmp_path / "whole", TINY))
+
+
+def test_sigterm_is_such_a_stop(pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Trainer.train_step
+
+    def with_signal(trainer: Trainer, low: torch.Tensor, high: torch.Tensor) -> float:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return step(trainer, low, high)
+
+    monkeypatch.setattr(Trainer, "train_step", with_signal)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    shape = [
+        "--n-features",
+        "8",
+        "--n-blocks",
+        "1",
+        "--head",
+        "pixelshuffle",
+        "--steps",
+        "9",
+        "--batch",
+        "2",
+        "--side",
+        "12",
+        "--threads",
+        "1",
+    ]
+    try:
+        main(["train", str(pairs), str(tmp_path / "run"), *shape])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] == 1
 
 
 def test_any_number_of_workers_reads_the_same_batches(pairs: Path, tmp_path: Path) -> None:
@@ -140,7 +187,8 @@ def test_held_out_gains_are_over_bicubic(pairs: Path) -> None:
 def test_the_command_line(pairs: Path, tmp_path: Path) -> None:
     args = parse(["train", str(pairs), str(tmp_path), "--learning-rate", "1e-3", "--no-amp"])
     assert (args.learning_rate, args.amp, args.n_blocks) == (1e-3, False, TrainConfig.n_blocks)
-    shape = ["--n-features", "8", "--n-blocks", "1", "--head", "pixelshuffle", "--side", "12", "--batch", "1", "--threads", "1"]
+    shape = ["--n-features", "8", "--n-blocks", "1", "--head", "pixelshuffle"]
+    shape += ["--side", "12", "--batch", "1", "--threads", "1"]
     main(["train", str(pairs), str(tmp_path / "run"), *shape, "--steps", "2", "--eval-every", "2"])
     assert (tmp_path / "run" / "best.safetensors").is_file()
     with pytest.raises(SystemExit):
