@@ -47,7 +47,7 @@ OPTIONS: Final[tuple[tuple[str, tuple[str, ...], dict[str, Any]], ...]] = (
     ("network", ("--weights",), {"metavar": "FILE", "help": "weights of your own: .safetensors or .pt"}),
     ("network", ("--device",), {"help": "cpu, cuda, cuda:1, xpu, ... (default: the best there is)"}),
     ("network", ("--dtype",), {"choices": ("auto", "float32", "bfloat16", "float16", "int8"), "help": "arithmetic of the network"}),
-    ("network", ("--engine",), {"choices": ("auto", "torch", "openvino", "accelerator"), "help": "what runs the network"}),
+    ("network", ("--engine",), {"choices": ("auto", "native", "torch", "openvino", "accelerator"), "help": "what runs the network"}),
     ("network", ("--batch-size",), {"type": int, "metavar": "N", "help": "frames at a time (default: by size and memory)"}),
     ("network", ("--threads",), {"type": int, "metavar": "N", "help": "threads of the network on a CPU (default: all cores)"}),
     ("network", ("--compile",), {"choices": ("auto", "on", "off"), "help": "torch.compile on an accelerator (auto: in long jobs)"}),

@@ -25,7 +25,7 @@ class ModelOptions:
     device: str | None = None
     dtype: Dtype = "auto"
     batch_size: int | None = None
-    engine: Literal["auto", "torch", "openvino", "accelerator", "nearest"] = "auto"
+    engine: Literal["auto", "native", "torch", "openvino", "accelerator", "nearest"] = "auto"
     threads: int | None = None
     compile: Literal["auto", "on", "off"] = "auto"
     cuda_graph: bool = False
@@ -135,7 +135,7 @@ class ExecutionPlan:
     """Choices settled once at the start of a job, kept in its journal, obeyed by resumed runs and by workers, so that results are equal."""
 
     model: str  # resolved name ("auto" never stands here) or "weights"
-    engine: str  # "nearest", "torch", "openvino", "accelerator"
+    engine: str  # "nearest", "native", "torch", "openvino", "accelerator"
     device: str = "cpu"
     dtype: str = "float32"
     layout: Literal["nchw", "nhwc"] = "nhwc"

@@ -19,7 +19,12 @@ from a2n_video.options import ExecutionPlan
 
 def has_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 in hardware; elsewhere float32 is faster."""
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.cpu._is_avx512_bf16_supported() or has_amx()
+
+
+def has_amx() -> bool:
+    """Whether the processor multiplies whole tiles of bfloat16 (Intel's AMX)."""
+    return torch.cpu._is_amx_tile_supported()
 
 
 class TorchCompute:
@@ -36,6 +41,9 @@ class TorchCompute:
     def start(self, rows: Rows) -> Callable[[], Rows]:
         """Nothing runs beside this thread: all is done when the result is asked for."""
         return partial(self._result, rows)
+
+    def close(self) -> None:
+        """Nothing is left to end."""
 
     def recoveries(self) -> int:
         return self._recovery.count

@@ -107,6 +107,9 @@ class OpenVINOCompute:
         request.start_async([rgb], share_inputs=True)
         return partial(self._finish, request, len(rows), rgb, alpha)
 
+    def close(self) -> None:
+        """The graph goes with this object."""
+
     def recoveries(self) -> int:
         return 0
 

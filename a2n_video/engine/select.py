@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
+from a2n_video.engine.native import has_native
 from a2n_video.engine.protocol import Engine, Geometry
 from a2n_video.errors import DeviceError, MissingDependencyError, OptionError, WeightsError
 from a2n_video.net.catalog import NEAREST, SCALES, find_model, resolve_model, weights_sha256
@@ -20,16 +21,18 @@ ACCELERATORS: Final = ("cuda", "xpu")
 _CPU_BATCH_PIXELS: Final = 1 << 16
 _ACCELERATOR_BATCH_PIXELS: Final = 1 << 20
 _MAX_BATCH: Final = 8
-# OpenVINO runs the whole graph on the whole frame, and Linux kills what grows too large: a frame whose maps would not fit goes to
-# torch in strips, decided beforehand. Bytes a pixel: 832 measured between 320x180 and 1280x720 (x2, bfloat16), and some room.
-_OPENVINO_BYTES_PER_PIXEL: Final = 1100
-OPENVINO_MAX_PIXELS: Final = 4096 * 2304
+# OpenVINO and the native network keep maps of the whole frame, and Linux kills what grows too large: a frame whose maps would not fit
+# goes to torch in strips, decided beforehand. Bytes a pixel and some room: OpenVINO took 832 between 320x180 and 1280x720 (x2, bfloat16),
+# the native network has four maps of 40 channels, 640, and the frame and its result.
+_WHOLE_FRAME_BYTES_PER_PIXEL: Final = 1100
+WHOLE_FRAME_MAX_PIXELS: Final = 4096 * 2304
 # Source pixels of a strip on the CPU: its maps stay in the cache; fewer rows than this spend too much on the halo.
 _CPU_STRIP_PIXELS: Final = 640 * 72
 _CPU_STRIP_MIN_ROWS: Final = 24
 # Bytes of maps a pixel, at most, in torch: where this is far from the free memory, nothing needs to be probed.
 _TORCH_BYTES_PER_PIXEL: Final = 2048
 _DTYPES: Final = {
+    "native": ("float32",),
     "torch": ("float32", "bfloat16"),
     "openvino": ("float32", "bfloat16", "int8"),
     "accelerator": ("float32", "float16", "bfloat16"),
@@ -56,8 +59,8 @@ def available_devices() -> list[Device]:
         module = getattr(torch, kind)
         if module.is_available():
             found += [Device(name=f"{kind}:{i}", description=module.get_device_name(i)) for i in range(module.device_count())]
-    extra = ", OpenVINO" if has_openvino() else ""
-    return [*found, Device(name="cpu", description=f"{_cores()} cores, {_cpu_dtype()}{extra}")]
+    extras = [name for name, there in (("native network", has_native()), ("OpenVINO", has_openvino())) if there]
+    return [*found, Device(name="cpu", description=", ".join([f"{_cores()} cores", _cpu_dtype(), *extras]))]
 
 
 def has_openvino() -> bool:
@@ -113,6 +116,10 @@ def open_engine(plan: ExecutionPlan, geometry: Geometry) -> Engine:
 
         return NearestEngine(geometry, plan.batch_size)
     model = _planned_model(plan, geometry)
+    if plan.engine == "native":
+        from a2n_video.engine.native.engine import open_native_engine
+
+        return open_native_engine(model, geometry, plan)
     if plan.engine == "openvino":
         from a2n_video.engine.openvino import open_openvino_engine
 
@@ -153,12 +160,12 @@ def _fitted(plan: ExecutionPlan, geometry: Geometry) -> ExecutionPlan:
     return plan if at_most < free // 4 else fitted(plan, _planned_model(plan, geometry), geometry, free)
 
 
-def _fits_openvino(options: ModelOptions, geometry: Geometry) -> bool:
+def _fits_whole(options: ModelOptions, geometry: Geometry) -> bool:
     from a2n_video.engine.footprint import free_host_bytes
 
     pixels = geometry.source.width * geometry.source.height
-    need = pixels * (options.batch_size or 1) * _OPENVINO_BYTES_PER_PIXEL
-    return pixels <= OPENVINO_MAX_PIXELS and need <= free_host_bytes() // 2
+    need = pixels * (options.batch_size or 1) * _WHOLE_FRAME_BYTES_PER_PIXEL
+    return pixels <= WHOLE_FRAME_MAX_PIXELS and need <= free_host_bytes() // 2
 
 
 def check_numbers(options: ModelOptions) -> None:
@@ -209,20 +216,38 @@ def _resolve_device(name: str | None) -> str:
 
 def _resolve_engine(options: ModelOptions, device: str, geometry: Geometry) -> str:
     engine = options.engine
+    if engine == "native" and not has_native():
+        raise MissingDependencyError(
+            "--engine native: it was not built, as pip install does where it finds a C compiler; use another engine"
+        )
     if engine == "openvino" and not has_openvino():
         raise MissingDependencyError("--engine openvino: OpenVINO is not installed; pip install 'a2n-video[openvino]'")
     if (engine == "accelerator") != (device != "cpu") and engine != "auto":
         raise OptionError(f"--engine {engine} does not run on device {device}; leave one of them away")
-    if engine not in ("auto", "openvino"):
+    if engine not in ("auto", "openvino", "native"):
         return engine
     if device != "cpu":
         return "accelerator"
-    return "openvino" if (engine == "openvino" or has_openvino()) and _fits_openvino(options, geometry) else "torch"
+    if not _fits_whole(options, geometry):
+        return "torch"
+    return _fastest_cpu_engine(options.dtype) if engine == "auto" else engine
+
+
+def _fastest_cpu_engine(dtype: str) -> str:
+    """The native network where float32 will do, else OpenVINO, else torch.
+
+    In float32 it does a quarter of the multiplications in the trunk, which is more than the twofold rate that AVX-512 has for bfloat16; AMX
+    has eight times that rate, so there OpenVINO goes first.
+    """
+    from a2n_video.engine.cpu import has_amx
+
+    native = has_native() and (dtype == "float32" or (dtype == "auto" and not (has_amx() and has_openvino())))
+    return "native" if native else "openvino" if has_openvino() else "torch"
 
 
 def _resolve_dtype(options: ModelOptions, engine: str) -> str:
     if options.dtype == "auto":
-        return "float16" if engine == "accelerator" else _cpu_dtype()
+        return "float16" if engine == "accelerator" else "float32" if engine == "native" else _cpu_dtype()
     if options.dtype not in _DTYPES[engine]:
         raise OptionError(f"--dtype {options.dtype}: engine {engine} computes in {', '.join(_DTYPES[engine])}")
     return options.dtype

@@ -32,6 +32,9 @@ class Compute(Protocol):
     def recoveries(self) -> int:
         """How often it ran out of memory and went on."""
 
+    def close(self) -> None:
+        """Called once, last, on the same thread: whatever was started has been finished."""
+
 
 @dataclass(frozen=True)
 class _Job:
@@ -112,6 +115,7 @@ class WorkerEngine:
                 self._stats = replace(self._stats, busy_s=self._stats.busy_s + time.perf_counter() - started_s)
             pending = next_pending
             del job, next_pending  # an idle engine holds nobody's frames
+        compute.close()
 
     def _next(self, *, wait: bool) -> tuple[_Job | None, bool]:
         """The next batch, or None where there is none yet; and whether the end has come."""

@@ -3,7 +3,8 @@
     python -m tests.benchmarks.cpu [--weights FILE] [--size 640x360] [--rounds 5] [--threads N] [--only NAME...] [--json]
 
 Rounds are interleaved; a row gives the median, its spread, and the ratio to the plain module. `of matmul` is the share of what one large
-bfloat16 matrix product reaches in the same run, `of peak` of what the cores can do in registers (peak.c, where it can be built and run).
+matrix product (bfloat16 where the processor has it) reaches in the same run, `of peak` of what the cores can do in registers
+with bfloat16 (peak.c, where it can be built and run). Multiplications are counted as published: the native network needs fewer.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ import torch
 
 from a2n_video.engine.cpu import has_bfloat16, lowered
 from a2n_video.engine.memory import in_strips
+from a2n_video.engine.native import has_native
 from a2n_video.engine.select import cpu_strip_rows, has_openvino
 from a2n_video.net.model import A2N
 from a2n_video.net.weights import load_model
 from tests.benchmarks.rows import show
 
 MATMUL = 3072
-PLAIN, PRODUCT = "plain float32", "matmul bfloat16"
+PLAIN, PRODUCT = "plain float32", "matmul"
 
 
 def macs_per_pixel(model: A2N) -> int:
@@ -55,6 +57,14 @@ def openvino_runner(model: A2N, shape: tuple[int, ...], dtype: str, threads: int
     return lambda: request.infer([x], share_inputs=True, share_outputs=True)
 
 
+def native_runner(model: A2N, x: torch.Tensor, threads: int) -> Callable[[], object]:
+    from a2n_video.engine.native.library import Network
+
+    network, scale = Network(model, threads), model.config.scale
+    result = torch.empty((3, x.shape[2] * scale, x.shape[3] * scale))
+    return lambda: network.run(x[0], result)
+
+
 def contestants(model: A2N, width: int, height: int, threads: int) -> dict[str, Callable[[], Callable[[], object]]]:
     """What can be run, by name: each makes its runner."""
     shape = (1, 3, height, width)
@@ -62,7 +72,8 @@ def contestants(model: A2N, width: int, height: int, threads: int) -> dict[str, 
     rows = cpu_strip_rows(width)
 
     def product() -> Callable[[], object]:
-        left, right = (torch.rand(MATMUL, MATMUL, dtype=torch.bfloat16) for _ in range(2))
+        dtype = torch.bfloat16 if has_bfloat16() else torch.float32
+        left, right = (torch.rand(MATMUL, MATMUL, dtype=dtype) for _ in range(2))
         return lambda: left @ right
 
     def in_torch(dtype: str, strip_rows: int) -> Callable[[], object]:
@@ -74,6 +85,8 @@ def contestants(model: A2N, width: int, height: int, threads: int) -> dict[str, 
         makers[f"torch {dtype}"] = partial(in_torch, dtype, 0)
         makers[f"torch {dtype} strips of {rows}"] = partial(in_torch, dtype, rows)
         makers[f"openvino {dtype}"] = partial(openvino_runner, model, shape, dtype, threads)
+    if has_native():
+        makers["native float32"] = partial(native_runner, model, x, threads)
     makers["openvino int8"] = partial(openvino_runner, model, shape, "int8", threads)
     return makers if has_openvino() else {name: make for name, make in makers.items() if not name.startswith("openvino")}
 
@@ -127,7 +140,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument(
-        "--only", nargs="+", default=["torch", "openvino"], help="beside the plain module and the product: rows whose names begin so"
+        "--only",
+        nargs="+",
+        default=["torch", "openvino", "native"],
+        help="beside the plain module and the product: rows whose names begin so",
     )
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()

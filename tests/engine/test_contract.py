@@ -16,6 +16,8 @@ from a2n_video.engine import cpu, nearest, openvino
 from a2n_video.engine.accelerator import AcceleratorEngine, open_pipeline
 from a2n_video.engine.backend import HostBackend
 from a2n_video.engine.color import planes_to_rgb, rgb_to_planes
+from a2n_video.engine.native import engine as native
+from a2n_video.engine.native import has_native
 from a2n_video.engine.protocol import Engine, Geometry, Rows, run
 from a2n_video.engine.select import has_openvino
 from a2n_video.media.colorspec import ColorSpec
@@ -52,6 +54,12 @@ def open_openvino(geometry: Geometry, batch_size: int = BATCH) -> Engine:
     return openvino.open_openvino_engine(small_model(geometry.scale), geometry, plan_for("openvino", batch_size))
 
 
+def open_native(geometry: Geometry, batch_size: int = BATCH) -> Engine:
+    if not has_native():
+        pytest.skip("the native network was not built")
+    return native.open_native_engine(small_model(geometry.scale), geometry, plan_for("native", batch_size))
+
+
 def open_accelerator(geometry: Geometry, batch_size: int = BATCH) -> Engine:
     model, plan = small_model(geometry.scale), plan_for("accelerator", batch_size)
     return AcceleratorEngine(geometry, batch_size, lambda: open_pipeline(HostBackend(), model, geometry, plan))
@@ -68,6 +76,7 @@ ENGINES: dict[str, Opener] = {
     "nearest": open_nearest,
     "torch": open_torch,
     "openvino": open_openvino,
+    "native": open_native,
     "accelerator": open_accelerator,
     "simulated": open_simulated,
 }
@@ -266,7 +275,7 @@ def test_closing_ends_everything_and_nothing_is_taken_afterwards(opened: Opener)
         engine.submit(numbered(1)).result(SOON_S)
 
 
-@pytest.mark.parametrize("kind", ["torch", "openvino"])
+@pytest.mark.parametrize("kind", ["torch", "openvino", "native"])
 def test_all_torch_work_is_done_by_one_thread(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each thread that calls torch grows a team of threads."""
     seen: set[str] = set()
@@ -287,10 +296,14 @@ def test_all_torch_work_is_done_by_one_thread(kind: str, monkeypatch: pytest.Mon
     assert seen == {"a2n-engine"}
 
 
-@pytest.mark.parametrize("kind", ["torch", "openvino"])
+@pytest.mark.parametrize("kind", ["torch", "openvino", "native"])
 def test_no_more_than_two_batches_are_under_way(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     released = threading.Event()
-    held = "a2n_video.engine.cpu.TorchCompute._result" if kind == "torch" else "a2n_video.engine.openvino.OpenVINOCompute._finish"
+    held = {
+        "torch": "a2n_video.engine.cpu.TorchCompute._result",
+        "openvino": "a2n_video.engine.openvino.OpenVINOCompute._finish",
+        "native": "a2n_video.engine.native.engine.NativeCompute._finish",
+    }[kind]
     monkeypatch.setattr(held, lambda self, *rest: released.wait(SOON_S) and np.zeros((1, 1), np.uint8))
     engine = ENGINES[kind](geometry_of(YUV))
     count = 0

@@ -1,0 +1,164 @@
+"""The network in C gives the model's numbers, in every width of vectors and on any number of threads, and gives way when memory ends."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from a2n_video.engine import select
+from a2n_video.engine.native import engine as native
+from a2n_video.engine.native import has_native
+from a2n_video.engine.native.library import Network
+from a2n_video.engine.protocol import Geometry
+from a2n_video.errors import MissingDependencyError
+from a2n_video.media.colorspec import ColorSpec
+from a2n_video.media.planes import PlaneFormat
+from a2n_video.net.model import A2N, A2NConfig
+from a2n_video.options import ExecutionPlan, ModelOptions
+
+MUST_BE_THERE = os.environ.get("A2N_REQUIRE_NATIVE", "0") != "0"
+pytestmark = pytest.mark.skipif(not has_native() and not MUST_BE_THERE, reason="the native network was not built")
+
+CONFIGS = {
+    "paper-x2": A2NConfig(n_blocks=2),
+    "paper-x3": A2NConfig(scale=3, n_blocks=2),
+    "paper-x4": A2NConfig(scale=4, n_blocks=2),
+    "small-x2": A2NConfig(n_features=16, n_blocks=3, head="pixelshuffle"),
+    "small-x3": A2NConfig(scale=3, n_features=16, n_blocks=1, head="pixelshuffle"),
+    "small-x4": A2NConfig(scale=4, n_features=8, n_blocks=1, head="pixelshuffle"),
+    "point-wise": A2NConfig(n_blocks=1, non_attention_kernel=1),
+    "odd-widths": A2NConfig(n_features=21, n_upsample_features=10, n_blocks=1),
+}
+LANES = (0, 4, 8, 16)
+
+
+def model_of(config: A2NConfig) -> A2N:
+    """Weights as large as trained ones, so that every part is seen in the result."""
+    torch.manual_seed(7)
+    model = A2N(config).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.mul_(1.6)
+    return model
+
+
+def network(model: A2N, threads: int = 1, lanes: int = 0) -> Network:
+    try:
+        return Network(model, threads, lanes)
+    except ValueError as error:
+        pytest.skip(str(error))
+
+
+def enlarged(net: Network, x: Tensor) -> Tensor:
+    result = torch.empty((3, x.shape[1] * net.scale, x.shape[2] * net.scale))
+    net.run(x, result)
+    return result
+
+
+@pytest.mark.parametrize("lanes", LANES)
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_it_gives_what_the_model_gives(config: A2NConfig, lanes: int) -> None:
+    """Sizes below a tile, not of whole tiles, of more tiles than a stretch, and of more rows than a band of the head."""
+    model = model_of(config)
+    net = network(model, 2, lanes)
+    for height, width in ((1, 1), (3, 9), (37, 30), (16, 133)):
+        x = torch.rand(3, height, width)
+        expected = model.double()(x[None].double())[0]
+        found = enlarged(net, x)
+        model.float()
+        assert (found - expected).abs().max() < 2e-5 * expected.abs().max()
+    net.close()
+    net.close()
+
+
+def test_the_number_of_threads_changes_no_bit() -> None:
+    model, x = model_of(CONFIGS["paper-x2"]), torch.rand(3, 45, 61)
+    one, *more = (enlarged(network(model, threads), x) for threads in (1, 2, 5))
+    assert all(torch.equal(one, other) for other in more)
+
+
+def test_sizes_may_change_and_repeat() -> None:
+    net, frames = network(model_of(CONFIGS["paper-x2"]), 2), [torch.rand(3, *size) for size in ((20, 30), (9, 50), (20, 30))]
+    first = [enlarged(net, frame) for frame in frames]
+    assert all(torch.equal(a, enlarged(net, b)) for a, b in zip(first, frames, strict=True))
+    with pytest.raises(ValueError, match="does not go to"):
+        net.run(frames[0], torch.empty(3, 5, 5))
+
+
+def test_what_is_no_number_stays_none() -> None:
+    x = torch.rand(3, 12, 12)
+    x[1, 6, 6] = torch.nan
+    assert enlarged(network(model_of(CONFIGS["paper-x2"])), x).isnan().any()
+
+
+def test_large_values_do_not_overflow_the_gates() -> None:
+    model = model_of(CONFIGS["small-x2"])
+    model.AAB_trunk[0].attention.k2.weight.mul_(1e5)  # type: ignore[union-attr, operator]
+    x = torch.rand(3, 12, 12)
+    assert torch.allclose(enlarged(network(model), x), model(x[None])[0], atol=1e-4)
+
+
+def geometry() -> Geometry:
+    fmt = PlaneFormat(width=40, height=32, family="rgb")
+    return Geometry(source=fmt, color=ColorSpec().settled(fmt), scale=2)
+
+
+def test_when_memory_ends_torch_goes_on_with_the_same_frame(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    plan = ExecutionPlan(model="weights", engine="native", batch_size=2, threads=1)
+    fmt = geometry().source
+    frames = [fmt.unpack(np.random.default_rng(k).integers(0, 255, fmt.samples).astype(np.uint8)) for k in range(6)]
+
+    def results() -> tuple[list[np.ndarray], int]:
+        engine = native.open_native_engine(model_of(CONFIGS["small-x2"]), geometry(), plan)
+        rows = [row for k in (0, 2, 4) for row in engine.submit(frames[k : k + 2]).result(20)]
+        count = engine.stats().oom_recoveries
+        engine.close()
+        return rows, count
+
+    whole, count = results()
+    assert count == 0
+    calls, run = [], Network.run
+
+    def failing(self: Network, rgb: Tensor, result: Tensor) -> None:
+        calls.append(1)
+        if len(calls) == 4:
+            raise MemoryError("no memory for the maps")
+        run(self, rgb, result)
+
+    monkeypatch.setattr(Network, "run", failing)
+    halves, count = results()
+    assert count == 1 and len(calls) == 4 and len(halves) == 6
+    assert all(np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(whole, halves, strict=True))
+    assert sum("out of memory" in message for message in caplog.messages) == 1
+
+
+def planned(**options: object) -> ExecutionPlan:
+    return select.resolve_plan(replace(ModelOptions(model="a2n-tiny", device="cpu"), **options), geometry())  # type: ignore[arg-type]
+
+
+def test_it_is_taken_where_float32_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("a2n_video.engine.cpu.has_amx", lambda: False)
+    plan = planned()
+    assert (plan.engine, plan.dtype) == ("native", "float32")
+    assert planned(dtype="bfloat16").engine in ("openvino", "torch")
+    monkeypatch.setattr(select, "has_openvino", lambda: True)
+    monkeypatch.setattr("a2n_video.engine.cpu.has_amx", lambda: True)
+    assert planned().engine == "openvino"
+    assert planned(dtype="float32").engine == "native"
+    assert planned(engine="native").engine == "native"
+
+
+def test_too_large_frames_go_to_strips_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(select, "WHOLE_FRAME_MAX_PIXELS", 100)
+    assert planned(engine="native").engine == "torch"
+
+
+def test_where_it_was_not_built_it_is_said_and_another_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(select, "has_native", lambda: False)
+    assert planned().engine in ("openvino", "torch")
+    with pytest.raises(MissingDependencyError, match="C compiler"):
+        planned(engine="native")
