@@ -112,7 +112,7 @@ class Trainer:
             out = self.model(x)
         loss = LOSSES[self.config.loss](out.float(), y)
         self.optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimiser.step()
         self.step += 1
