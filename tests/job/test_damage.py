@@ -171,6 +171,26 @@ def test_damage_that_a_demuxer_only_logs_is_told(sources: dict[str, Path], tmp_p
     assert "EBML" in (result.damage.cut_short or "")
 
 
+def test_a_packet_too_large_for_any_memory_is_damage(tmp_path: Path) -> None:
+    """As a damaged table of sizes names it: reading itself ends then, before the first frame."""
+    source = make_source(tmp_path / "in.mp4", pts=range(8), audio=())
+    data = bytearray(source.read_bytes())
+    first_size = data.index(b"stsz") + 16
+    data[first_size : first_size + 4] = (1 << 29).to_bytes(4)
+    source.write_bytes(data)
+    assert outcome(source, tmp_path / "out.mkv") == (4, 0)
+
+
+def test_a_length_beyond_any_file_is_damage(sources: dict[str, Path], tmp_path: Path) -> None:
+    """An element before Matroska's segment that claims more than a file can be asked for."""
+    data = sources["mkv"].read_bytes()
+    segment = data.index(b"\x18\x53\x80\x67")
+    path = tmp_path / "in.mkv"
+    path.write_bytes(data[:segment] + b"\xec\x01" + bytes([0x7F, *[0xFF] * 6]) + data[segment:])
+    assert "bytes are missing" in (cut_short(path) or "")
+    assert outcome(path, tmp_path / "out.mkv")[0] in (3, 4)
+
+
 def test_repeated_frame_is_equal_and_independent() -> None:
     frame = picture(3, pix_fmt="yuv420p10le")
     frame.pts, frame.time_base = 5, Fraction(1, 25)
