@@ -84,7 +84,8 @@ class RemuxResult:
     """What was written: video packets, packets by source stream index, and read errors passed over in the source.
 
     `refused`: by stream, which of its packets in the window (from 0) are so damaged that the muxer cannot take them. `moved`: which
-    came later than they say, since they say less than the one before them.
+    came later than they say, since they say less than the one before them. `undecoded`: how many of a converted stream are missing, as
+    they could not be decoded.
     """
 
     video_packets: int
@@ -92,10 +93,17 @@ class RemuxResult:
     read_errors: int
     refused: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     moved: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    undecoded: Mapping[int, int] = field(default_factory=dict)
 
 
 class Converted(Protocol):
-    """A stream that is made from a source stream, such as text subtitles in another format: it adds itself, then gives packets by dts."""
+    """A stream that is made from a source stream, such as text subtitles in another format: it adds itself, then gives packets by dts.
+
+    `undecoded` counts the source's packets that could not be decoded.
+    """
+
+    @property
+    def undecoded(self) -> int: ...
 
     def add_to(self, output: OutputContainer) -> Any: ...
 
@@ -141,7 +149,8 @@ def remux(
     copied = {index: count - len(refused.get(index, ())) for index, count in counts.items()}
     numbers = {index: tuple(found) for index, found in refused.items()}
     moved = {index: tuple(found) for index, found in copying.moved.items()}
-    return RemuxResult(video_packets=video, copied=copied, read_errors=copying.errors, refused=numbers, moved=moved)
+    undecoded = {index: stream.undecoded for index, stream in converted.items() if stream.undecoded}
+    return RemuxResult(video_packets=video, copied=copied, read_errors=copying.errors, refused=numbers, moved=moved, undecoded=undecoded)
 
 
 Lane = Iterator["tuple[int, Packet[Any]]"]  # source stream index and packet, by dts
@@ -165,7 +174,8 @@ def _add_streams(
             _tag(converted[stream.index].add_to(output), stream, job.plan.container)
             lanes.append(_numbered(stream.index, converted[stream.index].packets()))
     output.metadata.update(kept_tags(job.info.metadata, job.plan.container, of_stream=False))
-    output.set_chapters([_av_chapter(chapter) for chapter in shifted_chapters(job)] if _kept(job.plan, "chapters") else [])
+    chapters = shifted_chapters(job) if _kept(job.plan, "chapters") else []
+    output.set_chapters([_av_chapter(chapter, job.plan.container) for chapter in chapters])
     return [copying.packets(), *lanes], copying
 
 
@@ -265,11 +275,15 @@ def shifted_chapters(job: RemuxJob) -> list[Chapter]:
     return kept
 
 
-def _av_chapter(chapter: Chapter) -> Any:
-    """In nanoseconds, Matroska's unit, which the units of other containers round from."""
+def _av_chapter(chapter: Chapter, container: Container) -> Any:
+    """In nanoseconds, Matroska's unit, which the units of other containers round from.
+
+    MP4 and QuickTime keep names in a track, in which FFmpeg gives a chapter without one the name of the next.
+    """
+    nameless = {"title": ""} if container in ("mp4", "mov") else {}
     base = Fraction(1, 10**9)
     times = {"start": round(chapter.start / base), "end": round(chapter.end / base)}
-    return {"id": chapter.id, "time_base": base, "metadata": dict(chapter.metadata), **times}
+    return {"id": chapter.id, "time_base": base, "metadata": {**nameless, **chapter.metadata}, **times}
 
 
 class _Copying:

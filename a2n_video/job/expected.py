@@ -41,6 +41,7 @@ class Expected:
     cut_end: bool = False
     refused: Mapping[int, tuple[int, ...]] = field(default_factory=dict)  # damaged packets that no container takes, by stream and place
     moved: Mapping[int, tuple[int, ...]] = field(default_factory=dict)  # damaged times, which no container takes, likewise
+    undecoded: Mapping[int, int] = field(default_factory=dict)  # packets of converted streams that could not be decoded, by stream
 
     @property
     def start(self) -> Fraction | None:

@@ -17,13 +17,16 @@ from a2n_video.job.verify import verify
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """The verification's one line, the final file's sha256 and size, and how many copied packets were left out or moved as damaged."""
+    """The verification's one line, the final file's sha256 and size, and how many damaged packets of other streams were
+    left out (`refused`, `undecoded`) or moved.
+    """
 
     verified: str
     sha256: str = ""
     size: int = 0
     refused: int = 0
     moved: int = 0
+    undecoded: int = 0
 
 
 def finish(source: Path, plan: JobPlan, segments: Sequence[Path], encoded: int, result: Path, stops: Stops | None = None) -> Finished:
@@ -38,9 +41,10 @@ def finish(source: Path, plan: JobPlan, segments: Sequence[Path], encoded: int, 
         made = remux(job, file, converted_streams(plan.info, plan.streams, plan.time_map, job.start, job.end), stops.check)
         digest, size = file.finish(), file.size
     expected = expect(plan, encoded_times(segments, plan.encoder.time_base), encoded)
-    report = verify(replace(expected, refused=made.refused, moved=made.moved), result)
-    counts = [sum(map(len, places.values())) for places in (made.refused, made.moved)]
-    return Finished(verified=report.line, sha256=digest, size=size, refused=counts[0], moved=counts[1])
+    report = verify(replace(expected, refused=made.refused, moved=made.moved, undecoded=made.undecoded), result)
+    refused, moved = (sum(map(len, places.values())) for places in (made.refused, made.moved))
+    undecoded = sum(made.undecoded.values())
+    return Finished(verified=report.line, sha256=digest, size=size, refused=refused, moved=moved, undecoded=undecoded)
 
 
 def _remux_job(plan: JobPlan, segments: tuple[Path, ...]) -> RemuxJob:

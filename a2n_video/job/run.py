@@ -42,7 +42,7 @@ MakerFactory = Callable[[JobPlan, JobDirectory, Journal, Stops], Maker]
 @dataclass(frozen=True, kw_only=True)
 class DamageReport:
     """What was wrong with the source: decode errors, frames that stood in for lost ones in this run, the first error, a file cut short,
-    and packets of copied streams that were too damaged to be copied, or whose times were.
+    packets of copied streams that were too damaged to be copied, or whose times were, and of converted ones that cannot be decoded.
     """
 
     errors: int = 0
@@ -51,9 +51,10 @@ class DamageReport:
     cut_short: str | None = None
     refused: int = 0
     moved: int = 0
+    undecoded: int = 0
 
     def __bool__(self) -> bool:
-        return bool(self.errors or self.cut_short or self.refused or self.moved)
+        return bool(self.errors or self.cut_short or self.refused or self.moved or self.undecoded)
 
     @property
     def lines(self) -> list[str]:
@@ -68,6 +69,8 @@ class DamageReport:
             found.append(f"damaged source: {self.refused} packets of copied streams are left out, which no container takes")
         if self.moved:
             found.append(f"damaged source: {self.moved} packets of copied streams come later than they say, for they step back in time")
+        if self.undecoded:
+            found.append(f"damaged source: {self.undecoded} packets of converted streams cannot be decoded; there is a gap in their place")
         return found
 
 
@@ -146,7 +149,7 @@ def run(
                 f"{plan.source}: damaged: no frame of the part that was asked for can be decoded; nothing was written"
             )
         done = _STANDS if stands else _finish(plan, folder, journal, stops)
-        damage = replace(damage, refused=done.refused, moved=done.moved)
+        damage = replace(damage, refused=done.refused, moved=done.moved, undecoded=done.undecoded)
         frames = sum(record.frames for record in journal.segments.values())
         folder.remove()
     return UpscaleResult(

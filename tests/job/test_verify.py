@@ -23,6 +23,7 @@ from a2n_video.job.verify import compare, verify
 from a2n_video.media.info import HdrMetadata
 from a2n_video.options import JobOptions
 from tests.clips import TICK, Sound
+from tests.made import make_source
 from tests.survival import TRACKS, clip, fonts, sounds, text_subtitles
 
 Change = Callable[[Any], Any]
@@ -194,6 +195,15 @@ def test_every_container_verifies_and_converts(container: str, tmp_path: Path) -
     clip(source, add=sounds(Sound(codec="aac", seconds=Fraction(1, 2))), frames=10)
     done = upscale_video(source, tmp_path / f"out.{container}", model="nearest", reencode_audio="opus" if container == "webm" else None)
     assert done.verified == "verified: 10 frames, 1 audio identical"
+
+
+@pytest.mark.parametrize("names", [[""], ["", "named"]])
+@pytest.mark.parametrize("suffix", ["mkv", "mp4", "mov"])
+def test_chapters_without_names_stay_so(suffix: str, names: list[str], tmp_path: Path) -> None:
+    chapters = [(Fraction(number, 4), Fraction(number + 1, 4), name) for number, name in enumerate(names)]
+    source = make_source(tmp_path / "in.mkv", pts=range(12), audio=(), chapters=chapters)
+    assert upscale_video(source, tmp_path / f"out.{suffix}", model="nearest", preset="ultrafast").exit_code == 0
+    assert [chapter.metadata.get("title", "") for chapter in probe(tmp_path / f"out.{suffix}").chapters] == names
 
 
 def test_payloads_are_compared_as_their_codec_sees_them() -> None:
