@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 from a2n_video.errors import A2NVideoError, DeviceError, InputError, MissingDependencyError, OptionError, OutputError
 from a2n_video.io.outfile import OutFile, rename
 from a2n_video.io.reader import Damage
+from a2n_video.io.sandbox import sandboxed
 from a2n_video.io.shipping import cut_source
 from a2n_video.job.crew import Crew
 from a2n_video.job.directory import JobDirectory
@@ -270,10 +271,13 @@ class DistributedMaker:
         self._told = done
 
     def _shipped(self, number: int) -> bytes | None:
-        if not self.options.ship:
-            return None
-        start, end = bounds(self._marks, number)
-        return cut_source(self.plan.source, self.plan.info, self.plan.source_map, start, end)
+        return part_of_source(self.plan, *bounds(self._marks, number)) if self.options.ship else None
+
+
+def part_of_source(plan: JobPlan, start_pts: int | None, end_pts: int | None) -> bytes:
+    """What a worker needs of the source for a segment; cut out in a child process where the source is not trusted."""
+    given = plan.info, plan.source_map, start_pts, end_pts
+    return sandboxed(cut_source, plan.source, *given) if plan.options.execution.sandbox else cut_source(plan.source, *given)
 
 
 def places_for_workers(resources: Mapping[str, float], options: ClusterOptions) -> list[dict[str, float]]:

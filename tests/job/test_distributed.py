@@ -19,7 +19,7 @@ import pytest
 
 from a2n_video import upscale_video
 from a2n_video.cli import main
-from a2n_video.errors import DeviceError, IncompleteSourceError, OptionError, OutputError
+from a2n_video.errors import DecodeError, DeviceError, IncompleteSourceError, OptionError, OutputError
 from a2n_video.job.journal import Journal
 from a2n_video.job.plan import JobPlan, prepare
 from a2n_video.job.run import run
@@ -129,10 +129,28 @@ def test_killed_doubled_damaged_and_late_results_change_nothing(
     assert not (tmp_path / "out.mkv.a2n").exists()
 
 
-def test_shipped_parts_make_the_same(cluster: Any, source: Path, expected: list[tuple[int, Fraction, str]], tmp_path: Path) -> None:
-    result = distributed.upscale_video(source, tmp_path / "out.mkv", settings(ship=True))
+@pytest.mark.parametrize("changes", [{}, {"sandbox": True, "segment_frames": 10 * LENGTH}], ids=["plain", "sandbox"])
+def test_shipped_parts_make_the_same(
+    cluster: Any, source: Path, expected: list[tuple[int, Fraction, str]], tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    result = distributed.upscale_video(source, tmp_path / "out.mkv", settings(ship=True, **changes))
     assert result.frames == SEGMENTS * LENGTH
     assert decoded(tmp_path / "out.mkv") == expected
+
+
+def test_a_source_that_crashes_its_demuxer_costs_the_driver_nothing(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts to be shipped are cut out in a child process too."""
+    plan = prepare(source, tmp_path / "out.mkv", settings(ship=True, sandbox=True))
+    end = plan.time_map.times[LENGTH]
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(distributed.part_of_source(plan, None, end))
+    assert decoded(cut)[:LENGTH] == decoded(source)[:LENGTH]
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal\nfrom a2n_video.io import shipping\nshipping._until = lambda *_: os.kill(os.getpid(), signal.SIGSEGV)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(DecodeError, match="SIGSEGV"):
+        distributed.part_of_source(plan, None, end)
 
 
 class Stranger(SegmentWorker):
