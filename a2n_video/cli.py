@@ -287,7 +287,8 @@ def _is_streamed(source: Path, dest: Path) -> bool:
 def _stream(source: Path, dest: Path, arguments: argparse.Namespace, stops: Stops, events: Events) -> int:
     """A job from or to a pipe or pictures; stdout may be carrying the picture."""
     from a2n_video.job.report import Plan, describe
-    from a2n_video.job.streaming import PIPE, plan_stream, upscale_stream
+    from a2n_video.job.run import upscale_stream
+    from a2n_video.job.streaming import PIPE, plan_stream
 
     options = job_options(arguments)
     if arguments.dry_run:

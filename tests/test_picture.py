@@ -15,7 +15,8 @@ from a2n_video.errors import OptionError
 from a2n_video.frames import frame_planes, native_frame, tag_frame
 from a2n_video.io.probe import open_decoder, probe
 from a2n_video.job.plan import prepare
-from a2n_video.job.run import UpscaleResult, upscale_video
+from a2n_video.job.result import UpscaleResult
+from a2n_video.job.run import upscale_video
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.pixfmt import plane_format
 from a2n_video.options import JobOptions

@@ -1,11 +1,11 @@
-"""A whole job: decode, upscale, encode into segments; join them with everything else; verify; give the result its name."""
+"""Whole jobs. From file to file: decode, upscale, encode into segments; join these with everything else; verify; put in place."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -14,14 +14,18 @@ from a2n_video.io.outfile import publish
 from a2n_video.io.reader import Damage
 from a2n_video.io.sandbox import MOVED_BYTES, MOVED_TIMES, Limits, limited
 from a2n_video.job.directory import JobDirectory, result_stands
+from a2n_video.job.distributed import DistributedMaker
 from a2n_video.job.encode import Progress, SegmentMaker
 from a2n_video.job.finish import Finished, finish
 from a2n_video.job.journal import Journal, ResultRecord, SegmentRecord
 from a2n_video.job.plan import JobPlan, prepare
+from a2n_video.job.report import Plan
+from a2n_video.job.result import DamageReport, UpscaleResult
 from a2n_video.job.resume import resumed
 from a2n_video.job.segments import segment_files
 from a2n_video.job.space import check_space
 from a2n_video.job.stops import Stops
+from a2n_video.job.streaming import PIPE, is_streamed, piped, settled, stream
 from a2n_video.options import Execution, JobOptions, refuse_scale_beside_size
 
 _STANDS: Final = Finished(verified="verified before: the last run was stopped once the result was in place")
@@ -39,70 +43,6 @@ class Maker(Protocol):
 MakerFactory = Callable[[JobPlan, JobDirectory, Journal, Stops], Maker]
 
 
-@dataclass(frozen=True, kw_only=True)
-class DamageReport:
-    """What was wrong with the source: decode errors, frames that stood in for lost ones in this run, the first error, a file cut short,
-    packets of copied streams that were too damaged to be copied, or whose times were, and of converted ones that cannot be decoded.
-    """
-
-    errors: int = 0
-    repeated: int = 0
-    first: str | None = None
-    cut_short: str | None = None
-    refused: int = 0
-    moved: int = 0
-    undecoded: int = 0
-
-    def __bool__(self) -> bool:
-        return bool(self.errors or self.cut_short or self.refused or self.moved or self.undecoded)
-
-    @property
-    def lines(self) -> list[str]:
-        """For people."""
-        found = []
-        if self.errors:
-            where = f", the first at {self.first}" if self.first else ""
-            found.append(f"damaged source: {self.errors} decode errors{where}; {self.repeated} frames repeated in place of lost ones")
-        if self.cut_short:
-            found.append(f"incomplete source: {self.cut_short}")
-        if self.refused:
-            found.append(f"damaged source: {self.refused} packets of copied streams are left out, which no container takes")
-        if self.moved:
-            found.append(f"damaged source: {self.moved} packets of copied streams come later than they say, for they step back in time")
-        if self.undecoded:
-            found.append(f"damaged source: {self.undecoded} packets of converted streams cannot be decoded; there is a gap in their place")
-        return found
-
-
-@dataclass(frozen=True, kw_only=True)
-class UpscaleResult:
-    """What a finished job made. `verified` is the verification's one line; `damage` tells of a source that was not whole.
-
-    `resumed_frames` were encoded by earlier runs of the same job.
-    """
-
-    path: Path
-    frames: int
-    seconds: float
-    verified: str
-    damage: DamageReport = field(default_factory=DamageReport)
-    resumed_frames: int = 0
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def exit_code(self) -> int:
-        return 4 if self.damage else 0
-
-    @property
-    def summary(self) -> str:
-        """Two or three lines for people."""
-        made = self.frames - self.resumed_frames
-        rate = made / self.seconds if self.seconds else 0.0
-        earlier = f", {self.resumed_frames} of them by earlier runs" if self.resumed_frames else ""
-        lines = [*(f"note: {warning}" for warning in self.warnings), *self.damage.lines, self.verified]
-        return "\n".join([*lines, f"{self.path}: {self.frames} frames{earlier} in {self.seconds:.1f} s ({rate:.2f} fps)"])
-
-
 def upscale_video(
     source: Path | str, dest: Path | str, options: JobOptions | None = None, *, on_progress: Progress | None = None, **changes: Any
 ) -> UpscaleResult:
@@ -111,13 +51,33 @@ def upscale_video(
     Blocks until the result is verified and stands at `dest`; `on_progress(frames)` is called from this thread. Every error of
     errors.py can come; `dest` is then as it was before, and the same call goes on where this one stopped.
     """
-    from a2n_video.job.streaming import is_streamed, upscale_stream  # which takes jobs back that are none of its own
-
     refuse_scale_beside_size(changes)
-    settled = (options or JobOptions()).with_changes(**changes)
+    wanted = (options or JobOptions()).with_changes(**changes)
     if is_streamed(Path(source), Path(dest)):
-        return upscale_stream(Path(source), Path(dest), settled, on_progress)
-    return run(prepare(Path(source), Path(dest), settled), on_progress)
+        return upscale_stream(Path(source), Path(dest), wanted, on_progress)
+    return run(prepare(Path(source), Path(dest), wanted), on_progress)
+
+
+def upscale_stream(
+    source: Path,
+    dest: Path,
+    options: JobOptions,
+    on_progress: Progress | None = None,
+    stops: Stops | None = None,
+    on_plan: Callable[[Plan], None] = lambda plan: None,
+) -> UpscaleResult:
+    """Carry out a job from or to a pipe or pictures, until `stops` says so. `-` is stdin or stdout, which carry nothing else then.
+
+    `on_plan` is told the plan before the first frame. nut and mkv on a pipe take the whole road, by way of a temporary file.
+    """
+    stops = stops or Stops()
+    with ExitStack() as stack:
+        plan = settled(source, dest, options, stack)
+        on_plan(plan)
+        if not isinstance(plan, JobPlan):
+            return stream(plan, stack, on_progress, stops)
+        result = run(plan, on_progress, stops)
+        return piped(result) if dest == PIPE else result
 
 
 def run(
@@ -166,8 +126,6 @@ def run(
 def _maker(plan: JobPlan) -> MakerFactory:
     """Who makes the segments: this process, or Ray's workers."""
     if plan.options.cluster.ray:
-        from a2n_video.job.distributed import DistributedMaker
-
         return DistributedMaker
     return lambda plan, folder, journal, stops: SegmentMaker(plan, folder.path, journal, stops)
 

@@ -14,7 +14,8 @@ import pytest
 from a2n_video.errors import IncompleteSourceError, InputError, exit_code
 from a2n_video.io.reader import VideoReader, repeated_frame
 from a2n_video.io.whole import cut_short
-from a2n_video.job.run import UpscaleResult, upscale_video
+from a2n_video.job.result import UpscaleResult
+from a2n_video.job.run import upscale_video
 from tests.made import decoded, frame_hash, make_source, packets, picture
 
 BOXES = {"mkv": "libx264", "mp4": "libx264", "ts": "libx264", "avi": "mpeg4"}

@@ -21,7 +21,8 @@ from a2n_video.io.faults import listening
 from a2n_video.io.writer import VideoWriter
 from a2n_video.job import encode
 from a2n_video.job.directory import job_path
-from a2n_video.job.run import UpscaleResult, upscale_video
+from a2n_video.job.result import UpscaleResult
+from a2n_video.job.run import upscale_video
 from a2n_video.job.segments import SegmentedWriter
 from a2n_video.job.stages import left_behind
 from tests.job import child
