@@ -36,32 +36,12 @@ def finish(source: Path, plan: JobPlan, segments: Sequence[Path], encoded: int, 
     OutputError or EncodeError where it cannot be written, VerificationError where it is not right.
     """
     stops = stops or Stops()
-    job = _remux_job(plan, tuple(segments))
+    job = RemuxJob(final=plan.final, segments=tuple(segments), time_base=plan.encoder.time_base, frame_rate=plan.encoder.frame_rate)
     with stops.deferred(), OutFile(result) as file:
-        made = remux(job, file, converted_streams(plan.info, plan.streams, plan.time_map, job.start, job.end), stops.check)
+        made = remux(job, file, converted_streams(plan.final), stops.check)
         digest, size = file.finish(), file.size
     expected = expect(plan, encoded_times(segments, plan.encoder.time_base), encoded)
     report = verify(replace(expected, refused=made.refused, moved=made.moved, undecoded=made.undecoded), result)
     refused, moved = (sum(map(len, places.values())) for places in (made.refused, made.moved))
     undecoded = sum(made.undecoded.values())
     return Finished(verified=report.line, sha256=digest, size=size, refused=refused, moved=moved, undecoded=undecoded)
-
-
-def _remux_job(plan: JobPlan, segments: tuple[Path, ...]) -> RemuxJob:
-    wanted = plan.options.time
-    return RemuxJob(
-        segments=segments,
-        info=plan.info,
-        plan=plan.streams,
-        time_map=plan.time_map,
-        time_base=plan.encoder.time_base,
-        color=plan.encoder.color,
-        cut_start=wanted.start is not None,
-        cut_end=wanted.end is not None or wanted.frames is not None,
-        frame_rate=plan.encoder.frame_rate,
-        width=plan.encoder.width,
-        height=plan.encoder.height,
-        sar=plan.encoder.sar,
-        display_matrix=plan.picture.display_matrix,
-        hdr=plan.hdr,
-    )
