@@ -123,7 +123,7 @@ OPTIONS: Final[tuple[tuple[str, tuple[str, ...], dict[str, Any]], ...]] = (
     (
         "job",
         ("--stall-timeout",),
-        {"type": float, "metavar": "SECONDS", "help": "give up on a decoder, engine or encoder that hangs (default: 10 minutes or more)"},
+        {"type": float, "metavar": "SECONDS", "help": "give up on a stage that hangs (default: 10 minutes or more)"},
     ),
     ("job", ("--max-pixels",), {"type": int, "metavar": "N", "help": "refuse sources with larger pictures (default 8192*4320)"}),
 )

@@ -12,11 +12,11 @@ from typing import Any, Final, Protocol
 from a2n_video.errors import IncompleteSourceError, JobConflictError
 from a2n_video.io.outfile import publish
 from a2n_video.io.reader import Damage
-from a2n_video.io.sandbox import MOVED_BYTES, MOVED_TIMES, Limits, limited
+from a2n_video.io.sandbox import MOVED_BYTES, MOVED_TIMES, Limits, bytes_moved, limited
 from a2n_video.job.directory import JobDirectory, result_stands
 from a2n_video.job.distributed import DistributedMaker
 from a2n_video.job.encode import Progress, SegmentMaker
-from a2n_video.job.finish import Finished, finish
+from a2n_video.job.finish import Finished, Watch, finish
 from a2n_video.job.journal import Journal, ResultRecord, SegmentRecord
 from a2n_video.job.plan import JobPlan, prepare
 from a2n_video.job.report import Plan
@@ -24,10 +24,12 @@ from a2n_video.job.result import DamageReport, UpscaleResult
 from a2n_video.job.resume import resumed
 from a2n_video.job.segments import segment_files
 from a2n_video.job.space import check_space
+from a2n_video.job.stages import Patience, Stages
 from a2n_video.job.stops import Stops
 from a2n_video.job.streaming import PIPE, is_streamed, piped, settled, stream
 from a2n_video.options import Execution, JobOptions, refuse_scale_beside_size
 
+_FINISH_STALL_S: Final = 1800.0  # a slow disk may take long to take what lay in memory
 _STANDS: Final = Finished(verified="verified before: the last run was stopped once the result was in place")
 
 
@@ -161,15 +163,35 @@ def _damage(plan: JobPlan, maker: Maker, journal: Journal) -> DamageReport:
     )
 
 
+@contextmanager
+def _watched(plan: JobPlan, stops: Stops, most_bytes: int) -> Iterator[tuple[Watch, Callable[[], None]]]:
+    """What calls the stages of the end in threads of their own, and what these call between packets.
+
+    They may be silent while they read or write, but not beyond `most_bytes`: a demuxer can go round in circles.
+    """
+    patience = Patience.asked(plan.options.execution.stall_timeout) or Patience(least_s=_FINISH_STALL_S)
+
+    def position(thread: int) -> object:
+        moved = bytes_moved(f"self/task/{thread}")
+        return object() if moved is None else min(moved, most_bytes)  # where the system does not say, nothing counts as hung
+
+    def watch[**P, T](stage: str, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        return stages.calls(stage, position=position)(function, *arguments, **named)
+
+    with stops.deferred(), Stages(plan.source, stops, patience) as stages:
+        yield watch, stages.give_way
+
+
 def _finish(plan: JobPlan, folder: JobDirectory, journal: Journal, stops: Stops) -> Finished:
     """Join, verify and put in place; in a child process where the source is not trusted, for that demuxes it once more."""
     records = journal.segments.values()
     given = plan, segment_files(folder.path, journal.segments), sum(record.frames for record in records), folder.result
+    moved_bytes = MOVED_BYTES + MOVED_TIMES * sum(record.size for record in records)
     if plan.options.execution.sandbox:
-        limits = Limits(moved_bytes=MOVED_BYTES + MOVED_TIMES * sum(record.size for record in records))
-        done = limited(limits, finish, plan.source, *given)
+        done = limited(Limits(moved_bytes=moved_bytes), finish, plan.source, *given)
     else:
-        done = finish(plan.source, *given, stops)
+        with _watched(plan, stops, moved_bytes + MOVED_TIMES * plan.info.size_bytes) as (watch, check):
+            done = finish(plan.source, *given, watch=watch, check=check)
     journal.add_result(ResultRecord(size=done.size, sha256=done.sha256))
     publish(folder.result, plan.dest, overwrite=plan.options.execution.overwrite)
     return done

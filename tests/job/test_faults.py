@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,11 +16,11 @@ import numpy as np
 import pytest
 
 from a2n_video.engine import nearest
-from a2n_video.errors import A2NVideoError, DecodeError, DeviceError, EncodeError, OutputError, exit_code
+from a2n_video.errors import A2NVideoError, DecodeError, DeviceError, EncodeError, OutputError, VerificationError, exit_code
 from a2n_video.io import reader as reader_module
 from a2n_video.io.faults import listening
 from a2n_video.io.writer import VideoWriter
-from a2n_video.job import encode
+from a2n_video.job import encode, finish, run
 from a2n_video.job.directory import job_path
 from a2n_video.job.result import UpscaleResult
 from a2n_video.job.run import upscale_video
@@ -96,8 +97,25 @@ def strike_encoder(monkeypatch: pytest.MonkeyPatch, strike: Callable[[], None]) 
     monkeypatch.setattr(VideoWriter, "write", write)
 
 
+def strike_join(monkeypatch: pytest.MonkeyPatch, strike: Callable[[], None]) -> None:
+    """Whenever a packet comes to the result's file."""
+    plain = finish.remux
+
+    def remux(job: Any, file: Any, converted: Any, check: Callable[[], None]) -> Any:
+        return plain(job, file, converted, lambda: (strike(), check())[1])
+
+    monkeypatch.setattr(finish, "remux", remux)
+
+
+def strike_verify(monkeypatch: pytest.MonkeyPatch, strike: Callable[[], None]) -> None:
+    plain = finish.verify
+    monkeypatch.setattr(finish, "verify", lambda *given: (strike(), plain(*given))[1])
+
+
 STAGES = {"decode": strike_decoder, "engine": strike_engine, "encode": strike_encoder}
+ENDS = {"join": strike_join, "verify": strike_verify}
 HANGS = {"decode": DecodeError, "engine": DeviceError, "encode": EncodeError}
+END_HANGS = {"join": (OutputError, "the joining hung"), "verify": (VerificationError, "the verification hung")}
 FAULTS: dict[str, tuple[BaseException, int]] = {
     "memory": (MemoryError("out of memory"), 1),
     "bug": (ZeroDivisionError("a bug"), 1),
@@ -159,6 +177,87 @@ def test_a_hang_at_any_stage(clip: Path, tmp_path: Path, unbroken: list[Any], st
     assert decoded(dest) == unbroken
 
 
+@pytest.mark.parametrize("stage", ENDS)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_at_the_end(clip: Path, tmp_path: Path, unbroken: list[Any], stage: str, fault: str) -> None:
+    dest = tmp_path / "out.mkv"
+    dest.write_bytes(OLD)
+    error, code = FAULTS[fault]
+    started = time.monotonic()
+    with pytest.MonkeyPatch.context() as patch:
+        ENDS[stage](patch, Nth(1, raises(error)))
+        with pytest.raises(type(error)) as caught:
+            upscale(clip, dest)
+    assert time.monotonic() - started < 5
+    assert exit_code(caught.value) == code
+    assert dest.read_bytes() == OLD
+    assert upscale(clip, dest).resumed_frames == FRAMES
+    assert decoded(dest) == unbroken
+
+
+@pytest.mark.parametrize("stage", ENDS)
+def test_a_hang_at_the_end(clip: Path, tmp_path: Path, unbroken: list[Any], stage: str) -> None:
+    dest = tmp_path / "out.mkv"
+    dest.write_bytes(OLD)
+    released = threading.Event()
+    error, words = END_HANGS[stage]
+    with pytest.MonkeyPatch.context() as patch:
+        ENDS[stage](patch, Nth(1, lambda: released.wait(60) and None))
+        started = time.monotonic()
+        with pytest.raises(error, match=rf"{words}: nothing came of it for 1 s; .*--stall-timeout"):
+            upscale(clip, dest, stall_timeout=0.7)
+        assert time.monotonic() - started < 5
+    assert left_behind()
+    assert dest.read_bytes() == OLD
+    released.set()  # as above
+    assert upscale(clip, dest).resumed_frames == FRAMES
+    assert decoded(dest) == unbroken
+
+
+def test_what_hangs_while_it_writes_the_result_keeps_that_file_to_itself(clip: Path, tmp_path: Path, unbroken: list[Any]) -> None:
+    dest = tmp_path / "out.mkv"
+    result = job_path(dest) / "result.mkv"
+    released, writes, files = threading.Event(), Nth(3, lambda: released.wait(60) and None), []
+
+    def hang(point: str) -> None:
+        if point == "result.write.before":
+            writes()
+
+    def look(point: str) -> None:
+        if point == "result.fsync.before":
+            files.append(result.stat().st_ino)
+
+    with listening(hang), pytest.raises(OutputError, match="the joining hung"):
+        upscale(clip, dest, stall_timeout=0.7)
+    files.append(result.stat().st_ino)
+    with listening(look):
+        upscale(clip, dest)
+    assert files[0] != files[1]
+    released.set()
+    assert decoded(dest) == unbroken
+
+
+@pytest.mark.parametrize("stage", ENDS)
+def test_an_end_that_reads_on_is_not_hung_unless_it_goes_round_in_circles(
+    clip: Path, tmp_path: Path, unbroken: list[Any], monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    def read_for(seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            clip.read_bytes()
+            time.sleep(0.05)
+
+    with monkeypatch.context() as patch:
+        ENDS[stage](patch, Nth(1, lambda: read_for(2)))
+        upscale(clip, tmp_path / "out.mkv", stall_timeout=0.7)
+    assert decoded(tmp_path / "out.mkv") == unbroken
+    monkeypatch.setattr(run, "MOVED_BYTES", 10 * clip.stat().st_size)
+    monkeypatch.setattr(run, "MOVED_TIMES", 0)
+    ENDS[stage](monkeypatch, Nth(1, lambda: read_for(4)))
+    with pytest.raises(END_HANGS[stage][0], match="hung"):
+        upscale(clip, tmp_path / "out.mkv", stall_timeout=0.7)
+
+
 def test_slow_is_not_hung(clip: Path, tmp_path: Path, unbroken: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Patience grows with what a stage takes by itself, and a stage that waits for another is not at fault."""
     monkeypatch.setattr(encode, "_STALL_S", 0.3)
@@ -186,14 +285,37 @@ def test_a_long_way_to_the_first_frame_is_not_a_hang(
     assert decoded(dest) == unbroken
 
 
-@pytest.mark.parametrize("stage", HANGS)
+@pytest.mark.parametrize("stage", [*HANGS, *END_HANGS])
 def test_a_hang_by_command_ends_the_process(clip: Path, tmp_path: Path, unbroken: list[Any], stage: str) -> None:
     dest = tmp_path / "out.mkv"
     arguments = [clip, dest, "--model", "nearest", "--preset", "ultrafast", "--segment-frames", "10", "--overwrite"]
-    done = child.run(*arguments, "--stall-timeout", "2", mode="hang", point=stage, nth=FRAMES // 2, timeout=30)
-    assert done.returncode == exit_code(HANGS[stage]()), done.stderr
+    nth, error = (1, END_HANGS[stage][0]) if stage in END_HANGS else (FRAMES // 2, HANGS[stage])
+    done = child.run(*arguments, "--stall-timeout", "2", mode="hang", point=stage, nth=nth, timeout=30)
+    assert done.returncode == exit_code(error()), done.stderr
     assert "hung" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+    assert child.run(*arguments).returncode == 0
+    assert decoded(dest) == unbroken
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stage", ENDS)
+def test_a_stop_while_the_end_hangs_does_not_wait_for_it(
+    clip: Path, tmp_path: Path, unbroken: list[Any], stage: str, number: signal.Signals
+) -> None:
+    dest, told = tmp_path / "out.mkv", tmp_path / "told"
+    arguments = [clip, dest, "--model", "nearest", "--preset", "ultrafast", "--segment-frames", "10", "--log-file", told]
+    process = child.start(*arguments, mode="hang", point=stage)
+    until = time.monotonic() + 30
+    while not (told.exists() and told.read_text().count('"segment"') == 4):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(number)
+    sent = time.monotonic()
+    _, err = process.communicate(timeout=30)
+    assert time.monotonic() - sent < 2.5, err
+    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[number], err
     assert child.run(*arguments).returncode == 0
     assert decoded(dest) == unbroken
 
