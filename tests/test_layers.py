@@ -18,7 +18,7 @@ LAYERS = (
     {"upscaler", "frames"},
     {"io"},
     {"job"},
-    {"tools", "vs_engine", "cli", "__main__", "training"},
+    {"tools", "vs_engine", "cli", "cli_options", "__main__", "training"},
 )
 # (module, imported room): why it may.
 EXCEPTIONS: dict[tuple[str, str], str] = {}
