@@ -22,7 +22,7 @@ from a2n_video.io.joining import joined_packets, scan_segment
 from a2n_video.io.matroska import set_pixel_shape
 from a2n_video.io.outfile import OutFile
 from a2n_video.io.source import open_source
-from a2n_video.io.writer import FORMAT_NAMES
+from a2n_video.io.writer import FORMAT_NAMES, set_color
 from a2n_video.media.containers import HOLDS
 from a2n_video.media.final import FinalFile
 from a2n_video.media.info import Chapter, StreamInfo, VideoInfo
@@ -174,11 +174,7 @@ def _add_video(job: RemuxJob, output: OutputContainer) -> Any:
     if job.frame_rate:
         context.framerate = job.frame_rate
     context.sample_aspect_ratio = final.sar
-    color = final.color
-    context.colorspace, context.color_primaries, context.color_trc = color.matrix, color.primaries, color.transfer
-    context.color_range = 1 + bool(color.full_range)
-    if color.chroma_location:
-        context.chroma_sample_location = color.chroma_location
+    set_color(context, final.color)
     if context.codec.canonical_name == "hevc" and final.plan.container in ("mp4", "mov"):
         context.codec_tag = "hvc1"  # the tag that every player takes; FFmpeg's own choice is hev1
     if final.display_matrix:
