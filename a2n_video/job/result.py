@@ -64,7 +64,7 @@ class UpscaleResult:
     def summary(self) -> str:
         """Two or three lines for people."""
         made = self.frames - self.resumed_frames
-        rate = made / self.seconds if self.seconds else 0.0
-        earlier = f", {self.resumed_frames} of them by earlier runs" if self.resumed_frames else ""
+        rate = f" ({made / self.seconds:.2f} fps)" if made and self.seconds else ""
+        earlier = f", {self.resumed_frames if made else 'all'} of them by earlier runs," if self.resumed_frames else ""
         lines = [*(f"note: {warning}" for warning in self.warnings), *self.damage.lines, self.verified]
-        return "\n".join([*lines, f"{self.path}: {self.frames} frames{earlier} in {self.seconds:.1f} s ({rate:.2f} fps)"])
+        return "\n".join([*lines, f"{self.path}: {self.frames} frames{earlier} in {self.seconds:.1f} s{rate}"])

@@ -193,7 +193,10 @@ def test_a_fault_at_the_end(clip: Path, tmp_path: Path, unbroken: list[Any], sta
     assert time.monotonic() - started < 5
     assert exit_code(caught.value) == code
     assert dest.read_bytes() == OLD
-    assert upscale(clip, dest).resumed_frames == FRAMES
+    again = upscale(clip, dest)
+    assert again.resumed_frames == FRAMES
+    assert "36 frames, all of them by earlier runs, in" in again.summary
+    assert "fps" not in again.summary
     assert decoded(dest) == unbroken
 
 
@@ -483,7 +486,7 @@ def test_a_stop_while_tidying_up_costs_nothing(clip: Path, tmp_path: Path, unbro
 def test_other_options_are_refused_and_restart_begins_anew(clip: Path, tmp_path: Path, unbroken: list[Any]) -> None:
     dest = tmp_path / "out.mkv"
     stop_at(25, clip, dest)
-    with pytest.raises(OutputError, match=r"crf: 30\.0 now, None then"):
+    with pytest.raises(OutputError, match=r"crf: 30 now, not given then"):
         upscale(clip, dest, crf=30.0)
     assert upscale(clip, dest, restart=True).resumed_frames == 0
     assert decoded(dest) == unbroken
