@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from a2n_video.io.probe import probe as probe
     from a2n_video.io.reader import VideoReader as VideoReader
     from a2n_video.io.writer import VideoWriter as VideoWriter
-    from a2n_video.job.run import UpscaleResult as UpscaleResult
+    from a2n_video.job.result import UpscaleResult as UpscaleResult
     from a2n_video.job.run import upscale_video as upscale_video
     from a2n_video.media.info import VideoInfo as VideoInfo
     from a2n_video.net.catalog import available_models as available_models
@@ -30,7 +30,7 @@ _HOME = {
     "A2NConfig": "net.model",
     "EncodeOptions": "options",
     "JobOptions": "options",
-    "UpscaleResult": "job.run",
+    "UpscaleResult": "job.result",
     "Upscaler": "upscaler",
     "VideoInfo": "media.info",
     "VideoReader": "io.reader",

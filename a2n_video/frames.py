@@ -7,13 +7,15 @@ a new frame is made from one flat row. av and torch are imported only once such 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from a2n_video.errors import UnsupportedFormatError
-from a2n_video.media.colorspec import RGB_MATRIX, ColorSpec
+from a2n_video.media.colorspec import RGB_MATRIX, UNSPECIFIED, ColorSpec
 from a2n_video.media.pixfmt import native_pix_fmt, pix_fmt_of, plane_format
 from a2n_video.media.planes import PlaneFormat, Planes, Samples
 
@@ -154,7 +156,8 @@ def rearranged(frame: av.VideoFrame, pix_fmt: str) -> av.VideoFrame:
 
     In one thread: FFmpeg 9's conversion loses a row of chroma now and then (P010 and its kin) where several threads share a frame.
     """
-    made = frame.reformat(format=pix_fmt, threads=1)
+    with unexplained(frame):
+        made = frame.reformat(format=pix_fmt, threads=1)
     if frame.pts is not None:
         made.pts = frame.pts
     if frame.time_base is not None:
@@ -173,6 +176,17 @@ def color_of_frame(frame: av.VideoFrame) -> ColorSpec:
         transfer=int(frame.color_trc),
         chroma_location=int(frame.chroma_location),
     )
+
+
+@contextmanager
+def unexplained(frame: av.VideoFrame) -> Iterator[None]:
+    """The frame without what its colours mean, for the while: FFmpeg refuses to touch a meaning that its scaler cannot compute with."""
+    matrix, primaries, transfer = int(frame.colorspace), int(frame.color_primaries), int(frame.color_trc)
+    frame.colorspace = frame.color_primaries = frame.color_trc = UNSPECIFIED
+    try:
+        yield
+    finally:
+        frame.colorspace, frame.color_primaries, frame.color_trc = matrix, primaries, transfer
 
 
 def tag_frame(frame: av.VideoFrame, color: ColorSpec) -> None:

@@ -159,4 +159,5 @@ def _subtitle(stream: Any, start: Fraction, end: Fraction, text: str) -> av.Pack
 
 
 def _chapter(number: int, start: Fraction, end: Fraction, title: str) -> Any:
-    return {"id": number, "start": int(start * 1000), "end": int(end * 1000), "time_base": Fraction(1, 1000), "metadata": {"title": title}}
+    metadata = {"title": title} if title else {}
+    return {"id": number, "start": int(start * 1000), "end": int(end * 1000), "time_base": Fraction(1, 1000), "metadata": metadata}

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from a2n_video import errors
-from a2n_video.cli import OPTIONS
+from a2n_video.cli_options import OPTIONS
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 

@@ -85,14 +85,19 @@ def clip(
                     for i, (a, b, t) in enumerate(marks, 1)
                 ]
             )
-        packets = []
-        for number in range(frames):
-            frame = picture(number).reformat(format=pix_fmt)
-            frame.pts, frame.time_base = number * 40, Fraction(1, 1000)
-            packets += stream.encode(frame)
-        packets += [*stream.encode(None), *(packet for make in others for packet in make())]
+        packets = [*picture_packets(stream, frames), *(packet for make in others for packet in make())]
         for packet in sorted(packets, key=lambda packet: (packet.dts or 0) * Fraction(packet.time_base)):
             output.mux(packet)
+
+
+def picture_packets(stream: Any, frames: int) -> list[Any]:
+    """Numbered pictures, 40 ms each, encoded."""
+    packets = []
+    for number in range(frames):
+        frame = picture(number, (stream.width, stream.height)).reformat(format=stream.pix_fmt)
+        frame.pts, frame.time_base = number * 40, Fraction(1, 1000)
+        packets += stream.encode(frame)
+    return packets + stream.encode(None)
 
 
 def sounds(*tracks: Sound) -> Callable[[Any], list[Callable[[], list[Any]]]]:
@@ -110,6 +115,17 @@ HEADER = (
 )
 
 
+def cue_packets(stream: Any, encoded: Callable[[int, int, str], Any]) -> list[Any]:
+    """A packet for each cue, at its time."""
+    made = []
+    for start, end, text in CUES:
+        packet = encoded(start, end, text)
+        packet.pts = packet.dts = start
+        packet.duration, packet.time_base, packet.stream = end - start, Fraction(1, 1000), stream
+        made.append(packet)
+    return made
+
+
 def text_subtitles(codec: str) -> Callable[[Any], list[Callable[[], list[Any]]]]:
     """Two cues, German, with a title."""
 
@@ -120,18 +136,11 @@ def text_subtitles(codec: str) -> Callable[[Any], list[Callable[[], list[Any]]]]
         stream.codec_context.subtitle_header = HEADER
         stream.metadata.update({"language": "ger", "title": "Untertitel"})
 
-        def packets() -> list[Any]:
-            made = []
-            for start, end, text in CUES:
-                packet = stream.codec_context.encode_subtitle(
-                    SubtitleSet.create(f"0,0,Default,,0,0,0,,{text}".encode(), 0, end - start, start)
-                )
-                packet.pts = packet.dts = start
-                packet.duration, packet.time_base, packet.stream = end - start, Fraction(1, 1000), stream
-                made.append(packet)
-            return made
+        def encoded(start: int, end: int, text: str) -> Any:
+            line = f"0,0,Default,,0,0,0,,{text}".encode()
+            return stream.codec_context.encode_subtitle(SubtitleSet.create(line, 0, end - start, start))
 
-        return [packets]
+        return [lambda: cue_packets(stream, encoded)]
 
     return add
 
@@ -142,17 +151,7 @@ def picture_subtitles(codec: str) -> Callable[[Any], list[Callable[[], list[Any]
     def add(output: Any) -> list[Callable[[], list[Any]]]:
         stream = output.add_mux_stream(codec, time_base=Fraction(1, 1000))
         stream.metadata.update({"language": "eng"})
-
-        def packets() -> list[Any]:
-            made = []
-            for start, end, _ in CUES:
-                packet = av.Packet(bytes([0x16, 0, 19, *range(16)]) * 3)
-                packet.pts = packet.dts = start
-                packet.duration, packet.time_base, packet.stream = end - start, Fraction(1, 1000), stream
-                made.append(packet)
-            return made
-
-        return [packets]
+        return [lambda: cue_packets(stream, lambda *_: av.Packet(bytes([0x16, 0, 19, *range(16)]) * 3))]
 
     return add
 
@@ -191,16 +190,7 @@ def second_video(output: Any) -> list[Callable[[], list[Any]]]:
     stream: Any = output.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
     stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
     stream.codec_context.time_base = Fraction(1, 1000)
-
-    def packets() -> list[Any]:
-        made = []
-        for number in range(3):
-            frame = picture(number, (32, 32))
-            frame.pts, frame.time_base = number * 40, Fraction(1, 1000)
-            made += stream.encode(frame)
-        return made + stream.encode(None)
-
-    return [packets]
+    return [lambda: picture_packets(stream, 3)]
 
 
 def rotated(matrix: tuple[int, int, int, int]) -> Callable[[Path], None]:

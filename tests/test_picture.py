@@ -15,13 +15,16 @@ from a2n_video.errors import OptionError
 from a2n_video.frames import frame_planes, native_frame, tag_frame
 from a2n_video.io.probe import open_decoder, probe
 from a2n_video.job.plan import prepare
-from a2n_video.job.run import UpscaleResult, upscale_video
+from a2n_video.job.result import UpscaleResult
+from a2n_video.job.run import upscale_video
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.pixfmt import plane_format
 from a2n_video.options import JobOptions
 from tests.made import BT709, FAST
 
 RATE = Fraction(25)
+# Numbers that H.273 keeps for the future.
+DAMAGED = ColorSpec(matrix=21, full_range=False, primaries=25, transfer=107)
 
 
 def planes_of(pix_fmt: str, size: tuple[int, int], number: int = 0) -> list[np.ndarray[Any, Any]]:
@@ -199,6 +202,34 @@ def test_alpha_that_the_encoder_cannot_hold_is_named(tmp_path: Path) -> None:
     assert [fate.kind for fate in plan.streams.losses] == ["alpha"]
     with pytest.raises(OptionError, match="alpha"):
         prepare(made, tmp_path / "out.mkv", JobOptions().with_changes(model="nearest", codec="libx264", keep_all=True))
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "libsvtav1", "ffv1"])
+def test_colours_that_nobody_knows_count_as_untagged(suffix: str, codec: str, tmp_path: Path) -> None:
+    made = source(tmp_path / "in.mov", "yuv420p", (48, 40), codec="mpeg2video", color=DAMAGED)
+    upscaled(made, tmp_path / f"out.{suffix}", codec=codec)
+    color = probe(tmp_path / f"out.{suffix}").color
+    assert (color.matrix, color.primaries, color.transfer) == (6, 6, 6)  # as untagged SD is
+
+
+@pytest.mark.parametrize("pix_fmt", ["nv12", "p010le", "yuyv422"])
+def test_colours_that_nobody_knows_are_unfolded_as_others_are(pix_fmt: str) -> None:
+    plain, damaged = (av.VideoFrame(48, 40, pix_fmt) for _ in range(2))
+    for plane in (*plain.planes, *damaged.planes):
+        plane.update((bytes(range(256)) * (plane.buffer_size // 256 + 1))[: plane.buffer_size])
+    tag_frame(damaged, DAMAGED)
+    assert all(np.array_equal(a, b) for a, b in zip(planes_in(native_frame(plain)), planes_in(native_frame(damaged)), strict=True))
+    assert (int(damaged.colorspace), int(damaged.color_trc)) == (DAMAGED.matrix, DAMAGED.transfer)  # the frame is the caller's
+
+
+@pytest.mark.parametrize(("codec", "kept"), [("libx264", 2), ("libx265", 2), ("libsvtav1", 22), ("ffv1", 22)])
+def test_primaries_that_an_encoder_cannot_say_are_named_before_the_first_frame(codec: str, kept: int, tmp_path: Path) -> None:
+    made = source(tmp_path / "in.mov", "yuv420p", (48, 40), codec="mpeg2video", color=ColorSpec(matrix=1, primaries=22, transfer=1))
+    plan = prepare(made, tmp_path / "out.mkv", JobOptions().with_changes(model="nearest", codec=codec))
+    assert [fate.what for fate in plan.streams.losses] == ["colour primaries (22)"] * (kept == 2)
+    upscaled(made, tmp_path / "out.mkv", codec=codec)
+    assert probe(tmp_path / "out.mkv").color.primaries == kept
 
 
 def test_twelve_bits_stay(tmp_path: Path) -> None:

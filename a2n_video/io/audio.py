@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +27,8 @@ _BIT_RATE_A_CHANNEL: Final = 96_000
 class ConvertedAudio:
     """An audio stream of the source in another codec, for one output; used by the thread that muxes.
 
-    Samples keep their time: gaps and a late start stay as they are. `start` and `end` bound it on the result's clock.
+    Samples keep their time: gaps and a late start stay as they are, and a packet that cannot be decoded leaves a gap; `undecoded` counts
+    those. `start` and `end` bound the stream on the result's clock.
     """
 
     path: Path
@@ -34,6 +37,7 @@ class ConvertedAudio:
     time_map: TimeMap
     start: Fraction | None = None
     end: Fraction | None = None
+    undecoded: int = 0
     _stream: Any = field(default=None, init=False)
 
     def add_to(self, output: OutputContainer) -> Any:
@@ -51,32 +55,51 @@ class ConvertedAudio:
 
     def packets(self) -> Iterator[Packet[Any]]:
         """The encoded packets, by time."""
-        context = self._stream.codec_context
-        resampler = av.AudioResampler(context.format, context.layout, context.sample_rate, frame_size=context.frame_size or None)
         with open_source(self.path) as source:
             try:
-                for frame in self._settled(source):
-                    for part in resampler.resample(frame):
-                        yield from self._encoded(part)
-                for part in resampler.resample(None):
+                for part in self._resampled(self._settled(source)):
                     yield from self._encoded(part)
                 yield from self._encoded(None)
             except av.FFmpegError as error:
                 raise EncodeError(f"{self.path}: audio stream {self.index} cannot be made into {self.codec}: {error}") from error
 
+    def _resampled(self, frames: Iterator[av.AudioFrame]) -> Iterator[av.AudioFrame]:
+        """Frames as the encoder takes them, whatever rate and layout the source changes to on the way."""
+        context = self._stream.codec_context
+        sized = self._resampler(context.frame_size)
+        for _, alike in groupby(frames, key=lambda frame: (frame.format.name, frame.layout.name, frame.sample_rate)):
+            resampler = self._resampler()
+            for frame in chain(alike, [None]):
+                for part in resampler.resample(frame):
+                    yield from sized.resample(part)
+        yield from sized.resample(None)
+
+    def _resampler(self, frame_size: int = 0) -> av.AudioResampler:
+        context = self._stream.codec_context
+        return av.AudioResampler(context.format, context.layout, context.sample_rate, frame_size=frame_size or None)
+
     def _settled(self, source: InputContainer) -> Iterator[av.AudioFrame]:
+        for packet, frame in self._decoded(source):
+            if frame.pts is None:
+                continue
+            base = Fraction(1, frame.sample_rate)
+            seconds = frame.pts * Fraction(frame.time_base.numerator, frame.time_base.denominator)
+            seconds = self.time_map.seconds_of(seconds, packet.pos)
+            if (self.start is not None and seconds < self.start) or (self.end is not None and seconds >= self.end):
+                continue
+            frame.pts, frame.time_base = round(seconds / base), base
+            yield frame
+
+    def _decoded(self, source: InputContainer) -> Iterator[tuple[Packet[Any], av.AudioFrame]]:
         stream: Any = source.streams[self.index]
-        for packet in source.demux(stream):
-            for frame in packet.decode():
-                if frame.pts is None:
+        with suppress(av.FFmpegError):  # what cannot be read, the scan has told
+            for packet in source.demux(stream):
+                try:
+                    frames = packet.decode()
+                except av.FFmpegError:
+                    self.undecoded += 1
                     continue
-                base = Fraction(1, frame.sample_rate)
-                seconds = frame.pts * Fraction(frame.time_base.numerator, frame.time_base.denominator)
-                seconds = self.time_map.seconds_of(seconds, packet.pos)
-                if (self.start is not None and seconds < self.start) or (self.end is not None and seconds >= self.end):
-                    continue
-                frame.pts, frame.time_base = round(seconds / base), base
-                yield frame
+                yield from ((packet, frame) for frame in frames)
 
     def _encoded(self, frame: av.AudioFrame | None) -> Iterator[Packet[Any]]:
         for packet in self._stream.codec_context.encode(frame):

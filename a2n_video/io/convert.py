@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 from a2n_video.io.audio import ConvertedAudio
 from a2n_video.io.subtitles import ConvertedSubtitles
-from a2n_video.media.info import VideoInfo
-from a2n_video.media.streams import StreamPlan
-from a2n_video.media.timemap import TimeMap
+from a2n_video.media.final import FinalFile
 
 Converted = ConvertedAudio | ConvertedSubtitles
 
 
-def converted_streams(
-    info: VideoInfo, plan: StreamPlan, time_map: TimeMap, start: Fraction | None = None, end: Fraction | None = None
-) -> dict[int, Converted]:
-    """What to hand `remux` for the streams that the plan converts, by source index; `start` and `end` bound them on the result's clock."""
+def converted_streams(final: FinalFile) -> dict[int, Converted]:
+    """What to hand `remux` for the streams that the plan converts, by source index."""
     makers: dict[str, type[ConvertedAudio] | type[ConvertedSubtitles]] = {"audio": ConvertedAudio, "subtitle": ConvertedSubtitles}
+    times = final.time_map
     return {
-        fate.index: makers[fate.kind](info.path, fate.index, fate.to, time_map, start, end)
-        for fate in plan.fates
+        fate.index: makers[fate.kind](final.info.path, fate.index, fate.to, times, times.begin, times.limit)
+        for fate in final.plan.fates
         if fate.fate == "converted" and fate.kind in makers and fate.index is not None and fate.to is not None
     }

@@ -13,7 +13,7 @@ import av
 import numpy as np
 from av.filter import Graph
 
-from a2n_video.frames import color_of_frame, tag_frame
+from a2n_video.frames import color_of_frame, tag_frame, unexplained
 from a2n_video.io.probe import open_decoder
 from a2n_video.io.source import open_source, video_stream
 from a2n_video.media.info import VideoInfo
@@ -85,7 +85,8 @@ def _through(frames: Frames, filters: tuple[tuple[str, str], ...], waiting: dequ
     for frame in frames:
         graph = graph or _graph(frame, filters)
         waiting.append(frame)
-        graph.push(frame)
+        with unexplained(frame):
+            graph.push(frame)
         yield from _ready(graph)
     if graph is not None:
         graph.push(None)

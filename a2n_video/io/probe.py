@@ -70,10 +70,11 @@ def first_frame(container: InputContainer, stream: VideoStream, path: Path) -> a
     """The first frame that decodes; broken packets before it are passed over. IncompleteSourceError where there is none."""
     decoder = open_decoder(stream, threads=1)
     name = stream.codec_context.codec.canonical_name  # reading can change it to one nobody knows
-    for packet in itertools.islice(container.demux(stream), _PACKETS_TO_FIRST_FRAME):
-        with contextlib.suppress(av.FFmpegError, ValueError):  # ValueError: a codec that is not known once packets came
-            for frame in decoder.decode(packet if packet.size else None):
-                return frame
+    with contextlib.suppress(av.FFmpegError):  # reading itself ends, as at a packet of half a gigabyte that a damaged table names
+        for packet in itertools.islice(container.demux(stream), _PACKETS_TO_FIRST_FRAME):
+            with contextlib.suppress(av.FFmpegError, ValueError):  # ValueError: a codec that is not known once packets came
+                for frame in decoder.decode(packet if packet.size else None):
+                    return frame
     raise IncompleteSourceError(f"{path}: damaged: no frame of its {name} video can be decoded; nothing was written")
 
 

@@ -22,11 +22,10 @@ from a2n_video.io.joining import joined_packets, scan_segment
 from a2n_video.io.matroska import set_pixel_shape
 from a2n_video.io.outfile import OutFile
 from a2n_video.io.source import open_source
-from a2n_video.io.writer import FORMAT_NAMES
-from a2n_video.media.colorspec import ColorSpec
+from a2n_video.io.writer import FORMAT_NAMES, set_color
 from a2n_video.media.containers import HOLDS
-from a2n_video.media.index import TimeMap
-from a2n_video.media.info import Chapter, HdrMetadata, StreamInfo, VideoInfo
+from a2n_video.media.final import FinalFile
+from a2n_video.media.info import Chapter, StreamInfo, VideoInfo
 from a2n_video.media.streams import Container, StreamPlan, kept_tags
 
 _BUFFER_BYTES: Final = 1 << 18
@@ -40,43 +39,22 @@ _USUAL_LAYOUTS: Final = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 
 @dataclass(frozen=True, kw_only=True)
 class RemuxJob:
-    """What goes into the final file.
+    """What goes into the final file: the segments, whose video has pts in `time_base`, and what `final` says of the rest.
 
-    `time_base` is that of the video's pts in the segments, `time_map` places everything else. Where `cut_start` or `cut_end`, the map's
-    window bounds the copied streams too: packets outside are left out, chapters and subtitles cut to fit. `display_matrix` and
-    `hdr` are those of the result.
+    What its TimeMap cuts is left out of the copied streams; chapters and subtitles are cut to fit.
     """
 
+    final: FinalFile
     segments: tuple[Path, ...]
-    info: VideoInfo
-    plan: StreamPlan
-    time_map: TimeMap
     time_base: Fraction
-    color: ColorSpec
-    cut_start: bool = False
-    cut_end: bool = False
     frame_rate: Fraction | None = None
-    width: int = 0
-    height: int = 0
-    sar: Fraction = Fraction(1)
-    display_matrix: tuple[int, ...] | None = None
-    hdr: HdrMetadata | None = None
     options: Mapping[str, str] = field(default_factory=dict)  # the muxer's
-
-    @property
-    def start(self) -> Fraction | None:
-        """Seconds on the result's clock before which nothing comes."""
-        return self.time_map.window[0] if self.cut_start else None
-
-    @property
-    def end(self) -> Fraction | None:
-        """Seconds on the result's clock from which on nothing comes."""
-        return self.time_map.limit if self.cut_end else None
 
     @property
     def last_duration(self) -> int:
         """The last frame's duration in `time_base`."""
-        return round((self.time_map.end_pts - self.time_map.last_pts) * self.time_map.time_base / self.time_base)
+        times = self.final.time_map
+        return round((times.end_pts - times.last_pts) * times.time_base / self.time_base)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +62,8 @@ class RemuxResult:
     """What was written: video packets, packets by source stream index, and read errors passed over in the source.
 
     `refused`: by stream, which of its packets in the window (from 0) are so damaged that the muxer cannot take them. `moved`: which
-    came later than they say, since they say less than the one before them.
+    came later than they say, since they say less than the one before them. `undecoded`: how many of a converted stream are missing, as
+    they could not be decoded.
     """
 
     video_packets: int
@@ -92,10 +71,17 @@ class RemuxResult:
     read_errors: int
     refused: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     moved: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    undecoded: Mapping[int, int] = field(default_factory=dict)
 
 
 class Converted(Protocol):
-    """A stream that is made from a source stream, such as text subtitles in another format: it adds itself, then gives packets by dts."""
+    """A stream that is made from a source stream, such as text subtitles in another format: it adds itself, then gives packets by dts.
+
+    `undecoded` counts the source's packets that could not be decoded.
+    """
+
+    @property
+    def undecoded(self) -> int: ...
 
     def add_to(self, output: OutputContainer) -> Any: ...
 
@@ -110,18 +96,18 @@ def remux(
     Packets are merged by dts, so that memory is bounded whatever the length. OutputError where the disk refuses, EncodeError where
     the muxer does or the segments do not fit together. `check` is called once a packet and may raise to stop.
     """
+    final = job.final
     converted = converted or {}
     counts: Counter[int] = Counter()
     refused: dict[int, list[int]] = {}
     # Nut takes decode times below zero as they are; for the others the muxer knows what it can say (mp4 an edit list, mkv a common shift).
-    options = {"avoid_negative_ts": "disabled" if job.plan.container == "nut" else "auto", **dict(job.plan.muxer_options), **job.options}
-    with open_source(job.info.path, ignore_edits=job.info.ignore_edits) as source, file.muxing():
-        output = av.open(
-            file, "w", format=FORMAT_NAMES.get(job.plan.container, job.plan.container), options=options, buffer_size=_BUFFER_BYTES
-        )
+    box = final.plan.container
+    options = {"avoid_negative_ts": "disabled" if box == "nut" else "auto", **dict(final.plan.muxer_options), **job.options}
+    with open_source(final.info.path, ignore_edits=final.info.ignore_edits) as source, file.muxing():
+        output = av.open(file, "w", format=FORMAT_NAMES.get(box, box), options=options, buffer_size=_BUFFER_BYTES)
         with output:
             lanes, copying = _add_streams(job, source, output, converted)
-            if HOLDS[job.plan.container].steady:
+            if HOLDS[box].steady:
                 lanes = [_from_zero(lane) for lane in lanes]
             for index, packet in heapq.merge(*lanes, key=_microseconds):
                 try:
@@ -133,15 +119,16 @@ def remux(
                 file.check()
                 check()
                 counts[index] += 1
-        if job.sar != 1 and job.plan.container in ("mkv", "webm"):
-            set_pixel_shape(file, job.width, job.height, job.sar)
-        if job.hdr is not None and HOLDS[job.plan.container].hdr:
-            set_hdr(file, job.width, job.height, job.hdr)
-    video = counts.pop(job.info.video_index, 0)
+        if final.sar != 1 and box in ("mkv", "webm"):
+            set_pixel_shape(file, final.width, final.height, final.sar)
+        if final.hdr is not None and HOLDS[box].hdr:
+            set_hdr(file, final.width, final.height, final.hdr)
+    video = counts.pop(final.info.video_index, 0)
     copied = {index: count - len(refused.get(index, ())) for index, count in counts.items()}
     numbers = {index: tuple(found) for index, found in refused.items()}
     moved = {index: tuple(found) for index, found in copying.moved.items()}
-    return RemuxResult(video_packets=video, copied=copied, read_errors=copying.errors, refused=numbers, moved=moved)
+    undecoded = {index: stream.undecoded for index, stream in converted.items() if stream.undecoded}
+    return RemuxResult(video_packets=video, copied=copied, read_errors=copying.errors, refused=numbers, moved=moved, undecoded=undecoded)
 
 
 Lane = Iterator["tuple[int, Packet[Any]]"]  # source stream index and packet, by dts
@@ -151,21 +138,23 @@ def _add_streams(
     job: RemuxJob, source: InputContainer, output: OutputContainer, converted: Mapping[int, Converted]
 ) -> tuple[list[Lane], _Copying]:
     """The output's streams in the source's order, with what gives their packets."""
+    final = job.final
     scans = [scan_segment(path, job.time_base) for path in job.segments]
-    copying = _Copying(job, source)
+    copying = _Copying(final, source)
     lanes: list[Lane] = []
-    for stream in job.info.streams:
-        fate = job.plan.of_stream(stream.index)
-        if stream.index == job.info.video_index:
+    for stream in final.info.streams:
+        fate = final.plan.of_stream(stream.index)
+        if stream.index == final.info.video_index:
             target = _add_video(job, output)
             lanes.append(_numbered(stream.index, _on(target, joined_packets(scans, job.last_duration))))
         elif fate is not None and fate.fate == "copied":
-            copying.targets[stream.index] = _add_copy(stream, job, source, output)
+            copying.targets[stream.index] = _add_copy(stream, final, source, output)
         elif stream.index in converted:
-            _tag(converted[stream.index].add_to(output), stream, job.plan.container)
+            _tag(converted[stream.index].add_to(output), stream, final.plan.container)
             lanes.append(_numbered(stream.index, converted[stream.index].packets()))
-    output.metadata.update(kept_tags(job.info.metadata, job.plan.container, of_stream=False))
-    output.set_chapters([_av_chapter(chapter) for chapter in shifted_chapters(job)] if _kept(job.plan, "chapters") else [])
+    output.metadata.update(kept_tags(final.info.metadata, final.plan.container, of_stream=False))
+    chapters = shifted_chapters(final) if _kept(final.plan, "chapters") else []
+    output.set_chapters([_av_chapter(chapter, final.plan.container) for chapter in chapters])
     return [copying.packets(), *lanes], copying
 
 
@@ -175,33 +164,31 @@ def _kept(plan: StreamPlan, kind: str) -> bool:
 
 def _add_video(job: RemuxJob, output: OutputContainer) -> Any:
     """The video stream, made from the first segment's, with the tags that a segment's container may have lost."""
+    final = job.final
     with av.open(f"file:{job.segments[0]}") as segment:
         stream: Any = output.add_stream_from_template(segment.streams.video[0], opaque=True)
     context = stream.codec_context
     stream.time_base = job.time_base
-    if job.plan.container == "avi" and job.frame_rate:
+    if final.plan.container == "avi" and job.frame_rate:
         stream.time_base = 1 / job.frame_rate  # its header holds a rate, not a time base
     if job.frame_rate:
         context.framerate = job.frame_rate
-    context.sample_aspect_ratio = job.sar
-    context.colorspace, context.color_primaries, context.color_trc = job.color.matrix, job.color.primaries, job.color.transfer
-    context.color_range = 1 + bool(job.color.full_range)
-    if job.color.chroma_location:
-        context.chroma_sample_location = job.color.chroma_location
-    if context.codec.canonical_name == "hevc" and job.plan.container in ("mp4", "mov"):
+    context.sample_aspect_ratio = final.sar
+    set_color(context, final.color)
+    if context.codec.canonical_name == "hevc" and final.plan.container in ("mp4", "mov"):
         context.codec_tag = "hvc1"  # the tag that every player takes; FFmpeg's own choice is hev1
-    if job.display_matrix:
+    if final.display_matrix:
         # A damaged one may not fit once its translation has grown with the picture.
-        stream.set_display_matrix(tuple(max(-(1 << 31), min(value, (1 << 31) - 1)) for value in job.display_matrix))
-    _tag(stream, job.info.video, job.plan.container)
+        stream.set_display_matrix(tuple(max(-(1 << 31), min(value, (1 << 31) - 1)) for value in final.display_matrix))
+    _tag(stream, final.info.video, final.plan.container)
     return stream
 
 
-def _add_copy(info: StreamInfo, job: RemuxJob, source: InputContainer, output: OutputContainer) -> Any:
-    if info.is_cover and job.plan.container == "mkv":
-        return _add_cover(info, job.info.path, output)
+def _add_copy(info: StreamInfo, final: FinalFile, source: InputContainer, output: OutputContainer) -> Any:
+    if info.is_cover and final.plan.container == "mkv":
+        return _add_cover(info, final.info.path, output)
     stream = _like(info, source, output)
-    _tag(stream, info, job.plan.container)
+    _tag(stream, info, final.plan.container)
     return stream
 
 
@@ -251,46 +238,50 @@ def _tag(stream: Any, info: StreamInfo, container: Container) -> None:
     stream.disposition = info.disposition
 
 
-def shifted_chapters(job: RemuxJob) -> list[Chapter]:
+def shifted_chapters(final: FinalFile) -> list[Chapter]:
     """The source's chapters on the result's clock, cut at its start and end; those wholly outside are left out."""
     kept = []
-    for chapter in job.info.chapters:
-        start, end = job.time_map.seconds_of(chapter.start), job.time_map.seconds_of(chapter.end)
-        if job.start is not None:
-            start = max(start, job.start)
-        if job.end is not None:
-            end = min(end, job.end)
+    for chapter in final.info.chapters:
+        start, end = final.time_map.seconds_of(chapter.start), final.time_map.seconds_of(chapter.end)
+        if final.time_map.begin is not None:
+            start = max(start, final.time_map.begin)
+        if final.time_map.limit is not None:
+            end = min(end, final.time_map.limit)
         if start < end or (start == end and chapter.start == chapter.end):
             kept.append(Chapter(id=chapter.id, start=start, end=end, metadata=chapter.metadata))
     return kept
 
 
-def _av_chapter(chapter: Chapter) -> Any:
-    """In nanoseconds, Matroska's unit, which the units of other containers round from."""
+def _av_chapter(chapter: Chapter, container: Container) -> Any:
+    """In nanoseconds, Matroska's unit, which the units of other containers round from.
+
+    MP4 and QuickTime keep names in a track, in which FFmpeg gives a chapter without one the name of the next.
+    """
+    nameless = {"title": ""} if container in ("mp4", "mov") else {}
     base = Fraction(1, 10**9)
     times = {"start": round(chapter.start / base), "end": round(chapter.end / base)}
-    return {"id": chapter.id, "time_base": base, "metadata": dict(chapter.metadata), **times}
+    return {"id": chapter.id, "time_base": base, "metadata": {**nameless, **chapter.metadata}, **times}
 
 
 class _Copying:
     """The copied streams' packets, in the source file's order, on the result's clock. `errors` counts what could not be read."""
 
-    def __init__(self, job: RemuxJob, source: InputContainer) -> None:
-        self.job = job
+    def __init__(self, final: FinalFile, source: InputContainer) -> None:
+        self.final = final
         self.source = source
         self.targets: dict[int, Any] = {}
         self.errors = 0
         self.moved: dict[int, list[int]] = {}
         self._last_dts: dict[int, int] = {}
         self._counts: Counter[int] = Counter()
-        self._least_step = 0 if job.plan.container in _MANY_AT_ONCE else 1
+        self._least_step = 0 if final.plan.container in _MANY_AT_ONCE else 1
 
     def packets(self) -> Lane:
         if not self.targets:
             return
         for packet in self._demuxed():
             index = packet.stream_index
-            if packet.size and self._placed(packet, self.job.info.streams[index]):
+            if packet.size and self._placed(packet, self.final.info.streams[index]):
                 packet.stream = self.targets[index]
                 yield index, packet
 
@@ -309,7 +300,7 @@ class _Copying:
         if stream.is_cover:
             packet.pts = packet.dts = 0
             return True
-        shift = round(self.job.time_map.seconds_of(Fraction(0), packet.pos) / stream.time_base)
+        shift = round(self.final.time_map.seconds_of(Fraction(0), packet.pos) / stream.time_base)
         last = self._last_dts.get(stream.index)
         raw = packet.dts if packet.dts is not None else packet.pts
         dts = raw + shift if raw is not None else (last or 0) + (packet.duration or 1)
@@ -332,7 +323,7 @@ class _Copying:
 
     def _inside(self, packet: Packet[Any], stretches: bool, base: Fraction) -> bool:
         """Whether the packet begins inside the result; a subtitle that reaches in or out is cut to fit instead."""
-        start, end = self.job.start, self.job.end
+        start, end = self.final.time_map.begin, self.final.time_map.limit
         pts, duration = packet.pts or 0, packet.duration or 0
         if end is not None and pts * base >= end:
             return False

@@ -180,11 +180,7 @@ class _Child:
 
     def bytes_moved(self) -> int | None:
         """What the child has read and written so far, None where the system does not say."""
-        try:
-            counts = Path(f"/proc/{self._process.pid}/io").read_text().split()
-            return int(counts[1]) + int(counts[3])  # rchar, wchar
-        except (OSError, IndexError, ValueError):
-            return None
+        return bytes_moved(str(self._process.pid))
 
     def close(self) -> None:
         self._process.kill()
@@ -198,6 +194,15 @@ class _Child:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def bytes_moved(process: str) -> int | None:
+    """What a process (or `self/task/N`: thread N of this one) has read and written so far, None where the system does not say."""
+    try:
+        counts = Path(f"/proc/{process}/io").read_text().split()
+        return int(counts[1]) + int(counts[3])  # rchar, wchar
+    except (OSError, IndexError, ValueError):
+        return None
 
 
 def _name(code: int) -> str:

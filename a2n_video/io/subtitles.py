@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from av.container import OutputContainer
+import av
+from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.subtitles.subtitle import AssSubtitle, SubtitleSet
 
@@ -48,10 +50,11 @@ class Cue:
 
 @dataclass(frozen=True, kw_only=True)
 class Cues:
-    """All cues of a stream in order of time, with the ASS header that their styles are in."""
+    """All cues of a stream in order of time, with the ASS header that their styles are in; how many packets could not be decoded."""
 
     cues: tuple[Cue, ...]
     header: bytes | None
+    undecoded: int = 0
 
 
 def read_cues(path: Path, index: int, time_map: TimeMap | None = None) -> Cues:
@@ -59,9 +62,20 @@ def read_cues(path: Path, index: int, time_map: TimeMap | None = None) -> Cues:
     with open_source(path) as container:
         stream: Any = container.streams[index]
         base = Fraction(stream.time_base.numerator, stream.time_base.denominator)
-        packets = (packet for packet in container.demux(stream) if packet.size and packet.pts is not None)
-        cues = [cue for packet in packets for cue in _decoded(stream, packet, base, time_map)]
-        return Cues(cues=tuple(sorted(cues, key=lambda cue: (cue.start, cue.end))), header=stream.codec_context.subtitle_header)
+        cues: list[Cue] = []
+        undecoded = 0
+        for packet in _readable(container, stream):
+            try:
+                cues += _decoded(stream, packet, base, time_map)
+            except av.FFmpegError:
+                undecoded += 1
+        in_order = tuple(sorted(cues, key=lambda cue: (cue.start, cue.end)))
+        return Cues(cues=in_order, header=stream.codec_context.subtitle_header, undecoded=undecoded)
+
+
+def _readable(container: InputContainer, stream: Any) -> Iterator[Packet[Any]]:
+    with suppress(av.FFmpegError):  # what cannot be read, the scan has told
+        yield from (packet for packet in container.demux(stream) if packet.size and packet.pts is not None)
 
 
 def _decoded(stream: Any, packet: Packet[Any], base: Fraction, time_map: TimeMap | None) -> Iterator[Cue]:
@@ -118,12 +132,14 @@ class ConvertedSubtitles:
     time_map: TimeMap
     start: Fraction | None = None
     end: Fraction | None = None
+    undecoded: int = 0
     _cues: tuple[Cue, ...] = field(default=(), init=False)
     _stream: Any = field(default=None, init=False)
 
     def add_to(self, output: OutputContainer) -> Any:
         """Add the stream to an output whose header is not yet written, and return it."""
         source = read_cues(self.path, self.index, self.time_map)
+        self.undecoded = source.undecoded
         self._cues = cut_cues(source.cues, self.start, self.end)
         if self.codec in _ONE_AT_A_TIME:
             self._cues = one_at_a_time(self._cues)

@@ -61,15 +61,17 @@ def _mp4_missing(file: BinaryIO, size: int) -> int:
 
 def _matroska_missing(file: BinaryIO, size: int) -> int:
     """EBML: an id and a length in front of each element (RFC 8794, 5 and 6); all ones means unknown length."""
-    file.seek(0)
-    while True:
+    end = 0
+    while end <= size:  # a damaged length can lie beyond what a file can be asked for
+        file.seek(end)
         name, _ = _vint(file, keep_marker=True)
         length, unknown = _vint(file, keep_marker=False)
         if name is None or length is None or unknown:
             return 0
+        end = file.tell() + length
         if name == _EBML_SEGMENT:
-            return max(0, file.tell() + length - size)
-        file.seek(length, 1)
+            break
+    return max(0, end - size)
 
 
 def _vint(file: BinaryIO, *, keep_marker: bool) -> tuple[int | None, bool]:

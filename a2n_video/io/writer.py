@@ -220,17 +220,18 @@ def _add_stream(container: OutputContainer, settings: EncoderSettings) -> VideoS
     stream.time_base = settings.time_base
     context.sample_aspect_ratio = settings.sar
     context.thread_count = settings.threads
-    context.colorspace, context.color_primaries, context.color_trc = (
-        settings.color.matrix,
-        settings.color.primaries,
-        settings.color.transfer,
-    )
-    context.color_range = 1 + bool(settings.color.full_range)
-    if settings.color.chroma_location:
-        context.chroma_sample_location = settings.color.chroma_location
+    set_color(context, settings.color)
     if settings.closed_gop:
         context.flags |= av.codec.context.Flags.closed_gop
     return stream  # type: ignore[no-any-return]
+
+
+def set_color(context: Any, color: ColorSpec) -> None:
+    """Write colour tags into a codec context, and so into the container's header."""
+    context.colorspace, context.color_primaries, context.color_trc = color.matrix, color.primaries, color.transfer
+    context.color_range = 1 + bool(color.full_range)
+    if color.chroma_location:
+        context.chroma_sample_location = color.chroma_location
 
 
 def _codec_modes(codec: str) -> str:

@@ -129,7 +129,8 @@ def summary(outcomes: Sequence[Outcome]) -> str:
     lines = [f"{len(outcomes)} files: {counts}"]
     for outcome in outcomes:
         if outcome.error is not None:
-            lines.append(f"failed   {outcome.item.source}: {' '.join(str(outcome.error).split()) or type(outcome.error).__name__}")
+            told = " ".join(str(outcome.error).split()) or type(outcome.error).__name__
+            lines.append(f"failed   {outcome.item.source}: {told.removeprefix(f'{outcome.item.source}: ')}")
         elif outcome.fate == "damaged":
             lines.append(f"damaged  {outcome.item.source}: kept as {outcome.item.dest}")
     return "\n".join(lines)

@@ -19,12 +19,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from a2n_video.errors import A2NVideoError, DeviceError, InputError, MissingDependencyError, OptionError, OutputError
 from a2n_video.io.outfile import OutFile, rename
 from a2n_video.io.reader import Damage
+from a2n_video.io.sandbox import sandboxed
 from a2n_video.io.shipping import cut_source
 from a2n_video.job.crew import Crew
 from a2n_video.job.directory import JobDirectory
@@ -36,10 +36,7 @@ from a2n_video.job.segments import Stretch, bounded_length, bounds, missing_stre
 from a2n_video.job.shares import Board, Pace, cut, lengths, probe_frames
 from a2n_video.job.stops import Stops
 from a2n_video.job.worker import WORKER_FOLDER, Made, SegmentWorker, Setup
-from a2n_video.options import ClusterOptions, ExecutionPlan, JobOptions
-
-if TYPE_CHECKING:
-    from a2n_video.job.run import UpscaleResult
+from a2n_video.options import ClusterOptions, ExecutionPlan
 
 _log = logging.getLogger(__name__)
 
@@ -270,10 +267,13 @@ class DistributedMaker:
         self._told = done
 
     def _shipped(self, number: int) -> bytes | None:
-        if not self.options.ship:
-            return None
-        start, end = bounds(self._marks, number)
-        return cut_source(self.plan.source, self.plan.info, self.plan.source_map, start, end)
+        return part_of_source(self.plan, *bounds(self._marks, number)) if self.options.ship else None
+
+
+def part_of_source(plan: JobPlan, start_pts: int | None, end_pts: int | None) -> bytes:
+    """What a worker needs of the source for a segment; cut out in a child process where the source is not trusted."""
+    given = plan.info, plan.source_map, start_pts, end_pts
+    return sandboxed(cut_source, plan.source, *given) if plan.options.execution.sandbox else cut_source(plan.source, *given)
 
 
 def places_for_workers(resources: Mapping[str, float], options: ClusterOptions) -> list[dict[str, float]]:
@@ -347,12 +347,3 @@ def _cards_shown(devices: Sequence[str]) -> int | None:
 def maker_telling(on_rates: Callable[[Rates], None]) -> Callable[..., DistributedMaker]:
     """The maker of a job's segments for `run`, which tells `on_rates` the workers' speeds."""
     return partial(DistributedMaker, on_rates=on_rates)
-
-
-def upscale_video(
-    source: Path | str, dest: Path | str, options: JobOptions | None = None, *, on_progress: Progress | None = None, **changes: Any
-) -> UpscaleResult:
-    """`a2n_video.upscale_video` with the segments made by Ray's workers; options of the cluster are fields too, such as ship=True."""
-    from a2n_video.job.run import upscale_video as upscale
-
-    return upscale(source, dest, options, on_progress=on_progress, **{"ray": True, **changes})

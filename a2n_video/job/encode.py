@@ -153,10 +153,8 @@ def upscaler_of(plan: JobPlan) -> Upscaler:
 
 def _patience(plan: JobPlan) -> Patience:
     """As the user says, else generous, and more so for larger pictures."""
-    asked = plan.options.execution.stall_timeout
-    if asked is not None:
-        return Patience(least_s=asked, times=1)
-    return Patience(least_s=_STALL_S + _STALL_S_PER_PIXEL * plan.encoder.width * plan.encoder.height)
+    least_s = _STALL_S + _STALL_S_PER_PIXEL * plan.encoder.width * plan.encoder.height
+    return Patience.asked(plan.options.execution.stall_timeout) or Patience(least_s=least_s)
 
 
 class _Pace:

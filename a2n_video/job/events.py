@@ -17,7 +17,7 @@ from typing import Any, Final, TextIO
 from a2n_video.errors import exit_code
 from a2n_video.job.journal import SegmentRecord
 from a2n_video.job.report import Plan
-from a2n_video.job.run import UpscaleResult
+from a2n_video.job.result import UpscaleResult
 
 _PROGRESS_EVERY_S: Final = 1.0
 

@@ -2,62 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from a2n_video.io.convert import converted_streams
 from a2n_video.io.outfile import OutFile
-from a2n_video.io.remux import RemuxJob, remux
+from a2n_video.io.remux import RemuxJob, RemuxResult, remux
 from a2n_video.job.expected import encoded_times, expect
 from a2n_video.job.plan import JobPlan
-from a2n_video.job.stops import Stops
-from a2n_video.job.verify import verify
+from a2n_video.job.verify import VerifyReport, verify
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """The verification's one line, the final file's sha256 and size, and how many copied packets were left out or moved as damaged."""
+    """The verification's one line, the final file's sha256 and size, and how many damaged packets of other streams were
+    left out (`refused`, `undecoded`) or moved.
+    """
 
     verified: str
     sha256: str = ""
     size: int = 0
     refused: int = 0
     moved: int = 0
+    undecoded: int = 0
 
 
-def finish(source: Path, plan: JobPlan, segments: Sequence[Path], encoded: int, result: Path, stops: Stops | None = None) -> Finished:
+class Watch(Protocol):
+    """Calls a function that may hang, under the name of its stage."""
+
+    def __call__[**P, T](self, stage: str, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T: ...
+
+
+def unwatched[**P, T](stage: str, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """Calls it here."""
+    return function(*arguments, **named)
+
+
+def finish(
+    source: Path,
+    plan: JobPlan,
+    segments: Sequence[Path],
+    encoded: int,
+    result: Path,
+    *,
+    watch: Watch = unwatched,
+    check: Callable[[], None] = lambda: None,
+) -> Finished:
     """Make `result`, fsynced, and verify it; `encoded` frames went into the segments.
 
-    It reads the plan's source with FFmpeg; that comes first so that this may run in a sandbox.
-    OutputError or EncodeError where it cannot be written, VerificationError where it is not right.
+    It reads the plan's source with FFmpeg; that comes first so that this may run in a sandbox. `check` is called once a packet and may
+    raise to stop. OutputError or EncodeError where it cannot be written, VerificationError where it is not right.
     """
-    stops = stops or Stops()
-    job = _remux_job(plan, tuple(segments))
-    with stops.deferred(), OutFile(result) as file:
-        made = remux(job, file, converted_streams(plan.info, plan.streams, plan.time_map, job.start, job.end), stops.check)
-        digest, size = file.finish(), file.size
+    made, digest, size = watch("join", _joined, plan, segments, result, check)
+    report = watch("verify", _verified, plan, segments, encoded, made, result)
+    refused, moved = (sum(map(len, places.values())) for places in (made.refused, made.moved))
+    undecoded = sum(made.undecoded.values())
+    return Finished(verified=report.line, sha256=digest, size=size, refused=refused, moved=moved, undecoded=undecoded)
+
+
+def _joined(plan: JobPlan, segments: Sequence[Path], result: Path, check: Callable[[], None]) -> tuple[RemuxResult, str, int]:
+    """Segments and the rest of the source in one file, its sha256 and its size."""
+    check()
+    job = RemuxJob(final=plan.final, segments=tuple(segments), time_base=plan.encoder.time_base, frame_rate=plan.encoder.frame_rate)
+    result.unlink(missing_ok=True)  # a thread that hung in an earlier run of this process may still hold that one
+    with OutFile(result) as file:
+        made = remux(job, file, converted_streams(plan.final), check)
+        return made, file.finish(), file.size
+
+
+def _verified(plan: JobPlan, segments: Sequence[Path], encoded: int, made: RemuxResult, result: Path) -> VerifyReport:
     expected = expect(plan, encoded_times(segments, plan.encoder.time_base), encoded)
-    report = verify(replace(expected, refused=made.refused, moved=made.moved), result)
-    counts = [sum(map(len, places.values())) for places in (made.refused, made.moved)]
-    return Finished(verified=report.line, sha256=digest, size=size, refused=counts[0], moved=counts[1])
-
-
-def _remux_job(plan: JobPlan, segments: tuple[Path, ...]) -> RemuxJob:
-    wanted = plan.options.time
-    return RemuxJob(
-        segments=segments,
-        info=plan.info,
-        plan=plan.streams,
-        time_map=plan.time_map,
-        time_base=plan.encoder.time_base,
-        color=plan.encoder.color,
-        cut_start=wanted.start is not None,
-        cut_end=wanted.end is not None or wanted.frames is not None,
-        frame_rate=plan.encoder.frame_rate,
-        width=plan.encoder.width,
-        height=plan.encoder.height,
-        sar=plan.encoder.sar,
-        display_matrix=plan.picture.display_matrix,
-        hdr=plan.hdr,
-    )
+    return verify(replace(expected, refused=made.refused, moved=made.moved, undecoded=made.undecoded), result)

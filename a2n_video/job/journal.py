@@ -233,5 +233,10 @@ def _unequal(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
         if isinstance(one, Mapping) and isinstance(other, Mapping):
             found += _unequal(one, other)
         elif one != other:
-            found.append(f"{key}: {one} now, {other} then")
+            found.append(f"{key}: {_said(one)} now, {_said(other)} then")
     return found
+
+
+def _said(value: Any) -> str:
+    """A value as a user would have written it."""
+    return "not given" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -13,7 +13,7 @@ from a2n_video.io.backends import check_container, check_encoder, pix_fmts_of
 from a2n_video.io.fitting import Fit
 from a2n_video.io.joining import segment_container
 from a2n_video.io.writer import EncoderSettings
-from a2n_video.media.colorspec import RGB_MATRIX, ColorSpec
+from a2n_video.media.colorspec import PRIMARIES, RGB_MATRIX, UNSPECIFIED, ColorSpec
 from a2n_video.media.containers import HOLDS
 from a2n_video.media.encoders import default_codec, encoded_pix_fmt, encoder, encoder_options, merge_options
 from a2n_video.media.hdr import hdr_params, lost_hdr
@@ -108,7 +108,7 @@ def settle_fit(
     scale, size = settle_size(info, options)
     target = encodable(pix_fmt, *_holdable(codec, pix_fmt, size))
     assert target is not None
-    color = info.color.settled(info.planes)
+    color = _said_by(codec, info.color.settled(info.planes))
     fit = Fit(target=target, color=_result_color(codec, color, info.planes, target, tagless), pix_fmt=pix_fmt)
     layout = _engine_layout(info.planes, color, scale, size, fit)
     return Geometry(source=info.planes, color=color, scale=scale, layout=layout), fit, size
@@ -162,6 +162,11 @@ def _result_color(codec: str, color: ColorSpec, source: PlaneFormat, target: Pla
     return color
 
 
+def _said_by(codec: str, color: ColorSpec) -> ColorSpec:
+    """The source's colour without primaries that an encoder cannot say."""
+    return replace(color, primaries=UNSPECIFIED) if color.primaries > encoder(codec).primaries else color
+
+
 def _engine_layout(source: PlaneFormat, color: ColorSpec, scale: int, size: PictureSize, fit: Fit) -> PlaneFormat | None:
     """What the engine gives: the result but for its edge, else 16 bit RGB to make it from; None is the source's own layout."""
     target = fit.target
@@ -212,6 +217,9 @@ def _fates(info: VideoInfo, codec: str, container: Container, fit: Fit) -> Itera
         holders = "y4m has no" if container == "y4m" else f"neither {container} nor {codec}'s video has a"
         reason = f"{holders} place for them: players will guess"
         yield StreamFate(what="colour tags", kind="color", fate="dropped", reason=reason)
+    if info.color.primaries in PRIMARIES and info.color.primaries != _said_by(codec, info.color).primaries:
+        what = f"colour primaries ({info.color.primaries})"
+        yield StreamFate(what=what, kind="primaries", fate="dropped", reason=f"{codec} cannot say them; ffv1 and libsvtav1 can")
     if source.alpha and not target.alpha and HOLDS[container].alpha:
         yield StreamFate(what="alpha", kind="alpha", fate="dropped", reason=f"{codec} has none; ffv1, libvpx-vp9 and prores_ks do")
     if target.depth < source.depth:

@@ -24,6 +24,7 @@ from a2n_video.io.writer import EncoderSettings
 from a2n_video.job.directory import result_stands
 from a2n_video.job.picture import PicturePlan, pix_fmts_of_checked, settle_picture
 from a2n_video.media.containers import HOLDS
+from a2n_video.media.final import FinalFile
 from a2n_video.media.hdr import given_hdr
 from a2n_video.media.index import LEAD_IN, TimeMap
 from a2n_video.media.info import HdrMetadata, VideoInfo
@@ -65,6 +66,23 @@ class JobPlan:
     def fit(self) -> Fit:
         """What every frame is brought to after the engine."""
         return self.picture.fit
+
+    @property
+    def final(self) -> FinalFile:
+        """What the finished file is to be beside its frames."""
+        encoder = self.encoder
+        return FinalFile(
+            info=self.info,
+            plan=self.streams,
+            time_map=self.time_map,
+            width=encoder.width,
+            height=encoder.height,
+            color=encoder.color,
+            pix_fmt=encoder.pix_fmt,
+            sar=encoder.sar,
+            display_matrix=self.picture.display_matrix,
+            hdr=self.hdr,
+        )
 
     @property
     def hdr(self) -> HdrMetadata | None:

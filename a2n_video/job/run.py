@@ -1,29 +1,35 @@
-"""A whole job: decode, upscale, encode into segments; join them with everything else; verify; give the result its name."""
+"""Whole jobs. From file to file: decode, upscale, encode into segments; join these with everything else; verify; put in place."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from a2n_video.errors import IncompleteSourceError, JobConflictError
 from a2n_video.io.outfile import publish
 from a2n_video.io.reader import Damage
-from a2n_video.io.sandbox import MOVED_BYTES, MOVED_TIMES, Limits, limited
+from a2n_video.io.sandbox import MOVED_BYTES, MOVED_TIMES, Limits, bytes_moved, limited
 from a2n_video.job.directory import JobDirectory, result_stands
+from a2n_video.job.distributed import DistributedMaker
 from a2n_video.job.encode import Progress, SegmentMaker
-from a2n_video.job.finish import Finished, finish
+from a2n_video.job.finish import Finished, Watch, finish
 from a2n_video.job.journal import Journal, ResultRecord, SegmentRecord
 from a2n_video.job.plan import JobPlan, prepare
+from a2n_video.job.report import Plan
+from a2n_video.job.result import DamageReport, UpscaleResult
 from a2n_video.job.resume import resumed
 from a2n_video.job.segments import segment_files
 from a2n_video.job.space import check_space
+from a2n_video.job.stages import Patience, Stages
 from a2n_video.job.stops import Stops
+from a2n_video.job.streaming import PIPE, is_streamed, piped, settled, stream
 from a2n_video.options import Execution, JobOptions, refuse_scale_beside_size
 
+_FINISH_STALL_S: Final = 1800.0  # a slow disk may take long to take what lay in memory
 _STANDS: Final = Finished(verified="verified before: the last run was stopped once the result was in place")
 
 
@@ -39,67 +45,6 @@ class Maker(Protocol):
 MakerFactory = Callable[[JobPlan, JobDirectory, Journal, Stops], Maker]
 
 
-@dataclass(frozen=True, kw_only=True)
-class DamageReport:
-    """What was wrong with the source: decode errors, frames that stood in for lost ones in this run, the first error, a file cut short,
-    and packets of copied streams that were too damaged to be copied, or whose times were.
-    """
-
-    errors: int = 0
-    repeated: int = 0
-    first: str | None = None
-    cut_short: str | None = None
-    refused: int = 0
-    moved: int = 0
-
-    def __bool__(self) -> bool:
-        return bool(self.errors or self.cut_short or self.refused or self.moved)
-
-    @property
-    def lines(self) -> list[str]:
-        """For people."""
-        found = []
-        if self.errors:
-            where = f", the first at {self.first}" if self.first else ""
-            found.append(f"damaged source: {self.errors} decode errors{where}; {self.repeated} frames repeated in place of lost ones")
-        if self.cut_short:
-            found.append(f"incomplete source: {self.cut_short}")
-        if self.refused:
-            found.append(f"damaged source: {self.refused} packets of copied streams are left out, which no container takes")
-        if self.moved:
-            found.append(f"damaged source: {self.moved} packets of copied streams come later than they say, for they step back in time")
-        return found
-
-
-@dataclass(frozen=True, kw_only=True)
-class UpscaleResult:
-    """What a finished job made. `verified` is the verification's one line; `damage` tells of a source that was not whole.
-
-    `resumed_frames` were encoded by earlier runs of the same job.
-    """
-
-    path: Path
-    frames: int
-    seconds: float
-    verified: str
-    damage: DamageReport = field(default_factory=DamageReport)
-    resumed_frames: int = 0
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def exit_code(self) -> int:
-        return 4 if self.damage else 0
-
-    @property
-    def summary(self) -> str:
-        """Two or three lines for people."""
-        made = self.frames - self.resumed_frames
-        rate = made / self.seconds if self.seconds else 0.0
-        earlier = f", {self.resumed_frames} of them by earlier runs" if self.resumed_frames else ""
-        lines = [*(f"note: {warning}" for warning in self.warnings), *self.damage.lines, self.verified]
-        return "\n".join([*lines, f"{self.path}: {self.frames} frames{earlier} in {self.seconds:.1f} s ({rate:.2f} fps)"])
-
-
 def upscale_video(
     source: Path | str, dest: Path | str, options: JobOptions | None = None, *, on_progress: Progress | None = None, **changes: Any
 ) -> UpscaleResult:
@@ -108,13 +53,33 @@ def upscale_video(
     Blocks until the result is verified and stands at `dest`; `on_progress(frames)` is called from this thread. Every error of
     errors.py can come; `dest` is then as it was before, and the same call goes on where this one stopped.
     """
-    from a2n_video.job.streaming import is_streamed, upscale_stream  # which takes jobs back that are none of its own
-
     refuse_scale_beside_size(changes)
-    settled = (options or JobOptions()).with_changes(**changes)
+    wanted = (options or JobOptions()).with_changes(**changes)
     if is_streamed(Path(source), Path(dest)):
-        return upscale_stream(Path(source), Path(dest), settled, on_progress)
-    return run(prepare(Path(source), Path(dest), settled), on_progress)
+        return upscale_stream(Path(source), Path(dest), wanted, on_progress)
+    return run(prepare(Path(source), Path(dest), wanted), on_progress)
+
+
+def upscale_stream(
+    source: Path,
+    dest: Path,
+    options: JobOptions,
+    on_progress: Progress | None = None,
+    stops: Stops | None = None,
+    on_plan: Callable[[Plan], None] = lambda plan: None,
+) -> UpscaleResult:
+    """Carry out a job from or to a pipe or pictures, until `stops` says so. `-` is stdin or stdout, which carry nothing else then.
+
+    `on_plan` is told the plan before the first frame. nut and mkv on a pipe take the whole road, by way of a temporary file.
+    """
+    stops = stops or Stops()
+    with ExitStack() as stack:
+        plan = settled(source, dest, options, stack)
+        on_plan(plan)
+        if not isinstance(plan, JobPlan):
+            return stream(plan, stack, on_progress, stops)
+        result = run(plan, on_progress, stops)
+        return piped(result) if dest == PIPE else result
 
 
 def run(
@@ -146,7 +111,7 @@ def run(
                 f"{plan.source}: damaged: no frame of the part that was asked for can be decoded; nothing was written"
             )
         done = _STANDS if stands else _finish(plan, folder, journal, stops)
-        damage = replace(damage, refused=done.refused, moved=done.moved)
+        damage = replace(damage, refused=done.refused, moved=done.moved, undecoded=done.undecoded)
         frames = sum(record.frames for record in journal.segments.values())
         folder.remove()
     return UpscaleResult(
@@ -163,8 +128,6 @@ def run(
 def _maker(plan: JobPlan) -> MakerFactory:
     """Who makes the segments: this process, or Ray's workers."""
     if plan.options.cluster.ray:
-        from a2n_video.job.distributed import DistributedMaker
-
         return DistributedMaker
     return lambda plan, folder, journal, stops: SegmentMaker(plan, folder.path, journal, stops)
 
@@ -200,15 +163,35 @@ def _damage(plan: JobPlan, maker: Maker, journal: Journal) -> DamageReport:
     )
 
 
+@contextmanager
+def _watched(plan: JobPlan, stops: Stops, most_bytes: int) -> Iterator[tuple[Watch, Callable[[], None]]]:
+    """What calls the stages of the end in threads of their own, and what these call between packets.
+
+    They may be silent while they read or write, but not beyond `most_bytes`: a demuxer can go round in circles.
+    """
+    patience = Patience.asked(plan.options.execution.stall_timeout) or Patience(least_s=_FINISH_STALL_S)
+
+    def position(thread: int) -> object:
+        moved = bytes_moved(f"self/task/{thread}")
+        return object() if moved is None else min(moved, most_bytes)  # where the system does not say, nothing counts as hung
+
+    def watch[**P, T](stage: str, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        return stages.calls(stage, position=position)(function, *arguments, **named)
+
+    with stops.deferred(), Stages(plan.source, stops, patience) as stages:
+        yield watch, stages.give_way
+
+
 def _finish(plan: JobPlan, folder: JobDirectory, journal: Journal, stops: Stops) -> Finished:
     """Join, verify and put in place; in a child process where the source is not trusted, for that demuxes it once more."""
     records = journal.segments.values()
     given = plan, segment_files(folder.path, journal.segments), sum(record.frames for record in records), folder.result
+    moved_bytes = MOVED_BYTES + MOVED_TIMES * sum(record.size for record in records)
     if plan.options.execution.sandbox:
-        limits = Limits(moved_bytes=MOVED_BYTES + MOVED_TIMES * sum(record.size for record in records))
-        done = limited(limits, finish, plan.source, *given)
+        done = limited(Limits(moved_bytes=moved_bytes), finish, plan.source, *given)
     else:
-        done = finish(plan.source, *given, stops)
+        with _watched(plan, stops, moved_bytes + MOVED_TIMES * plan.info.size_bytes) as (watch, check):
+            done = finish(plan.source, *given, watch=watch, check=check)
     journal.add_result(ResultRecord(size=done.size, sha256=done.sha256))
     publish(folder.result, plan.dest, overwrite=plan.options.execution.overwrite)
     return done

@@ -34,5 +34,11 @@ def check_space(plan: JobPlan, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     needed = needed_bytes(plan)
     if free + written < needed:
-        sizes = f"about {needed / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB left"
+        sizes = f"about {_readable(needed)} and the disk has {_readable(free)} left"
         raise OutputError(f"{plan.dest}: the job needs {sizes}; make room or write elsewhere")
+
+
+def _readable(size: int) -> str:
+    """A number of bytes with a unit that suits it."""
+    unit, power = next(((unit, power) for unit, power in (("GB", 9), ("MB", 6)) if size >= 10**power), ("kB", 3))
+    return f"{size / 10**power:.3g} {unit}"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from a2n_video.errors import A2NVideoError, DecodeError, DeviceError, EncodeError
+from a2n_video.errors import A2NVideoError, DecodeError, DeviceError, EncodeError, OutputError, VerificationError
 from a2n_video.job.stops import Stops
 
 _POLL_S: Final = 0.1
@@ -25,7 +25,10 @@ _STAGES: Final[dict[str, tuple[str, type[A2NVideoError]]]] = {
     "decode": ("decoder", DecodeError),
     "upscale": ("engine", DeviceError),
     "encode": ("encoder", EncodeError),
+    "join": ("joining", OutputError),
+    "verify": ("verification", VerificationError),
 }
+_BY_FRAMES: Final = frozenset({"decode", "upscale", "encode"})  # the steps of the others are all they do
 
 _own = threading.local()
 _left: list[threading.Thread] = []
@@ -42,6 +45,11 @@ class Patience:
 
     least_s: float = 0.0
     times: int = 20
+
+    @classmethod
+    def asked(cls, seconds: float | None) -> Self | None:
+        """What a user asked for: just that long, whatever the steps before took."""
+        return None if seconds is None else cls(least_s=seconds, times=1)
 
     def limit_s(self, longest_s: float) -> float:
         return max(self.least_s, self.times * longest_s) if self.least_s else float("inf")
@@ -110,9 +118,9 @@ class Stages:
         self._threads.append(made)
         return made
 
-    def calls(self, name: str) -> Calls:
-        """A thread for calls that may hang."""
-        made = Calls(self, Stage(name))
+    def calls(self, name: str, *, position: Callable[[int], object] | None = None) -> Calls:
+        """A thread for calls that may hang. `position` is asked with the thread's number in the system (see `Stage`)."""
+        made: Calls = Calls(self, Stage(name, None if position is None else lambda: position(made.native_id)))
         self._threads.append(made)
         return made
 
@@ -127,6 +135,11 @@ class Stages:
             self._until = time.monotonic() + _LET_GO_S
             raise
 
+    def give_way(self) -> None:
+        """For a stage's own thread, between its parts: end it where nobody waits for it any more."""
+        if self._until != float("inf"):
+            raise _StoppedError
+
     def hangs(self, stage: Stage) -> bool:
         return stage.silent_s() > self._patience.limit_s(stage.longest_s)
 
@@ -137,9 +150,11 @@ class Stages:
     def _error(self, stage: Stage) -> A2NVideoError:
         word, error = _STAGES[stage.name]
         limit = self._patience.limit_s(stage.longest_s)
-        where = f"after {stage.steps} frames" if stage.steps else "before its first frame"
+        where = ""
+        if stage.name in _BY_FRAMES:
+            where = f" after {stage.steps} frames" if stage.steps else " before its first frame"
         return error(
-            f"{self._what}: the {word} hung: nothing came of it for {limit:.0f} s {where}; "
+            f"{self._what}: the {word} hung: nothing came of it for {limit:.0f} s{where}; "
             "the same command goes on from here, with --stall-timeout SECONDS it waits longer"
         )
 
@@ -171,6 +186,11 @@ class _Thread:
         self._stages = stages
         self._stopped, self._ended = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name=stage.name, daemon=True)
+
+    @property
+    def native_id(self) -> int:
+        """The thread's number in the system, once it runs."""
+        return self._thread.native_id or 0
 
     @property
     def over(self) -> bool:

@@ -10,7 +10,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -34,7 +34,7 @@ from a2n_video.job.encode import Progress, frames_until
 from a2n_video.job.picture import PicturePlan, picture_for, settle_picture
 from a2n_video.job.plan import JobPlan, check_paths, prepare
 from a2n_video.job.report import Plan
-from a2n_video.job.run import UpscaleResult, run
+from a2n_video.job.result import UpscaleResult
 from a2n_video.job.stages import Stages
 from a2n_video.job.stops import Stops
 from a2n_video.media.index import TimeMap
@@ -126,36 +126,19 @@ def is_streamed(source: Path, dest: Path) -> bool:
 def plan_stream(source: Path, dest: Path, options: JobOptions) -> Plan:
     """What such a job would do; of a pipe the header is read, or all of it where it is not y4m."""
     with ExitStack() as stack:
-        return _settled(source, dest, options, stack)
+        return settled(source, dest, options, stack)
 
 
-def upscale_stream(
-    source: Path,
-    dest: Path,
-    options: JobOptions,
-    on_progress: Progress | None = None,
-    stops: Stops | None = None,
-    on_plan: Callable[[Plan], None] = lambda plan: None,
-) -> UpscaleResult:
-    """Carry out a job from or to a pipe or pictures, until `stops` says so. `-` is stdin or stdout, which carry nothing else then.
-
-    `on_plan` is told the plan before the first frame.
-    """
+def stream(plan: StreamedPlan, stack: ExitStack, on_progress: Progress | None, stops: Stops) -> UpscaleResult:
+    """Carry out such a job; `stack` is what it was settled with."""
     started = time.monotonic()
-    stops = stops or Stops()
-    with ExitStack() as stack:
-        plan = _settled(source, dest, options, stack)
-        on_plan(plan)
-        if isinstance(plan, JobPlan):
-            result = run(plan, on_progress, stops)
-            return _piped(result) if dest == PIPE else result
-        with stops.deferred():
-            frames = _upscaled_into(plan, stack, on_progress, stops)
-    unread = " (a pipe cannot be read again to verify it)" if dest == PIPE else ""
-    return UpscaleResult(path=dest, frames=frames, seconds=time.monotonic() - started, verified=f"{frames} frames written{unread}")
+    with stops.deferred():
+        frames = _upscaled_into(plan, stack, on_progress, stops)
+    unread = " (a pipe cannot be read again to verify it)" if plan.dest == PIPE else ""
+    return UpscaleResult(path=plan.dest, frames=frames, seconds=time.monotonic() - started, verified=f"{frames} frames written{unread}")
 
 
-def _settled(source: Path, dest: Path, options: JobOptions, stack: ExitStack) -> JobPlan | StreamedPlan:
+def settled(source: Path, dest: Path, options: JobOptions, stack: ExitStack) -> JobPlan | StreamedPlan:
     """The job as one of these, or from file to file where that is what it comes to; `stack` holds the files between."""
     if source == PIPE and not _peeked(stdin()).startswith(MAGIC):
         source = _spooled(stack)
@@ -228,7 +211,7 @@ def _spooled(stack: ExitStack) -> Path:
     return path
 
 
-def _piped(result: UpscaleResult) -> UpscaleResult:
+def piped(result: UpscaleResult) -> UpscaleResult:
     """The finished file into stdout."""
     with result.path.open("rb") as file:
         shutil.copyfileobj(file, stdout(), 1 << 20)

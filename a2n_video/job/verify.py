@@ -48,7 +48,7 @@ def verify(expected: Expected, result: Path) -> VerifyReport:
     if report.differences:
         more = len(report.differences) - _SHOWN
         shown = "; ".join(report.differences[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
-        raise VerificationError(f"{result}: the result does not match {expected.info.path}: {shown}. It was left there for a look")
+        raise VerificationError(f"{result}: the result does not match {expected.final.info.path}: {shown}. It was left there for a look")
     return report
 
 
@@ -65,8 +65,8 @@ def compare(expected: Expected, result: Path) -> VerifyReport:
 
 def _video_number(expected: Expected) -> int:
     """The upscaled video's place among the result's videos, covers aside."""
-    before = expected.info.streams[: expected.info.video_index]
-    kept = (expected.plan.of_stream(stream.index) for stream in before if _kind(stream) == "video")
+    before = expected.final.info.streams[: expected.final.info.video_index]
+    kept = (expected.final.plan.of_stream(stream.index) for stream in before if _kind(stream) == "video")
     return sum(fate is not None and fate.fate == "copied" for fate in kept)
 
 
@@ -102,7 +102,7 @@ class _Check:
         """Seconds of the first frame: as expected, and on the result's raw clock. Muxers may move all streams alike."""
         want, got = self.expected, self.found
         first = want.times[0] if want.times else 0
-        return first * want.time_map.time_base, got.time_map.first_pts * got.time_map.time_base - got.time_map.shift
+        return first * want.final.time_map.time_base, got.time_map.first_pts * got.time_map.time_base - got.time_map.shift
 
     def video(self) -> Iterator[str]:
         """Number and time of the frames."""
@@ -111,7 +111,7 @@ class _Check:
             yield f"{self.expected.encoded} frames were encoded, {len(got)} are in the result"
         if not want or not got:
             return
-        base, found_base = self.expected.time_map.time_base, self.found.time_map.time_base
+        base, found_base = self.expected.final.time_map.time_base, self.found.time_map.time_base
         for number, (a, b) in enumerate(zip(want, got, strict=False)):
             wanted, is_at = (a - want[0]) * base, (b - got[0]) * found_base
             if abs(wanted - is_at) > self._tick:
@@ -120,7 +120,7 @@ class _Check:
 
     def picture(self) -> Iterator[str]:
         """Size, format, colour tags, shape, rotation."""
-        want, got = self.expected, self.found.info
+        want, got = self.expected.final, self.found.info
         pairs: list[tuple[str, object, object]] = [
             ("size", f"{want.width}x{want.height}", f"{got.width}x{got.height}"),
             ("pixel format", native_pix_fmt(want.pix_fmt or got.pix_fmt), native_pix_fmt(got.pix_fmt.replace("yuvj", "yuv"))),
@@ -144,9 +144,9 @@ class _Check:
         pairs, missing = self._pairs()
         yield from missing
         copied = [(source, target) for fate, source, target in pairs if fate.fate == "copied"]
-        place = Placing(self.expected)
+        place = Placing(self.expected.final)
         wanted = read_packets(
-            self.expected.info.path, {s.index: s.codec for s, _ in copied}, place, ignore_edits=self.expected.info.ignore_edits
+            self.expected.final.info.path, {s.index: s.codec for s, _ in copied}, place, ignore_edits=self.expected.final.info.ignore_edits
         )
         got = read_packets(self.found.info.path, {t.index: s.codec for s, t in copied})
         for source, target in copied:
@@ -163,10 +163,10 @@ class _Check:
         pairs, missing = [], []
         spare = {kind: [s for s in self.found.info.streams if _kind(s) == kind] for kind in ("video", "audio", "subtitle", "cover", "data")}
         spare["video"] = [s for s in spare["video"] if s.index != self.found.info.video_index]
-        for fate in self.expected.plan.fates:
+        for fate in self.expected.final.plan.fates:
             if fate.index is None or fate.fate not in ("copied", "converted") or fate.kind not in spare:
                 continue
-            source = self.expected.info.streams[fate.index]
+            source = self.expected.final.info.streams[fate.index]
             if fate.kind == "data" and fate.fate == "converted":
                 continue  # its chapters and timecode are compared as such
             if spare[fate.kind]:
@@ -178,7 +178,7 @@ class _Check:
         return pairs, missing
 
     def _same_packets(self, source: StreamInfo, want: StreamPackets, got: StreamPackets) -> Iterator[str]:
-        what = describe(self.expected.info, source)
+        what = describe(self.expected.final.info, source)
         want = want.without(self.expected.refused.get(source.index, ()))
         if want.digests != got.digests:
             if len(want.digests) != len(got.digests):
@@ -193,7 +193,7 @@ class _Check:
     def _same_times(self, what: str, source: StreamInfo, want: StreamPackets, got: StreamPackets) -> Iterator[str]:
         start, found_start = self._origin
         allowed = max(self._tick, source.time_base) + _MS / 10
-        if HOLDS[self.expected.plan.container].steady and want.times:  # all its streams begin together, as the plan said
+        if HOLDS[self.expected.final.plan.container].steady and want.times:  # all its streams begin together, as the plan said
             start, found_start = want.times[0] * _US, got.times[0] * _US
         refused, moved = self.expected.refused.get(source.index, ()), self.expected.moved.get(source.index, ())
         places = (place for place in count() if place not in refused)
@@ -212,9 +212,8 @@ class _Check:
             yield from self._same_extent(fate, source, target)
 
     def _same_cues(self, fate: StreamFate, source: StreamInfo, target: StreamInfo) -> Iterator[str]:
-        want = cut_cues(
-            read_cues(self.expected.info.path, source.index, self.expected.time_map).cues, self.expected.start, self.expected.end
-        )
+        times = self.expected.final.time_map
+        want = cut_cues(read_cues(self.expected.final.info.path, source.index, times).cues, times.begin, times.limit)
         want = one_at_a_time(want) if fate.to == "mov_text" else want
         got = read_cues(self.found.info.path, target.index).cues
         if len(want) != len(got):
@@ -231,20 +230,23 @@ class _Check:
                 return
 
     def _same_extent(self, fate: StreamFate, source: StreamInfo, target: StreamInfo) -> Iterator[str]:
-        """Audio made anew begins and ends with the old, but for the lead-in and padding of codecs."""
-        want = read_packets(self.expected.info.path, {source.index: "pcm_any"}, Placing(self.expected))[source.index]
+        """Audio made anew begins and ends with the old, but for the lead-in and padding of codecs, and for what cannot be decoded."""
+        want = read_packets(self.expected.final.info.path, {source.index: "pcm_any"}, Placing(self.expected.final))[source.index]
         got = read_packets(self.found.info.path, {target.index: "pcm_any"})[target.index]
         start, found_start = self._origin
         for word, a, b in (("begins", want.first, got.first), ("ends", want.last_end, got.last_end)):
-            if (a is None) != (b is None):
+            lost = source.index in self.expected.undecoded
+            if (a is None) != (b is None) and not (lost and b is None):
                 yield f"{fate.what}: the result has {'no' if b is None else 'unexpected'} sound"
                 return
-            if a is not None and b is not None and abs(late := b - found_start - (a - start)) > LEAD_IN:
+            late = Fraction(0) if a is None or b is None else b - found_start - (a - start)
+            shorter = late > 0 if word == "begins" else late < 0
+            if abs(late) > LEAD_IN and not (lost and shorter):
                 yield f"{fate.what}: {word} {_ms(late)} late"
 
     def _same_tags(self, source: StreamInfo, target: StreamInfo) -> Iterator[str]:
-        container = self.expected.plan.container
-        what = describe(self.expected.info, source)
+        container = self.expected.final.plan.container
+        what = describe(self.expected.final.info, source)
         if source.is_cover:
             return
         kept = kept_tags(source.metadata, container, of_stream=True)
@@ -262,26 +264,26 @@ class _Check:
 
     def details(self) -> Iterator[str]:
         """Chapters, attachments, the file's tags, and the picture's own."""
-        want, got = self.expected.info, self.found.info
+        want, got = self.expected.final.info, self.found.info
         yield from self._same_tags(want.video, got.video)
-        dropped = {fate.kind for fate in self.expected.plan.losses if fate.index is None}
+        dropped = {fate.kind for fate in self.expected.final.plan.losses if fate.index is None}
         if want.chapters and "chapters" not in dropped:
             yield from self._same_chapters()
-        kept = {f.index for f in self.expected.plan.fates if f.kind == "attachment" and f.fate == "copied"}
+        kept = {f.index for f in self.expected.final.plan.fates if f.kind == "attachment" and f.fate == "copied"}
         if kept:
             source = read_attachments(want.path)
             self.counts["attachment"] = len(source)
             yield from (f"attachment {name} is missing or differs" for name in source if self.found.attachments.get(name) != source[name])
-        for name, value in kept_tags(want.metadata, self.expected.plan.container, of_stream=False).items():
+        for name, value in kept_tags(want.metadata, self.expected.final.plan.container, of_stream=False).items():
             if not _tag_equal(name, value, self.found.info):
                 yield f"tag {name} is {tag_of(got.metadata, name.lower())!r}, not {value!r}"
 
     def _same_chapters(self) -> Iterator[str]:
-        low, high = self.expected.start, self.expected.end
+        low, high = self.expected.final.time_map.begin, self.expected.final.time_map.limit
         start, found_start = self._origin
         want = []
-        for chapter in self.expected.info.chapters:
-            begin, end = (self.expected.time_map.seconds_of(time) for time in (chapter.start, chapter.end))
+        for chapter in self.expected.final.info.chapters:
+            begin, end = (self.expected.final.time_map.seconds_of(time) for time in (chapter.start, chapter.end))
             begin, end = begin if low is None else max(begin, low), end if high is None else min(end, high)
             if begin < end or chapter.start == chapter.end:
                 want.append((begin, end, tag_of(chapter.metadata, "title")))
@@ -291,7 +293,7 @@ class _Check:
             yield f"{len(want)} chapters, {len(got)} in the result"
             return
         for number, (a, b) in enumerate(zip(want, got, strict=True), 1):
-            if a[2] != b[2]:
+            if (a[2] or "") != (b[2] or ""):
                 yield f"chapter {number} is called {b[2]!r}, not {a[2]!r}"
             if abs((b[0] - found_start) - (a[0] - start)) > self._tick + _MS:
                 yield f"chapter {number} begins {_ms((b[0] - found_start) - (a[0] - start))} late"

@@ -12,6 +12,9 @@ from typing import Final
 from a2n_video.media.planes import PlaneFormat
 
 UNSPECIFIED: Final = 2
+# Numbers that mean something (H.273, tables 2 and 3); the others are reserved, and a tag that has one was damaged.
+PRIMARIES: Final = frozenset({1, *range(4, 13), 22})
+TRANSFERS: Final = frozenset({1, *range(4, 19)})
 RGB_MATRIX: Final = 0
 # Luma coefficients (Kr, Kb) by matrix number.
 MATRICES: Final = MappingProxyType(
@@ -46,18 +49,21 @@ class ColorSpec:
         """The same with nothing left open, by mpv's rule on the *source's* size: 1280 or wider, or over 576 lines, is BT.709, else BT.601.
 
         RGB is full range unless it says otherwise; anything else limited. Unknown primaries and transfer are guessed only along
-        with the matrix.
+        with the matrix. Reserved numbers count as unknown.
         """
+        primaries = self.primaries if self.primaries in PRIMARIES else UNSPECIFIED
+        transfer = self.transfer if self.transfer in TRANSFERS else UNSPECIFIED
+        known = replace(self, primaries=primaries, transfer=transfer)
         if fmt.family == "rgb":
-            return replace(self, matrix=RGB_MATRIX, full_range=self.full_range is not False)
+            return replace(known, matrix=RGB_MATRIX, full_range=self.full_range is not False)
         full = bool(self.full_range)
         if self.matrix in MATRICES:
-            return replace(self, full_range=full)
+            return replace(known, full_range=full)
         hd = fmt.width >= 1280 or fmt.height > 576
         guess = 1 if hd else (5 if fmt.height == 576 else 6)
-        primaries = guess if self.primaries == UNSPECIFIED else self.primaries
-        transfer = (1 if hd else 6) if self.transfer == UNSPECIFIED else self.transfer
-        return replace(self, matrix=guess, full_range=full, primaries=primaries, transfer=transfer)
+        primaries = guess if primaries == UNSPECIFIED else primaries
+        transfer = (1 if hd else 6) if transfer == UNSPECIFIED else transfer
+        return replace(known, matrix=guess, full_range=full, primaries=primaries, transfer=transfer)
 
     @property
     def siting(self) -> tuple[float, float]:

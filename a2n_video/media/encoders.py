@@ -20,8 +20,8 @@ class Encoder:
     `quality` are the options that --crf sets, `default_crf` what they are without, `speed` what --preset sets. `params` names the
     option that holds key=value pairs of the library's own, `even` whether 4:2:0 and 4:2:2 need even sizes, `least` the smallest side that
     is safe. `counts`: its own clock is coarse or has a few rates only, so frames are counted in it, and the container alone holds their
-    time. `color`: colour tags lie in its own bitstream; `limited`: it has limited range only. `in_order`: options for containers that
-    know no other order than that of the file.
+    time. `color`: colour tags lie in its own bitstream; `primaries`: the last number it can say of them; `limited`: it has limited range
+    only. `in_order`: options for containers that know no other order than that of the file.
     """
 
     quality: tuple[str, ...] = ()
@@ -37,6 +37,7 @@ class Encoder:
     least: int = 1
     counts: bool = False
     color: bool = True
+    primaries: int = 22
     limited: bool = False
     in_order: Mapping[str, str] = field(default_factory=dict)
 
@@ -59,6 +60,7 @@ ENCODERS: Final[dict[str, Encoder]] = {
         even=True,
         in_order={"bf": "0"},
         presets=_X26X_PRESETS,
+        primaries=12,
     ),
     "libx264rgb": Encoder(
         quality=("crf",),
@@ -68,6 +70,7 @@ ENCODERS: Final[dict[str, Encoder]] = {
         params="x264-params",
         in_order={"bf": "0"},
         presets=_X26X_PRESETS,
+        primaries=12,
     ),
     "libx265": Encoder(
         quality=("crf",),
@@ -80,6 +83,7 @@ ENCODERS: Final[dict[str, Encoder]] = {
         not_alpha=True,
         in_order={"bf": "0"},
         presets=_X26X_PRESETS,
+        primaries=12,
         least=64,  # it writes beyond its buffers where a side is shorter than its largest block: 48x32 corrupted the heap
     ),
     "libsvtav1": Encoder(quality=("crf",), default_crf=22, speed="preset", default_preset="6", params="svtav1-params", even=True),

@@ -21,7 +21,8 @@ class TimeMap:
     `times` estimates the settled pts of all frames within the window, rising: exact in time, but packets are not frames, and a few
     may never be shown. `shift_pts` moves all streams alike (`shift` seconds). The window `first_pts` <= settled < `end_pts` is the
     part of the source's video that a job takes; without --start, --end, --frames it is all, and `end_pts` is the end of the last frame.
-    `limit_pts` is where --end or --frames cuts all streams, None where they reach beyond the video or were not given.
+    `begin_pts` is where --start cuts all streams, `limit_pts` where --end or --frames does; None where that was not given, or reaches
+    beyond the video.
     `pts_trusted` is False where raw pts say nothing (AVI, raw H.264): order and decode time count instead.
     `seekable` is False where a reader cannot start mid-file and know the time: it must decode from the start.
     """
@@ -31,6 +32,7 @@ class TimeMap:
     times: tuple[int, ...]
     first_pts: int
     end_pts: int
+    begin_pts: int | None = None
     limit_pts: int | None = None
     origin_pts: int  # settled pts of the file's very first frame, cut off or not
     shift_pts: int = 0
@@ -60,6 +62,11 @@ class TimeMap:
     def window(self) -> tuple[Fraction, Fraction]:
         """The part of the video that is taken, in settled seconds: [start, end)."""
         return self.first_pts * self.time_base, self.end_pts * self.time_base
+
+    @property
+    def begin(self) -> Fraction | None:
+        """Settled seconds before which nothing of any stream comes, None where nothing cuts them."""
+        return None if self.begin_pts is None else self.begin_pts * self.time_base
 
     @property
     def limit(self) -> Fraction | None:
@@ -117,7 +124,8 @@ class TimeMap:
         if not kept:
             total = float((self.end_pts - origin) * self.time_base)
             raise OptionError(f"no frame lies between --start and --end: the video lasts {total:.3f} s")
-        return self._moved(kept, kept[0] if start else 0, high)
+        moved = self._moved(kept, kept[0] if start else 0, high)
+        return replace(moved, begin_pts=None if start is None else moved.first_pts)
 
     def _moved(self, kept: tuple[int, ...], by: int, limit: int | None) -> TimeMap:
         return replace(
@@ -144,6 +152,7 @@ class TimeMap:
             "times": _steps(self.times),
             "first_pts": self.first_pts,
             "end_pts": self.end_pts,
+            "begin_pts": self.begin_pts,
             "limit_pts": self.limit_pts,
             "origin_pts": self.origin_pts,
             "shift_pts": self.shift_pts,

@@ -107,6 +107,8 @@ def preview(source: Path, dest: Path, wanted: PreviewOptions) -> Preview:
     stored: HDR is not mapped to a screen's. Small crops are shown enlarged, pixel by pixel. Without matplotlib there are no names in the
     picture.
     """
+    if wanted.job.execution.sandbox:
+        raise OptionError("--sandbox guards jobs from file to file; leave it out, or look at frames of a job with --start and --frames")
     check_output(dest, (".png", *JPEG_SUFFIXES), [source], overwrite=wanted.job.execution.overwrite)
     footage = Footage.open(source, wanted.job.fidelity.deinterlace)
     at = wanted.at if wanted.at is not None else footage.seconds / 2

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from a2n_video.errors import WeightsError
+from a2n_video.errors import OptionError, WeightsError
 from a2n_video.net.model import A2N, A2NConfig
 from a2n_video.net.weights import load_model, save_model
 from a2n_video.training.data import PairBatches
@@ -35,6 +35,7 @@ class TrainConfig:
     batch: int = 8
     side: int = 48
     clean_share: float = 0.35
+    loss: str = "l1"  # a name in LOSSES
     learning_rate: float = 5e-4
     final_learning_rate: float = 2e-6
     warm_up: int = 200  # steps
@@ -46,6 +47,27 @@ class TrainConfig:
     save_every: float = 600.0  # seconds
     threads: int = 2
     workers: int = 0  # processes that read batches
+
+
+def l1(out: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference, the paper's loss."""
+    return (out - target).abs().mean()
+
+
+def psnr(out: Tensor, target: Tensor) -> Tensor:
+    """Mean over patches of the logarithm of luma's and of RGB's mean squared error: what figures in dB are means of.
+
+    A patch counts by how much of its error goes, not by how large that was, so quiet ones count as much as busy ones. Errors far below
+    one code of 8 bits are let be.
+    """
+    difference = out - target
+    luma = (difference * difference.new_tensor(LUMA)[:, None, None]).sum(dim=1, keepdim=True)
+    errors = [part.square().mean(dim=(1, 2, 3)) + (0.25 / 255) ** 2 for part in (luma, difference)]
+    return torch.cat(errors).log().mean()
+
+
+LUMA: Final = (0.2568, 0.5041, 0.0979)  # of BT.601 in limited range, as PSNR on Y is taken
+LOSSES: Final[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {"l1": l1, "psnr": psnr}
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -60,6 +82,8 @@ class Trainer:
     """The state of a run and its step. What `state` gives and `load_state` takes is all that decides what follows."""
 
     def __init__(self, config: TrainConfig, scale: int, device: torch.device) -> None:
+        if config.loss not in LOSSES:
+            raise OptionError(f"--loss {config.loss}: there are {', '.join(LOSSES)}")
         self.config, self.device = config, device
         torch.manual_seed(config.seed)
         head: Any = config.head
@@ -80,20 +104,20 @@ class Trainer:
         return sorted(set(own) - set(fitting))
 
     def train_step(self, low: Tensor, high: Tensor) -> float:
-        """One step on uint8 NCHW patches; the loss, in 8-bit steps."""
+        """One step on uint8 NCHW patches; their mean absolute error before it, in 8-bit steps, whatever the loss."""
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.config, self.step)
         x, y = (t.to(self.device, torch.float32, non_blocking=True) / 255 for t in (low, high))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp):
             out = self.model(x)
-        loss = (out.float() - y).abs().mean()
+        loss = LOSSES[self.config.loss](out.float(), y)
         self.optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimiser.step()
         self.step += 1
         self.update_average()
-        return 255 * float(loss.item())
+        return 255 * float(l1(out.detach().float(), y).item())
 
     @torch.no_grad()
     def update_average(self) -> None:

@@ -12,6 +12,7 @@ import av
 import numpy as np
 import pytest
 
+from a2n_video.frames import color_of_frame
 from a2n_video.io.filters import deinterlaced, look_for_interlace
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import probe
@@ -20,7 +21,8 @@ from a2n_video.job.plan import prepare
 from a2n_video.job.run import upscale_video
 from a2n_video.media.interlace import InterlaceFindings, plan_interlace, result_map
 from a2n_video.options import JobOptions
-from tests.test_picture import frame_of, planes_in, planes_of, read
+from tests.made import PIX_FMTS
+from tests.test_picture import DAMAGED, frame_of, planes_in, planes_of, read, source
 
 SIZE = (96, 480)
 
@@ -212,6 +214,16 @@ def test_late_flags_are_seen(tmp_path: Path) -> None:
     out = list(deinterlaced(frames(), "flagged", None))  # type: ignore[arg-type]
     assert [frame.pts for frame in out] == list(range(80))
     assert max(combing(planes_in(frame)[0]) for frame in out[51:-1]) < 3
+
+
+@pytest.mark.parametrize("codec", ["mpeg2video", "prores_ks"])
+@pytest.mark.parametrize("mode", ["auto", "frame", "ivtc"])
+def test_colours_that_nobody_knows_are_no_obstacle(mode: str, codec: str, tmp_path: Path) -> None:
+    """A damaged header can say anything of them; FFmpeg's filters refuse what they do not know, and it is not theirs to judge."""
+    made = source(tmp_path / "in.mov", PIX_FMTS.get(codec, "yuv420p"), (64, 48), 10, codec=codec, color=DAMAGED)
+    result = upscale_video(made, tmp_path / "out.mkv", model="nearest", codec="ffv1", deinterlace=mode)
+    assert result.frames == (8 if mode == "ivtc" else 10)
+    assert {color_of_frame(frame).transfer for frame in frames_of(made, mode)} == {107}
 
 
 def changing_file(path: Path, kinds: list[tuple[str, tuple[int, int]]], each: int = 3) -> Path:

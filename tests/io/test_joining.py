@@ -15,6 +15,7 @@ from a2n_video.io.outfile import OutFile
 from a2n_video.io.probe import probe
 from a2n_video.io.remux import RemuxJob, remux
 from a2n_video.io.writer import VideoWriter
+from a2n_video.media.final import FinalFile
 from a2n_video.media.index import PacketTime, TimeMap, build_time_map
 from a2n_video.media.streams import StreamFate, StreamPlan
 from tests.made import BT709, decoded, frames, make_source, settings
@@ -59,7 +60,8 @@ def join(folder: Path, made: tuple[Path, ...], pts: list[int], box: str, source:
     plan = StreamPlan(container=box, fates=(StreamFate(what="video", kind="video", fate="upscaled", index=info.video_index),))  # type: ignore[arg-type]
     dest = folder / f"joined.{box}"
     file = OutFile(dest)
-    result = remux(RemuxJob(segments=made, info=info, plan=plan, time_map=time_map(pts), time_base=BASE, color=BT709), file)
+    final = FinalFile(info=info, plan=plan, time_map=time_map(pts), width=64, height=48, color=BT709)
+    result = remux(RemuxJob(final=final, segments=made, time_base=BASE), file)
     file.finish()
     assert result.video_packets == len(pts)
     return dest

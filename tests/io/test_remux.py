@@ -18,6 +18,7 @@ from a2n_video.io.outfile import OutFile
 from a2n_video.io.probe import probe
 from a2n_video.io.remux import RemuxJob, RemuxResult, remux
 from a2n_video.io.writer import VideoWriter
+from a2n_video.media.final import FinalFile
 from a2n_video.media.index import PacketTime, build_time_map
 from a2n_video.media.streams import StreamFate, StreamPlan
 from tests.made import BT709, decoded, frames, make_source, packets, settings
@@ -49,25 +50,17 @@ def job_for(
         for frame in frames(time_map.times, info.time_base, pix_fmt=writer.settings.pix_fmt):
             writer.write(frame)
     file.finish()
-    job = RemuxJob(
-        segments=(path,),
-        info=info,
-        plan=copy_all(source, box),
-        time_map=time_map,
-        time_base=info.time_base,
-        color=BT709,
-        sar=sar,
-        width=64,
-        height=48,
-        frame_rate=info.frame_rate,
-        cut_start="start" in (cut or {}),
-        cut_end=bool({"end", "frames"} & set(cut or {})),
-    )
-    return dataclasses.replace(job, **changes)
+    final = FinalFile(info=info, plan=copy_all(source, box), time_map=time_map, width=64, height=48, color=BT709, sar=sar)
+    return RemuxJob(final=dataclasses.replace(final, **changes), segments=(path,), time_base=info.time_base, frame_rate=info.frame_rate)
+
+
+def changed(job: RemuxJob, **changes: Any) -> RemuxJob:
+    """The job with another final file in mind."""
+    return dataclasses.replace(job, final=dataclasses.replace(job.final, **changes))
 
 
 def written(job: RemuxJob) -> tuple[Path, RemuxResult]:
-    dest = job.info.path.with_name(f"out.{job.plan.container}")
+    dest = job.final.info.path.with_name(f"out.{job.final.plan.container}")
     file = OutFile(dest)
     result = remux(job, file)
     file.finish()
@@ -109,8 +102,8 @@ def test_everything_reaches_mkv(rich: Path) -> None:
 
 def test_chapters_can_be_dropped(rich: Path) -> None:
     job = job_for(rich, "mkv")
-    fates = (*job.plan.fates, StreamFate(what="chapters (2)", kind="chapters", fate="dropped"))
-    dest, _ = written(dataclasses.replace(job, plan=dataclasses.replace(job.plan, fates=fates)))
+    fates = (*job.final.plan.fates, StreamFate(what="chapters (2)", kind="chapters", fate="dropped"))
+    dest, _ = written(changed(job, plan=dataclasses.replace(job.final.plan, fates=fates)))
     with av.open(str(dest)) as output:
         assert output.chapters() == []
 
@@ -176,8 +169,8 @@ def test_tags_of_the_picture(tmp_path: Path, codec: str, box: str) -> None:
 def test_dispositions_survive(tmp_path: Path, box: str) -> None:
     plain = make_source(tmp_path / "a.mkv", audio=("aac", "aac"))
     job = job_for(plain, box)
-    forced = [dataclasses.replace(s, disposition={1: 0x80, 2: 0x1}.get(s.index, 1)) for s in job.info.streams]
-    dest, _ = written(dataclasses.replace(job, info=dataclasses.replace(job.info, streams=tuple(forced))))
+    forced = [dataclasses.replace(s, disposition={1: 0x80, 2: 0x1}.get(s.index, 1)) for s in job.final.info.streams]
+    dest, _ = written(changed(job, info=dataclasses.replace(job.final.info, streams=tuple(forced))))
     with av.open(str(dest)) as output:
         assert [int(s.disposition) & 0xFFFF for s in output.streams.audio] == [0x80, 0x1]
 
@@ -185,8 +178,8 @@ def test_dispositions_survive(tmp_path: Path, box: str) -> None:
 @pytest.mark.parametrize("box", ["mkv", "mp4"])
 def test_a_cut_takes_all_streams_with_it(rich: Path, box: str) -> None:
     job = job_for(rich, box, cut={"start": Fraction(12, 25), "end": Fraction(37, 25)})
-    copied = tuple(f for f in job.plan.fates if f.kind in ("video", "audio") or box == "mkv")
-    dest, _ = written(dataclasses.replace(job, plan=dataclasses.replace(job.plan, fates=copied)))
+    copied = tuple(f for f in job.final.plan.fates if f.kind in ("video", "audio") or box == "mkv")
+    dest, _ = written(changed(job, plan=dataclasses.replace(job.final.plan, fates=copied)))
     video = [pts * base for pts, base, _ in decoded(dest)]
     assert video == [Fraction(k, 25) for k in range(25)]
     frame = Fraction(1024, 48000)

@@ -71,3 +71,28 @@ def test_a_cut_keeps_what_reaches_in_and_trims_it() -> None:
 
 def test_override_tags_are_no_words() -> None:
     assert cue(0, 1, "{\\fs20}A{\\r} b\\Nc\\hd, e").words == "A b\nc d, e"
+
+
+def test_a_cue_that_cannot_be_decoded_costs_none_but_itself(tmp_path: Path) -> None:
+    """A table of sizes that leaves one of MP4's cues not even its length."""
+    path, file = tmp_path / "source.mkv", io.BytesIO()
+    clip(path, add=text_subtitles("srt"))
+    converted = ConvertedSubtitles(path, 1, "mov_text", STAYING)
+    with av.open(file, "w", format="mp4") as output:
+        converted.add_to(output)
+        for packet in converted.packets():
+            output.mux(packet)
+    data, broken = bytearray(file.getvalue()), tmp_path / "broken.mp4"
+    sizes = data.index(b"stsz") + 16
+    count = int.from_bytes(data[sizes - 4 : sizes])
+    words = max(place for place in range(sizes, sizes + 4 * count, 4) if int.from_bytes(data[place : place + 4]) > 2)
+    data[words : words + 4] = (1).to_bytes(4)
+    broken.write_bytes(data)
+    whole, found = read_cues(path, 1), read_cues(broken, 0)
+    assert found.undecoded == 1
+    assert [c.words for c in found.cues] == [c.words for c in whole.cues][:-1]
+    again = ConvertedSubtitles(broken, 0, "srt", STAYING)
+    with av.open(io.BytesIO(), "w", format="matroska") as output:
+        again.add_to(output)
+        assert len(list(again.packets())) == len(found.cues)
+    assert again.undecoded == 1

@@ -1,8 +1,8 @@
 """Run the command line in a process of its own that can be struck at a named point. Usage: child.py MODE POINT NTH ARGUMENTS...
 
 MODE is `kill` (SIGKILL itself there), `enospc` (raise it there), `record` (append every point to the file POINT), `limit` (at most
-POINT MiB of memory beyond what the imports took), `hang` (the stage POINT does, at its NTH frame), `load` (the engine is never loaded;
-the file POINT is made once it begins) or `none`.
+POINT MiB of memory beyond what the imports took), `hang` (the stage POINT does, at its NTH frame; `join` and `verify` have one step),
+`load` (the engine is never loaded; the file POINT is made once it begins) or `none`.
 """
 
 from __future__ import annotations
@@ -50,8 +50,15 @@ def hang(stage: str, nth: int) -> None:
     from a2n_video.engine.nearest import NearestEngine
     from a2n_video.io import reader
     from a2n_video.io.writer import VideoWriter
+    from a2n_video.job import finish
 
-    place, name = {"decode": (reader, "native_frame"), "engine": (NearestEngine, "submit"), "encode": (VideoWriter, "write")}[stage]
+    place, name = {
+        "decode": (reader, "native_frame"),
+        "engine": (NearestEngine, "submit"),
+        "encode": (VideoWriter, "write"),
+        "join": (finish, "remux"),
+        "verify": (finish, "verify"),
+    }[stage]
     plain, count = getattr(place, name), itertools.count(1)
 
     def struck(*arguments: object) -> object:

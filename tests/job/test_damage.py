@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
@@ -12,7 +14,8 @@ import pytest
 from a2n_video.errors import IncompleteSourceError, InputError, exit_code
 from a2n_video.io.reader import VideoReader, repeated_frame
 from a2n_video.io.whole import cut_short
-from a2n_video.job.run import UpscaleResult, upscale_video
+from a2n_video.job.result import UpscaleResult
+from a2n_video.job.run import upscale_video
 from tests.made import decoded, frame_hash, make_source, packets, picture
 
 BOXES = {"mkv": "libx264", "mp4": "libx264", "ts": "libx264", "avi": "mpeg4"}
@@ -29,8 +32,8 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-def upscale(source: Path, dest: Path, **changes: object) -> UpscaleResult:
-    return upscale_video(source, dest, model="nearest", preset="ultrafast", **changes)
+def upscale(source: Path, dest: Path, **changes: Any) -> UpscaleResult:
+    return upscale_video(source, dest, model="nearest", **{"preset": "8" if dest.suffix == ".webm" else "ultrafast"} | changes)
 
 
 def outcome(source: Path, dest: Path) -> tuple[int, int]:
@@ -169,6 +172,77 @@ def test_damage_that_a_demuxer_only_logs_is_told(sources: dict[str, Path], tmp_p
     result = upscale(path, tmp_path / "out.mkv")
     assert result.exit_code == 4
     assert "EBML" in (result.damage.cut_short or "")
+
+
+def test_a_packet_too_large_for_any_memory_is_damage(tmp_path: Path) -> None:
+    """As a damaged table of sizes names it: reading itself ends then, before the first frame."""
+    source = make_source(tmp_path / "in.mp4", pts=range(8), audio=())
+    data = bytearray(source.read_bytes())
+    first_size = data.index(b"stsz") + 16
+    data[first_size : first_size + 4] = (1 << 29).to_bytes(4)
+    source.write_bytes(data)
+    assert outcome(source, tmp_path / "out.mkv") == (4, 0)
+
+
+def test_a_length_beyond_any_file_is_damage(sources: dict[str, Path], tmp_path: Path) -> None:
+    """An element before Matroska's segment that claims more than a file can be asked for."""
+    data = sources["mkv"].read_bytes()
+    segment = data.index(b"\x18\x53\x80\x67")
+    path = tmp_path / "in.mkv"
+    path.write_bytes(data[:segment] + b"\xec\x01" + bytes([0x7F, *[0xFF] * 6]) + data[segment:])
+    assert "bytes are missing" in (cut_short(path) or "")
+    assert outcome(path, tmp_path / "out.mkv")[0] in (3, 4)
+
+
+def zeroed(source: Path, kind: str, chosen: slice) -> Path:
+    """The source with some packets of its sound or picture made zeros, in place."""
+    data = bytearray(source.read_bytes())
+    with av.open(str(source)) as container:
+        payloads = [bytes(p) for p in container.demux(**{kind: 0}) if p.size]
+    for payload in payloads[chosen]:
+        start = bytes(data).index(payload)
+        data[start : start + len(payload)] = bytes(len(payload))
+    source.write_bytes(data)
+    return source
+
+
+@pytest.mark.parametrize("chosen", [slice(0, 2), slice(8, 11), slice(-2, None), slice(None)], ids=["first", "middle", "last", "all"])
+def test_sound_that_cannot_be_decoded_leaves_a_gap_where_it_is_made_anew(chosen: slice, tmp_path: Path) -> None:
+    whole = make_source(tmp_path / "whole.mkv", pts=range(50), audio=("flac",))
+    assert upscale(whole, tmp_path / "whole.webm", codec="libvpx-vp9", reencode_audio="opus").exit_code == 0
+    broken = zeroed(make_source(tmp_path / "broken.mkv", pts=range(50), audio=("flac",)), "audio", chosen)
+    result = upscale(broken, tmp_path / "out.webm", codec="libvpx-vp9", reencode_audio="opus")
+    assert result.exit_code == 4
+    assert result.damage.undecoded >= 1
+    assert "cannot be decoded" in result.summary
+    wanted, found = ([time for time, _, _ in packets(path, 1)] for path in (tmp_path / "whole.webm", tmp_path / "out.webm"))
+    assert len(found) < len(wanted)
+    assert all(min(abs(time - other) for other in wanted) < Fraction(1, 40) for time in found)  # the rest keeps its time
+
+
+def test_sound_whose_layout_changes_is_made_anew_as_one(tmp_path: Path) -> None:
+    """As in a broadcast: a film in stereo, then the news in mono."""
+    source, made = make_source(tmp_path / "in.mkv", pts=range(50), audio=("mp2",)), tmp_path / "changes.mkv"
+    mono: Any = av.CodecContext.create("mp2", "w")
+    mono.sample_rate, mono.layout, mono.format = 48000, "mono", "s16"
+    silence = av.AudioFrame(format="s16", layout="mono", samples=1152)
+    silence.sample_rate = 48000
+    with av.open(str(source)) as given, av.open(str(made), "w") as output:
+        targets = [output.add_stream_from_template(stream) for stream in given.streams]
+        for packet in given.demux():
+            if packet.size and packet.stream_index == 1 and packet.pts > 1000:
+                payload = bytes(mono.encode(silence)[0])
+                news = av.Packet(payload)
+                news.pts, news.dts, news.duration, news.time_base = packet.pts, packet.dts, packet.duration, packet.time_base
+                news.stream = targets[1]
+                output.mux(news)
+            elif packet.size:
+                packet.stream = targets[packet.stream_index]
+                output.mux(packet)
+    assert upscale(made, tmp_path / "out.webm", codec="libvpx-vp9", reencode_audio="opus").exit_code == 0
+    times = [time for time, _, _ in packets(tmp_path / "out.webm", 1)]
+    assert all(later - earlier < Fraction(1, 40) for earlier, later in pairwise(times))
+    assert times[-1] > Fraction(19, 10)
 
 
 def test_repeated_frame_is_equal_and_independent() -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from a2n_video import upscale_video
 from a2n_video.cli import main
-from a2n_video.errors import DeviceError, IncompleteSourceError, OptionError, OutputError
+from a2n_video.errors import DecodeError, DeviceError, IncompleteSourceError, OptionError, OutputError
 from a2n_video.job.journal import Journal
 from a2n_video.job.plan import JobPlan, prepare
 from a2n_video.job.run import run
@@ -129,10 +129,28 @@ def test_killed_doubled_damaged_and_late_results_change_nothing(
     assert not (tmp_path / "out.mkv.a2n").exists()
 
 
-def test_shipped_parts_make_the_same(cluster: Any, source: Path, expected: list[tuple[int, Fraction, str]], tmp_path: Path) -> None:
-    result = distributed.upscale_video(source, tmp_path / "out.mkv", settings(ship=True))
+@pytest.mark.parametrize("changes", [{}, {"sandbox": True, "segment_frames": 10 * LENGTH}], ids=["plain", "sandbox"])
+def test_shipped_parts_make_the_same(
+    cluster: Any, source: Path, expected: list[tuple[int, Fraction, str]], tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    result = upscale_video(source, tmp_path / "out.mkv", settings(ship=True, **changes))
     assert result.frames == SEGMENTS * LENGTH
     assert decoded(tmp_path / "out.mkv") == expected
+
+
+def test_a_source_that_crashes_its_demuxer_costs_the_driver_nothing(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts to be shipped are cut out in a child process too."""
+    plan = prepare(source, tmp_path / "out.mkv", settings(ship=True, sandbox=True))
+    end = plan.time_map.times[LENGTH]
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(distributed.part_of_source(plan, None, end))
+    assert decoded(cut)[:LENGTH] == decoded(source)[:LENGTH]
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal\nfrom a2n_video.io import shipping\nshipping._until = lambda *_: os.kill(os.getpid(), signal.SIGSEGV)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(DecodeError, match="SIGSEGV"):
+        distributed.part_of_source(plan, None, end)
 
 
 class Stranger(SegmentWorker):
@@ -327,7 +345,7 @@ def test_damage_is_counted_over_all_workers(cluster: Any, damaged: Path, tmp_pat
     """Errors, stand-ins and the first place are those of one process, and so is the bound on errors."""
     one = upscale_video(damaged, tmp_path / "one.mkv", settings(), ray=False)
     assert one.damage.errors > SEGMENTS // 4, "the case needs errors in several segments"
-    many = distributed.upscale_video(damaged, tmp_path / "many.mkv", settings())
+    many = upscale_video(damaged, tmp_path / "many.mkv", settings())
     assert many.damage == one.damage
     assert many.exit_code == 4
     # What FFmpeg paints where a picture is damaged depends on its threads, from run to run; its time does not.
@@ -336,7 +354,7 @@ def test_damage_is_counted_over_all_workers(cluster: Any, damaged: Path, tmp_pat
     bound = one.damage.errors - 1
     for changes in ({"max_errors": bound}, {"fail_on_damage": True}):
         with pytest.raises(IncompleteSourceError, match=r"decode errors, the first at packet") as refused:
-            distributed.upscale_video(damaged, tmp_path / "refused.mkv", settings(restart=True, **changes))
+            upscale_video(damaged, tmp_path / "refused.mkv", settings(restart=True, **changes))
         assert f"--max-errors {one.damage.errors}" in str(refused.value) or changes != {"max_errors": bound}
 
 
@@ -360,7 +378,7 @@ def test_progress_and_events_of_several_workers(cluster: Any, source: Path, tmp_
 DRIVER = """
 import sys
 from tests.job.test_distributed import settings
-from a2n_video.job.distributed import upscale_video
+from a2n_video import upscale_video
 upscale_video(sys.argv[1], sys.argv[2], settings(ray_address=sys.argv[3]), on_progress=lambda frames: print(frames, flush=True))
 """
 

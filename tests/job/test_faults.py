@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,13 +16,14 @@ import numpy as np
 import pytest
 
 from a2n_video.engine import nearest
-from a2n_video.errors import A2NVideoError, DecodeError, DeviceError, EncodeError, OutputError, exit_code
+from a2n_video.errors import A2NVideoError, DecodeError, DeviceError, EncodeError, OutputError, VerificationError, exit_code
 from a2n_video.io import reader as reader_module
 from a2n_video.io.faults import listening
 from a2n_video.io.writer import VideoWriter
-from a2n_video.job import encode
+from a2n_video.job import encode, finish, run
 from a2n_video.job.directory import job_path
-from a2n_video.job.run import UpscaleResult, upscale_video
+from a2n_video.job.result import UpscaleResult
+from a2n_video.job.run import upscale_video
 from a2n_video.job.segments import SegmentedWriter
 from a2n_video.job.stages import left_behind
 from tests.job import child
@@ -46,15 +48,35 @@ def upscale(source: Path, dest: Path, **changes: Any) -> UpscaleResult:
     return upscale_video(source, dest, model="nearest", preset="ultrafast", segment_frames=10, overwrite=True, **changes)
 
 
+def stop_at(wanted: int, source: Path, dest: Path) -> None:
+    """A run that is stopped after so many frames."""
+
+    def stop(frames: int) -> None:
+        if frames == wanted:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        upscale_video(source, dest, model="nearest", preset="ultrafast", segment_frames=10, on_progress=stop)
+
+
+def command(source: Path, dest: Path, *more: str | Path) -> list[str | Path]:
+    """The command line that does what `upscale` does."""
+    return [source, dest, "--model", "nearest", "--preset", "ultrafast", "--segment-frames", "10", "--overwrite", *more]
+
+
 class Nth:
     """Does something the nth time it is asked."""
 
-    def __init__(self, nth: int, act: Callable[[], None]) -> None:
+    def __init__(self, nth: int, act: Callable[[], None] = lambda: None) -> None:
         self.left, self.act = nth, act
 
-    def __call__(self) -> None:
+    def now(self) -> bool:
+        """Whether this is the time."""
         self.left -= 1
-        if self.left == 0:
+        return self.left == 0
+
+    def __call__(self) -> None:
+        if self.now():
             self.act()
 
 
@@ -65,38 +87,37 @@ def raises(error: BaseException) -> Callable[[], None]:
     return act
 
 
-def strike_decoder(monkeypatch: pytest.MonkeyPatch, strike: Callable[[], None]) -> None:
-    plain = reader_module.native_frame
-
-    def native_frame(*arguments: Any) -> Any:
-        strike()
-        return plain(*arguments)
-
-    monkeypatch.setattr(reader_module, "native_frame", native_frame)
+Strike = Callable[[pytest.MonkeyPatch, Callable[[], None]], None]
 
 
-def strike_engine(monkeypatch: pytest.MonkeyPatch, strike: Callable[[], None]) -> None:
-    plain = nearest.NearestEngine.submit
+def before(place: Any, name: str) -> Strike:
+    """Strikes whenever a function of the product is called, before it does anything."""
 
-    def submit(self: Any, frames: Any) -> Any:
-        strike()
-        return plain(self, frames)
+    def patched(monkeypatch: pytest.MonkeyPatch, strike: Callable[[], None]) -> None:
+        plain = getattr(place, name)
+        monkeypatch.setattr(place, name, lambda *given: (strike(), plain(*given))[1])
 
-    monkeypatch.setattr(nearest.NearestEngine, "submit", submit)
-
-
-def strike_encoder(monkeypatch: pytest.MonkeyPatch, strike: Callable[[], None]) -> None:
-    plain = VideoWriter.write
-
-    def write(self: Any, frame: Any) -> None:
-        strike()
-        plain(self, frame)
-
-    monkeypatch.setattr(VideoWriter, "write", write)
+    return patched
 
 
-STAGES = {"decode": strike_decoder, "engine": strike_engine, "encode": strike_encoder}
+def strike_join(monkeypatch: pytest.MonkeyPatch, strike: Callable[[], None]) -> None:
+    """Whenever a packet comes to the result's file."""
+    plain = finish.remux
+
+    def remux(job: Any, file: Any, converted: Any, check: Callable[[], None]) -> Any:
+        return plain(job, file, converted, lambda: (strike(), check())[1])
+
+    monkeypatch.setattr(finish, "remux", remux)
+
+
+STAGES = {
+    "decode": before(reader_module, "native_frame"),
+    "engine": before(nearest.NearestEngine, "submit"),
+    "encode": before(VideoWriter, "write"),
+}
+ENDS = {"join": strike_join, "verify": before(finish, "verify")}
 HANGS = {"decode": DecodeError, "engine": DeviceError, "encode": EncodeError}
+END_HANGS = {"join": (OutputError, "the joining hung"), "verify": (VerificationError, "the verification hung")}
 FAULTS: dict[str, tuple[BaseException, int]] = {
     "memory": (MemoryError("out of memory"), 1),
     "bug": (ZeroDivisionError("a bug"), 1),
@@ -158,13 +179,97 @@ def test_a_hang_at_any_stage(clip: Path, tmp_path: Path, unbroken: list[Any], st
     assert decoded(dest) == unbroken
 
 
+@pytest.mark.parametrize("stage", ENDS)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_at_the_end(clip: Path, tmp_path: Path, unbroken: list[Any], stage: str, fault: str) -> None:
+    dest = tmp_path / "out.mkv"
+    dest.write_bytes(OLD)
+    error, code = FAULTS[fault]
+    started = time.monotonic()
+    with pytest.MonkeyPatch.context() as patch:
+        ENDS[stage](patch, Nth(1, raises(error)))
+        with pytest.raises(type(error)) as caught:
+            upscale(clip, dest)
+    assert time.monotonic() - started < 5
+    assert exit_code(caught.value) == code
+    assert dest.read_bytes() == OLD
+    again = upscale(clip, dest)
+    assert again.resumed_frames == FRAMES
+    assert "36 frames, all of them by earlier runs, in" in again.summary
+    assert "fps" not in again.summary
+    assert decoded(dest) == unbroken
+
+
+@pytest.mark.parametrize("stage", ENDS)
+def test_a_hang_at_the_end(clip: Path, tmp_path: Path, unbroken: list[Any], stage: str) -> None:
+    dest = tmp_path / "out.mkv"
+    dest.write_bytes(OLD)
+    released = threading.Event()
+    error, words = END_HANGS[stage]
+    with pytest.MonkeyPatch.context() as patch:
+        ENDS[stage](patch, Nth(1, lambda: released.wait(60) and None))
+        started = time.monotonic()
+        with pytest.raises(error, match=rf"{words}: nothing came of it for 1 s; .*--stall-timeout"):
+            upscale(clip, dest, stall_timeout=0.7)
+        assert time.monotonic() - started < 5
+    assert left_behind()
+    assert dest.read_bytes() == OLD
+    released.set()  # as above
+    assert upscale(clip, dest).resumed_frames == FRAMES
+    assert decoded(dest) == unbroken
+
+
+def test_what_hangs_while_it_writes_the_result_keeps_that_file_to_itself(clip: Path, tmp_path: Path, unbroken: list[Any]) -> None:
+    dest = tmp_path / "out.mkv"
+    result = job_path(dest) / "result.mkv"
+    released, writes, files = threading.Event(), Nth(3, lambda: released.wait(60) and None), []
+
+    def hang(point: str) -> None:
+        if point == "result.write.before":
+            writes()
+
+    def look(point: str) -> None:
+        if point == "result.fsync.before":
+            files.append(result.stat().st_ino)
+
+    with listening(hang), pytest.raises(OutputError, match="the joining hung"):
+        upscale(clip, dest, stall_timeout=0.7)
+    files.append(result.stat().st_ino)
+    with listening(look):
+        upscale(clip, dest)
+    assert files[0] != files[1]
+    released.set()
+    assert decoded(dest) == unbroken
+
+
+@pytest.mark.parametrize("stage", ENDS)
+def test_an_end_that_reads_on_is_not_hung_unless_it_goes_round_in_circles(
+    clip: Path, tmp_path: Path, unbroken: list[Any], monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    def read_for(seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            clip.read_bytes()
+            time.sleep(0.05)
+
+    with monkeypatch.context() as patch:
+        ENDS[stage](patch, Nth(1, lambda: read_for(2)))
+        upscale(clip, tmp_path / "out.mkv", stall_timeout=0.7)
+    assert decoded(tmp_path / "out.mkv") == unbroken
+    monkeypatch.setattr(run, "MOVED_BYTES", 10 * clip.stat().st_size)
+    monkeypatch.setattr(run, "MOVED_TIMES", 0)
+    ENDS[stage](monkeypatch, Nth(1, lambda: read_for(4)))
+    with pytest.raises(END_HANGS[stage][0], match="hung"):
+        upscale(clip, tmp_path / "out.mkv", stall_timeout=0.7)
+
+
 def test_slow_is_not_hung(clip: Path, tmp_path: Path, unbroken: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Patience grows with what a stage takes by itself, and a stage that waits for another is not at fault."""
     monkeypatch.setattr(encode, "_STALL_S", 0.3)
     monkeypatch.setattr(encode, "_STALL_S_PER_PIXEL", 0.0)
-    strike_encoder(monkeypatch, Nth(2, lambda: time.sleep(0.2)))
-    strike_engine(monkeypatch, Nth(2, lambda: time.sleep(0.2)))
-    strike_encoder(monkeypatch, Nth(FRAMES // 2, lambda: time.sleep(1.0)))  # five times the longest so far
+    STAGES["encode"](monkeypatch, Nth(2, lambda: time.sleep(0.2)))
+    STAGES["engine"](monkeypatch, Nth(2, lambda: time.sleep(0.2)))
+    STAGES["encode"](monkeypatch, Nth(FRAMES // 2, lambda: time.sleep(1.0)))  # five times the longest so far
     upscale(clip, tmp_path / "out.mkv")
     assert decoded(tmp_path / "out.mkv") == unbroken
 
@@ -172,27 +277,44 @@ def test_slow_is_not_hung(clip: Path, tmp_path: Path, unbroken: list[Any], monke
 def test_a_long_way_to_the_first_frame_is_not_a_hang(
     clip: Path, tmp_path: Path, unbroken: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(frames: int) -> None:
-        if frames == 35:
-            raise KeyboardInterrupt
-
     dest = tmp_path / "out.mkv"
-    with pytest.raises(KeyboardInterrupt):
-        upscale_video(clip, dest, model="nearest", preset="ultrafast", segment_frames=10, on_progress=stop)
-    plain = reader_module.native_frame
-    monkeypatch.setattr(reader_module, "native_frame", lambda *given: (time.sleep(0.08), plain(*given))[1])
+    stop_at(35, clip, dest)
+    STAGES["decode"](monkeypatch, lambda: time.sleep(0.08))
     upscale(clip, dest, stall_timeout=1.0)  # 30 frames are decoded, in 2.4 s, before the first is wanted
     assert decoded(dest) == unbroken
 
 
-@pytest.mark.parametrize("stage", HANGS)
+@pytest.mark.parametrize("stage", [*HANGS, *END_HANGS])
 def test_a_hang_by_command_ends_the_process(clip: Path, tmp_path: Path, unbroken: list[Any], stage: str) -> None:
     dest = tmp_path / "out.mkv"
-    arguments = [clip, dest, "--model", "nearest", "--preset", "ultrafast", "--segment-frames", "10", "--overwrite"]
-    done = child.run(*arguments, "--stall-timeout", "2", mode="hang", point=stage, nth=FRAMES // 2, timeout=30)
-    assert done.returncode == exit_code(HANGS[stage]()), done.stderr
+    arguments = command(clip, dest)
+    nth, error = (1, END_HANGS[stage][0]) if stage in END_HANGS else (FRAMES // 2, HANGS[stage])
+    done = child.run(*arguments, "--stall-timeout", "2", mode="hang", point=stage, nth=nth, timeout=30)
+    assert done.returncode == exit_code(error()), done.stderr
     assert "hung" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+    assert child.run(*arguments).returncode == 0
+    assert decoded(dest) == unbroken
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stage", ENDS)
+def test_a_stop_while_the_end_hangs_does_not_wait_for_it(
+    clip: Path, tmp_path: Path, unbroken: list[Any], stage: str, number: signal.Signals
+) -> None:
+    dest, told = tmp_path / "out.mkv", tmp_path / "told"
+    arguments = command(clip, dest, "--log-file", told)
+    process = child.start(*arguments, mode="hang", point=stage)
+    until = time.monotonic() + 30
+    while not (told.exists() and told.read_text().count('"segment"') == 4):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(number)
+    sent = time.monotonic()
+    _, err = process.communicate(timeout=30)
+    assert time.monotonic() - sent < 2.5, err
+    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[number], err
     assert child.run(*arguments).returncode == 0
     assert decoded(dest) == unbroken
 
@@ -201,12 +323,11 @@ def test_a_hang_by_command_ends_the_process(clip: Path, tmp_path: Path, unbroken
 def test_values_that_are_no_numbers_are_never_written(
     clip: Path, tmp_path: Path, unbroken: list[Any], monkeypatch: pytest.MonkeyPatch, nth: int
 ) -> None:
-    plain, strike = nearest.planes_to_rgb, Nth(nth, lambda: None)
+    plain, strike = nearest.planes_to_rgb, Nth(nth)
 
     def planes_to_rgb(*given: Any) -> Any:
-        strike()
         rgb = plain(*given)
-        rgb[0, 1, 1] = np.nan if strike.left == 0 else rgb[0, 1, 1]
+        rgb[0, 1, 1] = np.nan if strike.now() else rgb[0, 1, 1]
         return rgb
 
     with monkeypatch.context() as patch:
@@ -219,42 +340,30 @@ def test_values_that_are_no_numbers_are_never_written(
     assert decoded(tmp_path / "out.mkv") == unbroken
 
 
+def narrower(frame: Any) -> Any:
+    return frame.reformat(width=frame.width - 8, height=frame.height)
+
+
 def decode_smaller(patch: pytest.MonkeyPatch, strike: Nth) -> None:
     plain = reader_module.native_frame
-
-    def native_frame(*given: Any) -> Any:
-        strike()
-        frame = plain(*given)
-        return frame.reformat(width=frame.width - 8, height=frame.height) if strike.left == 0 else frame
-
-    patch.setattr(reader_module, "native_frame", native_frame)
+    patch.setattr(reader_module, "native_frame", lambda *given: narrower(plain(*given)) if strike.now() else plain(*given))
 
 
 def compute_smaller(patch: pytest.MonkeyPatch, strike: Nth) -> None:
     plain = nearest.NearestEngine._rows
-
-    def rows(self: Any, packed: Any) -> Any:
-        strike()
-        return plain(self, packed)[:, :-2] if strike.left == 0 else plain(self, packed)
-
-    patch.setattr(nearest.NearestEngine, "_rows", rows)
+    patch.setattr(nearest.NearestEngine, "_rows", lambda *given: plain(*given)[:, :-2] if strike.now() else plain(*given))
 
 
 def encode_smaller(patch: pytest.MonkeyPatch, strike: Nth) -> None:
     plain = SegmentedWriter.write
-
-    def write(self: Any, frame: Any) -> None:
-        strike()
-        plain(self, frame.reformat(width=frame.width - 8, height=frame.height) if strike.left == 0 else frame)
-
-    patch.setattr(SegmentedWriter, "write", write)
+    patch.setattr(SegmentedWriter, "write", lambda self, frame: plain(self, narrower(frame) if strike.now() else frame))
 
 
 @pytest.mark.parametrize("nth", [2, FRAMES // 2, FRAMES])
 @pytest.mark.parametrize(("smaller", "code"), [(compute_smaller, 6), (encode_smaller, 5)])
 def test_another_shape_is_an_error_of_its_stage(clip: Path, tmp_path: Path, unbroken: list[Any], smaller: Any, code: int, nth: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        smaller(patch, Nth(nth, lambda: None))
+        smaller(patch, Nth(nth))
         with pytest.raises(A2NVideoError) as caught:
             upscale(clip, tmp_path / "out.mkv")
     assert exit_code(caught.value) == code
@@ -266,7 +375,7 @@ def test_another_shape_is_an_error_of_its_stage(clip: Path, tmp_path: Path, unbr
 @pytest.mark.parametrize("nth", [2, FRAMES // 2, FRAMES])
 def test_a_decoder_that_changes_the_size_is_told_and_fitted(clip: Path, tmp_path: Path, nth: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        decode_smaller(patch, Nth(nth, lambda: None))
+        decode_smaller(patch, Nth(nth))
         result = upscale(clip, tmp_path / "out.mkv")
     assert len(decoded(tmp_path / "out.mkv")) == FRAMES
     assert any("56x48" in warning for warning in result.warnings)
@@ -321,7 +430,7 @@ def test_a_full_disk_at_fifty_places(clip: Path, tmp_path: Path, unbroken: list[
 def test_a_full_disk_by_command(clip: Path, tmp_path: Path, unbroken: list[Any]) -> None:
     dest = tmp_path / "out.mkv"
     dest.write_bytes(OLD)
-    arguments = [clip, dest, "--model", "nearest", "--preset", "ultrafast", "--segment-frames", "10", "--overwrite"]
+    arguments = command(clip, dest)
     done = child.run(*arguments, mode="enospc", point="segment.write.before", nth=5)
     assert done.returncode == 5, done.stderr
     assert "the disk is full; make room and run the same command again" in done.stderr.splitlines()[-1]
@@ -350,13 +459,7 @@ def test_a_link_stays_a_link(clip: Path, tmp_path: Path) -> None:
 def test_a_segment_that_changed_meanwhile_is_made_again(clip: Path, tmp_path: Path, unbroken: list[Any]) -> None:
     for number, damage in enumerate((lambda p: p.unlink(), lambda p: p.write_bytes(p.read_bytes()[:-9]), lambda p: shutil.copy(clip, p))):
         dest = tmp_path / f"{number}.mkv"
-
-        def stop(frames: int) -> None:
-            if frames == 35:
-                raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            upscale_video(clip, dest, model="nearest", preset="ultrafast", segment_frames=10, on_progress=stop)
+        stop_at(35, clip, dest)
         damage(job_path(dest) / "000001.nut")
         result = upscale(clip, dest)
         assert result.resumed_frames == 20
@@ -381,14 +484,9 @@ def test_a_stop_while_tidying_up_costs_nothing(clip: Path, tmp_path: Path, unbro
 
 
 def test_other_options_are_refused_and_restart_begins_anew(clip: Path, tmp_path: Path, unbroken: list[Any]) -> None:
-    def stop(frames: int) -> None:
-        if frames == 25:
-            raise KeyboardInterrupt
-
     dest = tmp_path / "out.mkv"
-    with pytest.raises(KeyboardInterrupt):
-        upscale_video(clip, dest, model="nearest", preset="ultrafast", segment_frames=10, on_progress=stop)
-    with pytest.raises(OutputError, match=r"crf: 30\.0 now, None then"):
+    stop_at(25, clip, dest)
+    with pytest.raises(OutputError, match=r"crf: 30 now, not given then"):
         upscale(clip, dest, crf=30.0)
     assert upscale(clip, dest, restart=True).resumed_frames == 0
     assert decoded(dest) == unbroken

@@ -101,7 +101,7 @@ def test_a_changed_byte_is_never_believed(tmp_path_factory: pytest.TempPathFacto
     [
         ({"input": dataclasses.replace(IDENTITY, tail="cc")}, "input file has changed"),
         ({"options": options(scale=3)}, "scale: 3 now, 2 then"),
-        ({"options": options(crf=9.0, scale=2)}, "crf: 9.0 now, None then"),
+        ({"options": options(crf=9.0, scale=2)}, "crf: 9 now, not given then"),
         ({"versions": {"a2n_video": "2"}}, "version of a2n_video: 2 now, 1 then"),
         ({"weights_sha256": "x"}, "weights have changed"),
     ],

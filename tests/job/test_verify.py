@@ -23,6 +23,7 @@ from a2n_video.job.verify import compare, verify
 from a2n_video.media.info import HdrMetadata
 from a2n_video.options import JobOptions
 from tests.clips import TICK, Sound
+from tests.made import make_source
 from tests.survival import TRACKS, clip, fonts, sounds, text_subtitles
 
 Change = Callable[[Any], Any]
@@ -161,17 +162,25 @@ def test_an_honest_copy_is_no_fault(job: tuple[Expected, Path], tmp_path: Path) 
         ({"pix_fmt": "yuv420p10le"}, "pixel format is yuv420p, not yuv420p10le"),
         ({"sar": Fraction(2)}, "sample aspect ratio is 1, not 2"),
         ({"display_matrix": (0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30)}, "display matrix is None"),
-        ({"encoded": 9}, "9 frames were encoded, 8 are in the result"),
         ({"hdr": HdrMetadata(max_content=1000)}, "HDR10 max content is missing, not 1000"),
     ],
 )
 def test_the_picture_is_compared(change: dict[str, Any], words: str, job: tuple[Expected, Path]) -> None:
-    assert any(words in difference for difference in compare(replace(job[0], **change), job[1]).differences)
+    assert any(words in difference for difference in compare(expecting(job[0], **change), job[1]).differences)
+
+
+def expecting(expected: Expected, **changes: Any) -> Expected:
+    """The same with another final file in mind."""
+    return replace(expected, final=replace(expected.final, **changes))
+
+
+def test_frames_are_counted(job: tuple[Expected, Path]) -> None:
+    assert "9 frames were encoded, 8 are in the result" in compare(replace(job[0], encoded=9), job[1]).differences
 
 
 @pytest.mark.parametrize("field", ["matrix", "primaries", "transfer"])
 def test_colour_tags_are_compared(field: str, job: tuple[Expected, Path]) -> None:
-    expected = replace(job[0], color=replace(job[0].color, **{field: 9}))
+    expected = expecting(job[0], color=replace(job[0].final.color, **{field: 9}))
     assert any(d.startswith(field) and d.endswith("not 9") for d in compare(expected, job[1]).differences)
 
 
@@ -194,6 +203,15 @@ def test_every_container_verifies_and_converts(container: str, tmp_path: Path) -
     clip(source, add=sounds(Sound(codec="aac", seconds=Fraction(1, 2))), frames=10)
     done = upscale_video(source, tmp_path / f"out.{container}", model="nearest", reencode_audio="opus" if container == "webm" else None)
     assert done.verified == "verified: 10 frames, 1 audio identical"
+
+
+@pytest.mark.parametrize("names", [[""], ["", "named"]])
+@pytest.mark.parametrize("suffix", ["mkv", "mp4", "mov"])
+def test_chapters_without_names_stay_so(suffix: str, names: list[str], tmp_path: Path) -> None:
+    chapters = [(Fraction(number, 4), Fraction(number + 1, 4), name) for number, name in enumerate(names)]
+    source = make_source(tmp_path / "in.mkv", pts=range(12), audio=(), chapters=chapters)
+    assert upscale_video(source, tmp_path / f"out.{suffix}", model="nearest", preset="ultrafast").exit_code == 0
+    assert [chapter.metadata.get("title", "") for chapter in probe(tmp_path / f"out.{suffix}").chapters] == names
 
 
 def test_payloads_are_compared_as_their_codec_sees_them() -> None:

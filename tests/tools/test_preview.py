@@ -50,6 +50,11 @@ def test_png_comes_back(tmp_path: Path) -> None:
     np.testing.assert_array_equal(decoded, image)
 
 
+def test_what_no_sandbox_guards_is_refused(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="--sandbox"):
+        preview(source, tmp_path / "out.png", PreviewOptions(job=NEAREST.with_changes(sandbox=True)))
+
+
 def test_panels_hold_source_bicubic_and_result(source: Path, tmp_path: Path) -> None:
     wanted = PreviewOptions(job=NEAREST, at=Fraction(1), crop=Crop.parse("20x12+30+8"))
     made = preview(source, tmp_path / "out.png", wanted)

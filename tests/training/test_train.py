@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import signal
 from itertools import pairwise
@@ -13,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from a2n_video.errors import WeightsError
+from a2n_video.errors import OptionError, WeightsError
 from a2n_video.net.model import A2N, A2NConfig
 from a2n_video.net.weights import load_model, save_model
 from a2n_video.training.__main__ import main, parse
 from a2n_video.training.data import HELD_KINDS
 from a2n_video.training.held import HeldOut
-from a2n_video.training.train import TrainConfig, Trainer, learning_rate, train
+from a2n_video.training.train import TrainConfig, Trainer, learning_rate, psnr, train
 
 TINY = TrainConfig(
     n_features=8, n_blocks=1, head="pixelshuffle", steps=12, batch=2, side=12, eval_every=4, warm_up=3, threads=1, learning_rate=2e-3
@@ -193,3 +194,19 @@ def test_the_command_line(pairs: Path, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "best.safetensors").is_file()
     with pytest.raises(SystemExit):
         parse(["train", str(pairs)])
+
+
+def test_the_psnr_loss_is_the_figure_in_db_and_weighs_patches_alike() -> None:
+    quiet, busy = torch.full((1, 3, 8, 8), 0.04), torch.full((1, 3, 8, 8), 0.4)
+    zero = torch.zeros(2, 3, 8, 8)
+    losses = [psnr(torch.cat(pair), zero) for pair in ((quiet, busy), (quiet / 2, busy), (quiet, busy / 2))]
+    halved = [float(losses[0] - loss) for loss in losses[1:]]
+    assert halved[0] == pytest.approx(halved[1], rel=0.02) and halved[0] == pytest.approx(math.log(4) / 2, rel=0.02)
+    assert not torch.isinf(psnr(zero, zero))
+
+
+def test_both_losses_learn_and_others_are_refused(pairs: Path, tmp_path: Path) -> None:
+    trained = train(pairs, tmp_path / "run", TrainConfig(**{**TINY.__dict__, "loss": "psnr"}), stop_at=4)
+    assert trained.step == 4
+    with pytest.raises(OptionError, match="l1, psnr"):
+        Trainer(TrainConfig(**{**TINY.__dict__, "loss": "l3"}), 2, torch.device("cpu"))
