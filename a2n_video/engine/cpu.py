@@ -27,6 +27,11 @@ def has_amx() -> bool:
     return torch.cpu._is_amx_tile_supported()
 
 
+def has_vnni() -> bool:
+    """Whether the processor adds products of 8 bits in 32; others hold the sum of two in 16, which large ones do not fit."""
+    return torch.cpu._is_vnni_supported()
+
+
 class TorchCompute:
     """Rows -> rows through the network in torch; see `WorkerEngine`. All of it runs on the thread that makes it."""
 

@@ -14,15 +14,15 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from a2n_video.engine.color import ColorConverter, enlarge_alpha, finite
-from a2n_video.engine.cpu import has_bfloat16
+from a2n_video.engine.cpu import has_bfloat16, has_vnni
 from a2n_video.engine.protocol import Geometry, Rows
 from a2n_video.engine.worker import WorkerEngine
 from a2n_video.errors import MissingDependencyError
-from a2n_video.net.fuse import FusedA2N, fuse
-from a2n_video.net.graph import for_compiler
+from a2n_video.net.fuse import bilinear, fuse
+from a2n_video.net.graph import NARROW_WEIGHT_LEVELS, WEIGHT_LEVELS, ForCompiler
 from a2n_video.net.model import A2N
 from a2n_video.options import ExecutionPlan
 
@@ -51,7 +51,7 @@ def _why_not(error: ImportError) -> str:
     )
 
 
-def converted(net: FusedA2N, shape: Sequence[int]) -> openvino.Model:
+def converted(net: nn.Module, shape: Sequence[int]) -> openvino.Model:
     """The network as an OpenVINO graph for input (N, 3, H, W); -1 is any size."""
     ov = _openvino()
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
@@ -62,7 +62,7 @@ def converted(net: FusedA2N, shape: Sequence[int]) -> openvino.Model:
 
 
 def compiled(model: A2N, shape: Sequence[int], dtype: str, threads: int) -> openvino.CompiledModel:
-    """The network ready to run on the CPU; `threads` bounds it, so that decoder and encoder breathe.
+    """The network without its skip (see `ForCompiler`), ready to run on the CPU; `threads` bounds it, so that decoder and encoder breathe.
 
     "int8" is 8 bits in the trunk's 3x3 convolutions, and elsewhere bfloat16 where the processor has it, else float32.
     """
@@ -73,7 +73,7 @@ def compiled(model: A2N, shape: Sequence[int], dtype: str, threads: int) -> open
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
     }
-    net = for_compiler(fuse(model), int8=dtype == "int8")
+    net = ForCompiler(fuse(model), int8=dtype == "int8", weight_levels=WEIGHT_LEVELS if has_vnni() else NARROW_WEIGHT_LEVELS)
     return _openvino().Core().compile_model(converted(net, shape), "CPU", config)
 
 
@@ -105,7 +105,7 @@ class OpenVINOCompute:
         request = self._requests[0]
         self._requests.rotate(-1)
         request.start_async([rgb], share_inputs=True)
-        return partial(self._finish, request, len(rows), rgb, alpha)
+        return partial(self._finish, request, rgb[: len(rows)], alpha)
 
     def close(self) -> None:
         """The graph goes with this object."""
@@ -113,11 +113,12 @@ class OpenVINOCompute:
     def recoveries(self) -> int:
         return 0
 
-    def _finish(self, request: openvino.InferRequest, frames: int, kept: Rows, alpha: Tensor | None) -> Rows:
-        """`kept` is the input: the request reads it in place, so it must live until now."""
+    def _finish(self, request: openvino.InferRequest, source: Rows, alpha: Tensor | None) -> Rows:
+        """`source` is the frames' RGB: the request reads it in place until now, and the skip is made of it, always in float32."""
         request.wait()
         with torch.inference_mode():
-            rgb = finite(torch.from_numpy(request.get_output_tensor().data)[:frames])
+            correction = torch.from_numpy(request.get_output_tensor().data)[: len(source)]
+            rgb = finite(bilinear(torch.from_numpy(source), self._scale).add_(correction))
             return self._target.to_rows(rgb, None if alpha is None else enlarge_alpha(alpha, self._scale)).numpy()
 
 

@@ -202,14 +202,22 @@ class FusedA2N(nn.Module):
 
     def skip(self, x: Tensor) -> Tensor:
         """The bilinear enlargement that the network corrects."""
-        return F.interpolate(x, scale_factor=self.config.scale, mode="bilinear", align_corners=False)
+        return bilinear(x, self.config.scale)
 
-    def forward(self, x: Tensor) -> Tensor:
-        dtype = self.conv_first.weight.dtype
-        first = features = self.conv_first(x.to(dtype))
+    def correction(self, x: Tensor) -> Tensor:
+        """What is added to `skip`, float32 or wider."""
+        first = features = self.conv_first(x.to(self.conv_first.weight.dtype))
         for block in self.blocks:
             features = block(features)
-        return self.head(first + self.trunk_conv(features)).to(x.dtype) + self.skip(x)
+        return self.head(first + self.trunk_conv(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.correction(x).to(x.dtype) + self.skip(x)
+
+
+def bilinear(x: Tensor, scale: int) -> Tensor:
+    """(N, C, H, W) -> (N, C, scale*H, scale*W), corners not aligned."""
+    return F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
 
 
 def fuse(model: A2N) -> FusedA2N:

@@ -26,6 +26,7 @@ from a2n_video.engine.cpu import has_bfloat16, lowered
 from a2n_video.engine.memory import in_strips
 from a2n_video.engine.native import has_native
 from a2n_video.engine.select import cpu_strip_rows, has_openvino
+from a2n_video.net.fuse import bilinear
 from a2n_video.net.model import A2N
 from a2n_video.net.weights import load_model
 from tests.benchmarks.rows import show
@@ -53,8 +54,13 @@ def openvino_runner(model: A2N, shape: tuple[int, ...], dtype: str, threads: int
     from a2n_video.engine.openvino import compiled
 
     request = compiled(model, shape, dtype, threads).create_infer_request()
-    x = torch.rand(shape).numpy()
-    return lambda: request.infer([x], share_inputs=True, share_outputs=True)
+    x = torch.rand(shape)
+
+    def run() -> object:
+        correction = request.infer([x.numpy()], share_inputs=True, share_outputs=True)[0]
+        return bilinear(x, model.config.scale).add_(torch.from_numpy(correction))
+
+    return run
 
 
 def native_runner(model: A2N, x: torch.Tensor, threads: int) -> Callable[[], object]:
