@@ -104,7 +104,8 @@ class ConvertedAudio:
     """An audio stream of the source in another codec, for one output; used by the thread that muxes.
 
     Samples keep their time: gaps and a late start stay as they are, and a packet that cannot be decoded leaves a gap; `undecoded` counts
-    those. `start` and `end` bound the stream on the result's clock.
+    those. A frame that says less than the one before it comes after that one; `moved` counts those. `start` and `end` bound the stream on
+    the result's clock.
     """
 
     path: Path
@@ -114,6 +115,7 @@ class ConvertedAudio:
     start: Fraction | None = None
     end: Fraction | None = None
     undecoded: int = 0
+    moved: int = 0
     _stream: Any = field(default=None, init=False)
 
     def add_to(self, output: OutputContainer) -> Any:
@@ -153,14 +155,19 @@ class ConvertedAudio:
         return av.AudioResampler(context.format, context.layout, context.sample_rate, frame_size=frame_size or None)
 
     def _settled(self, source: InputContainer) -> Iterator[av.AudioFrame]:
+        begun = ended = Fraction(-(1 << 40))
         for packet, frame in self._decoded(source):
             if frame.pts is None:
                 continue
             base = Fraction(1, frame.sample_rate)
             seconds = frame.pts * Fraction(frame.time_base.numerator, frame.time_base.denominator)
             seconds = self.time_map.seconds_of(seconds, packet.pos)
+            if seconds < begun:
+                self.moved += 1
+                seconds = ended
             if (self.start is not None and seconds < self.start) or (self.end is not None and seconds >= self.end):
                 continue
+            begun, ended = seconds, seconds + frame.samples * base
             frame.pts, frame.time_base = round(seconds / base), base
             yield frame
 

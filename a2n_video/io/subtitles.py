@@ -141,6 +141,7 @@ class ConvertedSubtitles:
     start: Fraction | None = None
     end: Fraction | None = None
     undecoded: int = 0
+    moved: int = 0
     _cues: tuple[Cue, ...] = field(default=(), init=False)
     _stream: Any = field(default=None, init=False)
 
