@@ -1,4 +1,7 @@
-"""Damaged and truncated sources: finished as far as they go, told, and never exit 0."""
+"""Damaged and truncated sources: finished as far as they go, told, and never exit 0.
+
+The complete form, a cut at every two per cent: `pytest -m slow tests/job/test_damage.py`.
+"""
 
 from __future__ import annotations
 
