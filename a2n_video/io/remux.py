@@ -62,8 +62,8 @@ class RemuxResult:
     """What was written: video packets, packets by source stream index, and read errors passed over in the source.
 
     `refused`: by stream, which of its packets in the window (from 0) are so damaged that the muxer cannot take them. `moved`: which
-    came later than they say, since they say less than the one before them. `undecoded`: how many of a converted stream are missing, as
-    they could not be decoded.
+    came later than they say, since they say less than the one before them (of a converted stream only how many). `undecoded`: how many
+    of a converted stream are missing, as they could not be decoded.
     """
 
     video_packets: int
@@ -77,11 +77,14 @@ class RemuxResult:
 class Converted(Protocol):
     """A stream that is made from a source stream, such as text subtitles in another format: it adds itself, then gives packets by dts.
 
-    `undecoded` counts the source's packets that could not be decoded.
+    `undecoded` counts the source's packets that could not be decoded, `moved` those whose times stepped back.
     """
 
     @property
     def undecoded(self) -> int: ...
+
+    @property
+    def moved(self) -> int: ...
 
     def add_to(self, output: OutputContainer) -> Any: ...
 
@@ -127,6 +130,7 @@ def remux(
     copied = {index: count - len(refused.get(index, ())) for index, count in counts.items()}
     numbers = {index: tuple(found) for index, found in refused.items()}
     moved = {index: tuple(found) for index, found in copying.moved.items()}
+    moved |= {index: tuple(range(stream.moved)) for index, stream in converted.items() if stream.moved}
     undecoded = {index: stream.undecoded for index, stream in converted.items() if stream.undecoded}
     return RemuxResult(video_packets=video, copied=copied, read_errors=copying.errors, refused=numbers, moved=moved, undecoded=undecoded)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from a2n_video.media.timemap import TimeMap
 _MS: Final = Fraction(1, 1000)
 # MP4 stores each cue's end as the beginning of the next sample: cues that overlap must become ones that do not.
 _ONE_AT_A_TIME: Final = frozenset({"mov_text"})
+_NO_WORDS: Final = "}\\\u2060"  # FFmpeg's decoders set a word joiner after a backslash that is none of ASS's
 _ASS_FIELDS: Final = 8  # commas before the text of a decoded ASS line: ReadOrder, Layer, Style, Name, three margins, Effect
 
 
@@ -39,11 +41,11 @@ class Cue:
 
     @property
     def words(self) -> str:
-        """The text alone, without override tags, for comparing."""
+        """The text alone, without override tags and the marks of escapes, for comparing."""
         plain, depth = [], 0
         for character in self.text.replace("\\N", "\n").replace("\\n", "\n").replace("\\h", " "):
             depth += (character == "{") - (depth > 0 and character == "}")
-            if depth == 0 and character != "}":
+            if depth == 0 and character not in _NO_WORDS:
                 plain.append(character)
         return "".join(plain).strip()
 
@@ -90,13 +92,19 @@ def _decoded(stream: Any, packet: Packet[Any], base: Fraction, time_map: TimeMap
             yield Cue(start=start, end=start + length, line=rect.ass.decode("utf-8", "replace"))
 
 
+def _for_webvtt(cue: Cue) -> str:
+    """The line with what WebVTT reads as markup escaped, and hard spaces as such: FFmpeg's encoder takes both over as they stand."""
+    head = cue.line[: len(cue.line) - len(cue.text)]
+    return head + html.escape(cue.text, quote=False).replace("\\h", "\u00a0")
+
+
 def cut_cues(cues: Sequence[Cue], start: Fraction | None, end: Fraction | None) -> tuple[Cue, ...]:
-    """The cues inside [start, end); those that reach in or out are cut to fit."""
+    """The cues inside [start, end) that say anything; those that reach in or out are cut to fit."""
     kept = [
         replace(cue, start=cue.start if start is None else max(cue.start, start), end=cue.end if end is None else min(cue.end, end))
         for cue in cues
     ]
-    return tuple(cue for cue in kept if cue.start < cue.end)
+    return tuple(cue for cue in kept if cue.start < cue.end and cue.words)
 
 
 def one_at_a_time(cues: Sequence[Cue]) -> tuple[Cue, ...]:
@@ -133,6 +141,7 @@ class ConvertedSubtitles:
     start: Fraction | None = None
     end: Fraction | None = None
     undecoded: int = 0
+    moved: int = 0
     _cues: tuple[Cue, ...] = field(default=(), init=False)
     _stream: Any = field(default=None, init=False)
 
@@ -152,7 +161,8 @@ class ConvertedSubtitles:
         for cue in self._cues:
             start = round(cue.start / _MS)
             length = max(1, round(cue.end / _MS) - start)
-            packet = self._stream.codec_context.encode_subtitle(SubtitleSet.create(cue.line.encode(), 0, length, start))
+            line = _for_webvtt(cue) if self.codec == "webvtt" else cue.line
+            packet = self._stream.codec_context.encode_subtitle(SubtitleSet.create(line.encode(), 0, length, start))
             packet.pts = packet.dts = start
             packet.duration = length
             packet.time_base = _MS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
@@ -13,6 +13,7 @@ from typing import Any, Final
 from a2n_video.engine.protocol import Geometry
 from a2n_video.engine.select import check_numbers, resolve_plan
 from a2n_video.errors import OptionError, OutputError, OutputExistsError, UnsupportedFormatError
+from a2n_video.io.audio import sounds_made_anew
 from a2n_video.io.filters import look_for_interlace
 from a2n_video.io.fitting import Fit
 from a2n_video.io.packets import scan
@@ -30,7 +31,7 @@ from a2n_video.media.index import LEAD_IN, TimeMap
 from a2n_video.media.info import HdrMetadata, VideoInfo
 from a2n_video.media.interlace import InterlacePlan, plan_interlace, result_map
 from a2n_video.media.steady import time_fates
-from a2n_video.media.streams import Container, StreamPlan, container_of, plan_streams
+from a2n_video.media.streams import Container, StreamFate, StreamPlan, container_of, plan_streams
 from a2n_video.options import Execution, ExecutionPlan, JobOptions
 
 # Inductor takes a minute or two for the network; at tens of frames a second that is a few thousand frames.
@@ -129,7 +130,7 @@ def prepare(source: Path, dest: Path, options: JobOptions) -> JobPlan:
     streams = plan_streams(info, container, options.fidelity, scanned.empty).plus(*picture.fates)
     starts = {index: times.start * times.time_base for index, times in scanned.streams.items() if times.start is not None}
     streams = streams.plus(*time_fates(info, streams, time_map, starts))
-    streams = _without(streams, look(unwritable_audio, source, info, streams))
+    streams = _with_sounds(streams, look(unwritable_audio, source, info, streams), look(sounds_made_anew, source, info, streams))
     if options.fidelity.keep_all:
         streams.refuse_losses()
     _check_clock(source, time_map, container)
@@ -158,11 +159,18 @@ def settle_execution(options: JobOptions, geometry: Geometry, frames: int) -> Ex
     return execution
 
 
-def _without(streams: StreamPlan, unwritable: frozenset[int]) -> StreamPlan:
-    """The plan without sound that no muxer can begin with."""
-    reason = "its header is damaged or empty: no sample rate can be found in it"
-    fates = (replace(fate, fate="dropped", reason=reason) if fate.index in unwritable else fate for fate in streams.fates)
-    return replace(streams, fates=tuple(fates))
+def _with_sounds(streams: StreamPlan, unwritable: frozenset[int], anew: Mapping[int, tuple[str, str] | None]) -> StreamPlan:
+    """The plan without sound that no muxer or decoder can begin with, and with the layouts that change."""
+    reason = "its header is damaged or empty: no sample rate or layout can be found in it"
+    damaged = unwritable | {index for index, layouts in anew.items() if layouts is None}
+
+    def settled(fate: StreamFate) -> StreamFate:
+        if fate.index in damaged:
+            return replace(fate, fate="dropped", reason=reason)
+        before, after = (anew.get(fate.index) if fate.index is not None else None) or ("", "")
+        return replace(fate, reason=f"{fate.reason}; {before} becomes {after}") if before != after else fate
+
+    return replace(streams, fates=tuple(map(settled, streams.fates)))
 
 
 def _check_clock(source: Path, time_map: TimeMap, container: Container) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 @dataclass(frozen=True, kw_only=True)
 class DamageReport:
     """What was wrong with the source: decode errors, frames that stood in for lost ones in this run, the first error, a file cut short,
-    packets of copied streams that were too damaged to be copied, or whose times were, and of converted ones that cannot be decoded.
+    packets of other streams that were too damaged to be copied or decoded, or whose times were.
     """
 
     errors: int = 0
@@ -35,7 +35,7 @@ class DamageReport:
         if self.refused:
             found.append(f"damaged source: {self.refused} packets of copied streams are left out, which no container takes")
         if self.moved:
-            found.append(f"damaged source: {self.moved} packets of copied streams come later than they say, for they step back in time")
+            found.append(f"damaged source: {self.moved} packets of other streams come later than they say, for they step back in time")
         if self.undecoded:
             found.append(f"damaged source: {self.undecoded} packets of converted streams cannot be decoded; there is a gap in their place")
         return found

@@ -14,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from a2n_video.io.subtitles import ConvertedSubtitles, Cue, cut_cues, one_at_a_time, read_cues
+from a2n_video.job.run import upscale_video
+from tests.made import make_source
 from tests.survival import CUES, clip, text_subtitles
 
 MS = Fraction(1, 1000)
@@ -96,3 +98,23 @@ def test_a_cue_that_cannot_be_decoded_costs_none_but_itself(tmp_path: Path) -> N
         again.add_to(output)
         assert len(list(again.packets())) == len(found.cues)
     assert again.undecoded == 1
+
+
+@pytest.mark.parametrize("suffix", ["webm", "mp4"])
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("I <3 you", "I <3 you"),
+        ("5 < 6 > 4", "5 < 6 > 4"),
+        ("&amp; &lt;i&gt; & co", "&amp; &lt;i&gt; & co"),
+        ("<i>it</i> and <b>b</b>", "it and b"),
+        ("hard\\hspace", "hard space"),
+        ("a --> b", "a --> b"),
+    ],
+)
+def test_what_looks_like_markup_comes_through(text: str, shown: str, suffix: str, tmp_path: Path) -> None:
+    """And does not fail the whole job at its verification."""
+    source = make_source(tmp_path / "in.mkv", pts=range(12), audio=(), subtitles=[(MS * 40, MS * 400, text), (MS * 410, MS * 440, "\\n")])
+    options = {"codec": "libvpx-vp9", "preset": "8"} if suffix == "webm" else {"preset": "ultrafast"}
+    upscale_video(source, tmp_path / f"out.{suffix}", model="nearest", **options)
+    assert [" ".join(c.words.split()) for c in read_cues(tmp_path / f"out.{suffix}", 1).cues if c.words] == [shown]

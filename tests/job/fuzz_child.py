@@ -1,5 +1,6 @@
-"""Upscale mutated sources one by one in this process, a line of JSON for each: fuzz_child.py FOLDER SEED FIRST COUNT SOURCE...
+"""Upscale mutated sources one by one in this process, a line of JSON for each: fuzz_child.py FOLDER SEED FIRST COUNT SUFFIX SOURCE...
 
+SUFFIX is the results' container; for webm, sound and text are made into what it holds.
 If this process dies, the mutant after the last line killed it.
 """
 
@@ -10,6 +11,7 @@ import random
 import resource
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import av
@@ -61,17 +63,23 @@ def decodable(path: Path) -> int:
     return count
 
 
+WEBM = {"codec": "libvpx-vp9", "preset": "8", "reencode_audio": "opus"}
+
+
 def one(path: Path, dest: Path) -> tuple[int, int, str]:
-    """Exit code, frames of the result, the error's words."""
+    """Exit code, frames of the result, the error's words, for a bug of ours with its traceback."""
+    changes = WEBM if dest.suffix == ".webm" else {"preset": "ultrafast"}
     try:
-        result = upscale_video(path, dest, model="nearest", preset="ultrafast", overwrite=True, resume=False, max_pixels=1 << 20)
+        result = upscale_video(path, dest, model="nearest", overwrite=True, resume=False, max_pixels=1 << 20, **changes)
     except A2NVideoError as error:
-        return exit_code(error), 0, f"{type(error).__name__}: {error}"[:300]
+        return exit_code(error), 0, f"{type(error).__name__}: {error}"
+    except Exception as error:  # noqa: BLE001 - what the command line ends with code 1 for
+        return exit_code(error), 0, "".join(traceback.format_exception(error))
     return result.exit_code, result.frames, ""
 
 
 def main() -> None:
-    folder, seed, first, count, *sources = sys.argv[1:]
+    folder, seed, first, count, suffix, *sources = sys.argv[1:]
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     whole = [Path(source) for source in sources]
     for number in range(int(first), int(first) + int(count)):
@@ -80,7 +88,7 @@ def main() -> None:
         path.write_bytes(mutated(source.read_bytes(), random.Random(f"{seed}/{number}")))
         print(json.dumps({"begin": number}), flush=True)
         started = time.monotonic()
-        code, frames, error = one(path, Path(folder) / "out.mkv")
+        code, frames, error = one(path, Path(folder) / f"out.{suffix}")
         took = time.monotonic() - started
         line = {"number": number, "code": code, "frames": frames, "decodable": decodable(path), "error": error, "seconds": took}
         print(json.dumps(line), flush=True)

@@ -1,4 +1,7 @@
-"""Damaged and truncated sources: finished as far as they go, told, and never exit 0."""
+"""Damaged and truncated sources: finished as far as they go, told, and never exit 0.
+
+The complete form, a cut at every two per cent: `pytest -m slow tests/job/test_damage.py`.
+"""
 
 from __future__ import annotations
 
@@ -218,6 +221,24 @@ def test_sound_that_cannot_be_decoded_leaves_a_gap_where_it_is_made_anew(chosen:
     wanted, found = ([time for time, _, _ in packets(path, 1)] for path in (tmp_path / "whole.webm", tmp_path / "out.webm"))
     assert len(found) < len(wanted)
     assert all(min(abs(time - other) for other in wanted) < Fraction(1, 40) for time in found)  # the rest keeps its time
+
+
+def test_sound_whose_times_step_back_is_made_anew_one_after_the_other(tmp_path: Path) -> None:
+    made = make_source(tmp_path / "back.mkv", pts=range(50), audio=("flac",))
+    data = bytearray(made.read_bytes())
+    with av.open(str(made)) as container:
+        late = [bytes(packet) for packet in container.demux(audio=0) if packet.size and 900 < packet.pts < 1100]
+    for payload in late:
+        time = data.index(payload) - 3  # of a Matroska block, in milliseconds, before its flags
+        data[time : time + 2] = (int.from_bytes(data[time : time + 2]) - 500).to_bytes(2, signed=True)
+    made.write_bytes(data)
+    result = upscale(made, tmp_path / "out.webm", codec="libvpx-vp9", reencode_audio="opus")
+    assert result.exit_code == 4
+    assert result.damage.moved >= 1
+    assert "step back in time" in result.summary
+    times = [time for time, _, _ in packets(tmp_path / "out.webm", 1)]
+    assert times == sorted(times)
+    assert times[-1] > Fraction(19, 10)
 
 
 def test_sound_whose_layout_changes_is_made_anew_as_one(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Whatever fails, wherever: the right exit code, nothing left running, the old output as it was, and the same command goes on."""
+"""Whatever fails, wherever: the right exit code, nothing left running, the old output as it was, and the same command goes on.
+
+The complete form of the full disk, 50 places with ENOSPC and 50 with EFBIG: `pytest -m slow tests/job/test_faults.py`.
+"""
 
 from __future__ import annotations
 

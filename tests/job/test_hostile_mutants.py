@@ -1,4 +1,7 @@
-"""Mutated sources: no crash, no hang, and never exit 0 with fewer frames than a plain decoder makes of them."""
+"""Mutated sources: no crash, no hang, and never exit 0 with fewer frames than a plain decoder makes of them.
+
+The complete forms, 20 seeds of 500 and 5 of 300 (about ten minutes): `pytest -m slow tests/job/test_hostile_mutants.py`.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,20 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     ]
 
 
-def outcomes(folder: Path, seed: int, count: int, sources: list[Path]) -> list[dict[str, Any]]:
+@pytest.fixture(scope="module")
+def rich(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Sources whose sound and text no WebM holds."""
+    folder = tmp_path_factory.mktemp("rich")
+    words = [(Fraction(n, 10), Fraction(n, 10) + Fraction(1, 12), f"cue {n} <i>x</i>") for n in range(6)]
+    return [
+        make_source(folder / "a.mkv", pts=range(16), audio=("flac",), subtitles=words, chapters=[(Fraction(0), Fraction(1, 4), "one")]),
+        make_source(folder / "b.mkv", pts=range(16), audio=("aac", "ac3"), subtitles=words),
+        make_source(folder / "c.mov", pts=range(16), audio=("alac",)),
+        make_source(folder / "d.ts", pts=range(16), audio=("mp2",)),
+    ]
+
+
+def outcomes(folder: Path, seed: int, count: int, sources: list[Path], suffix: str = "mkv") -> list[dict[str, Any]]:
     """What became of each mutant; a process that died is begun anew after the one that killed it, which is marked so."""
     found: list[dict[str, Any]] = []
     while len(found) < count:
@@ -44,6 +60,7 @@ def outcomes(folder: Path, seed: int, count: int, sources: list[Path]) -> list[d
                 str(seed),
                 str(len(found)),
                 str(count - len(found)),
+                suffix,
                 *map(str, sources),
             ],
             cwd=ROOT,
@@ -70,9 +87,9 @@ def outcomes(folder: Path, seed: int, count: int, sources: list[Path]) -> list[d
     return found
 
 
-def check(found: list[dict[str, Any]]) -> None:
-    strange = [line for line in found if line["code"] not in (0, 3, 4)]
-    assert not strange, strange[:3]
+def check(found: list[dict[str, Any]], codes: tuple[int, ...] = (0, 3, 4)) -> None:
+    strange = [line for line in found if line["code"] not in codes]
+    assert not strange, strange
     short = [line for line in found if line["code"] == 0 and line["frames"] < line["decodable"]]
     assert not short, short[:3]
     assert max(line["seconds"] for line in found) < HANG_S
@@ -90,6 +107,25 @@ def test_a_hundred_mutants(sources: list[Path], tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(1, 21))
 def test_five_hundred_mutants(sources: list[Path], tmp_path: Path, seed: int) -> None:
     check(outcomes(tmp_path, seed, 500, sources))
+
+
+def check_conversions(found: list[dict[str, Any]]) -> None:
+    """A result that does not match what its damaged source says is refused (7): seldom."""
+    check(found, (0, 3, 4, 7))
+    assert sum(line["code"] == 7 for line in found) <= len(found) / 100, [line["error"] for line in found if line["code"] == 7]
+
+
+def test_mutants_whose_sound_and_text_are_made_anew(rich: list[Path], tmp_path: Path) -> None:
+    found = outcomes(tmp_path, 0, 60, rich, "webm")
+    check_conversions(found)
+    assert {0, 3, 4} <= {line["code"] for line in found}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_three_hundred_mutants_whose_sound_and_text_are_made_anew(rich: list[Path], tmp_path: Path, seed: int) -> None:
+    check_conversions(outcomes(tmp_path, seed, 300, rich, "webm"))
 
 
 def test_frames_too_fast_for_the_container_are_refused_before_the_first_one(tmp_path: Path) -> None:

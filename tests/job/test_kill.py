@@ -1,4 +1,7 @@
-"""kill -9 at any point: the same command goes on, and the result is the unbroken run's."""
+"""kill -9 at any point: the same command goes on, and the result is the unbroken run's.
+
+The complete form, 100 random times and 100 named steps: `pytest -m slow tests/job/test_kill.py`.
+"""
 
 from __future__ import annotations
 

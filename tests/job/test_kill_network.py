@@ -1,4 +1,7 @@
-"""With the real network: a real clip killed three times, the result equal to the unbroken run's."""
+"""With the real network: a real clip killed three times, the result equal to the unbroken run's.
+
+It is slow whichever way: `pytest -m slow tests/job/test_kill_network.py`.
+"""
 
 from __future__ import annotations
 

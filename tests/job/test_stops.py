@@ -1,4 +1,7 @@
-"""SIGINT and SIGTERM: the open segment is dropped, what to do next is said, and the same command goes on."""
+"""SIGINT and SIGTERM: the open segment is dropped, what to do next is said, and the same command goes on.
+
+The complete form, 25 of each signal: `pytest -m slow tests/job/test_stops.py`.
+"""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import av
 import pytest
 
 from a2n_video import upscale_video
-from a2n_video.errors import VerificationError
+from a2n_video.errors import OptionError, VerificationError
 from a2n_video.io.inspect import essence
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import probe
@@ -203,6 +203,43 @@ def test_every_container_verifies_and_converts(container: str, tmp_path: Path) -
     clip(source, add=sounds(Sound(codec="aac", seconds=Fraction(1, 2))), frames=10)
     done = upscale_video(source, tmp_path / f"out.{container}", model="nearest", reencode_audio="opus" if container == "webm" else None)
     assert done.verified == "verified: 10 frames, 1 audio identical"
+
+
+@pytest.mark.parametrize(
+    ("codec", "layout", "container", "anew", "becomes"),
+    [
+        ("ac3", "5.1(side)", "webm", "opus", "5.1"),  # every DVD's, which libopus refuses
+        ("flac", "4.0", "webm", "opus", "quad"),
+        ("flac", "7.1", "ts", "ac3", "5.1"),
+        ("flac", "5.1", "ts", "mp3", "stereo"),
+    ],
+)
+def test_sound_is_made_anew_in_the_nearest_layout_its_encoder_takes(
+    codec: str, layout: str, container: str, anew: str, becomes: str, tmp_path: Path
+) -> None:
+    source, dest = tmp_path / "source.mkv", tmp_path / f"out.{container}"
+    clip(source, add=sounds(Sound(codec=codec, layout=layout, seconds=Fraction(1, 4))))
+    plan = prepare(source, dest, JobOptions().with_changes(model="nearest", reencode_audio=anew))
+    [reason] = [fate.reason for fate in plan.streams.fates if fate.kind == "audio"]
+    assert reason.endswith(f"; {layout} becomes {becomes}")
+    assert upscale_video(source, dest, model="nearest", reencode_audio=anew).exit_code == 0
+    with av.open(str(dest)) as result:
+        assert result.streams.audio[0].layout.name.removesuffix("(side)") == becomes
+
+
+def test_an_audio_encoder_that_is_not_there_is_told_before_the_first_frame(tmp_path: Path) -> None:
+    clip(tmp_path / "source.mkv", add=sounds(Sound(codec="aac", seconds=Fraction(1, 4))))
+    with pytest.raises(OptionError, match="no encoder libvorbis"):
+        prepare(tmp_path / "source.mkv", tmp_path / "out.webm", JobOptions().with_changes(model="nearest", reencode_audio="vorbis"))
+
+
+def test_sound_whose_header_says_nothing_is_left_out(tmp_path: Path) -> None:
+    source, dest = tmp_path / "source.mkv", tmp_path / "out.webm"
+    clip(source, add=sounds(Sound(codec="mp2", layout="stereo", seconds=Fraction(1, 4))))
+    data = source.read_bytes()
+    assert data.count(b"A_MPEG/L2") == 1
+    source.write_bytes(data.replace(b"A_MPEG/L2", b"A_MPEG/L9"))
+    assert upscale_video(source, dest, model="nearest", reencode_audio="opus").verified == "verified: 6 frames"
 
 
 @pytest.mark.parametrize("names", [[""], ["", "named"]])
