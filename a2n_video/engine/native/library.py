@@ -41,7 +41,7 @@ def _library() -> ctypes.CDLL:
 class Network:
     """A network's weights in the library's hands, and its threads. Used by one thread at a time.
 
-    `lanes` asks for a width of vectors (floats in each), for tests; 0 is the widest this processor has. MissingDependencyError where the
+    `lanes` asks for a width of vectors (floats in each), for tests; 0 is what this processor runs fastest. MissingDependencyError where the
     library is not there, ValueError for a width that does not run here, MemoryError.
     """
 

@@ -238,6 +238,13 @@ static void inner_features(const network *net, const block *b, const float *x, i
     }
 }
 
+static const ahead nothing = {0};
+
+/* What the tiles to the right of these read. */
+static void window_ahead(ahead *next, const map *m, int row, int column, int tiles) {
+    add_ahead(next, m, row - 1, TILE + 2, column + tiles * TILE, tiles * TILE + 1);
+}
+
 typedef void (*stretch_task)(const frame *f, scratch *s, int row, int column, int tiles);
 
 /* A band is one row of tiles; stretches of it are as even as can be. */
@@ -266,9 +273,12 @@ static void attend_stretch(const frame *f, scratch *s, int row, int column, int 
     int n = f->net->features, count = smaller(tiles * TILE, f->width - column);
     float *a = s->pixels[0], *y = s->pixels[1], *gate = s->pixels[2];
     transform_input(&f->inner, row, column, tiles, s->windows, n);
-    multiply_positions(&b->k1, s->windows, n, tiles, s->sums);
+    ahead next = {0};
+    add_ahead(&next, &f->attended, row, TILE, column, tiles * TILE);
+    window_ahead(&next, &f->inner, row, column, tiles);
+    multiply_positions(&b->k1, s->windows, n, tiles, s->sums, &next);
     transform_output(&b->k1, s->sums, tiles, 1, a);
-    multiply_positions(&b->k3, s->windows, n, tiles, s->sums);
+    multiply_positions(&b->k3, s->windows, n, tiles, s->sums, &nothing);
     transform_output(&b->k3, s->sums, tiles, 0, y);
     for (int r = 0; r < smaller(TILE, f->height - row); r++) {
         size_t at = (size_t)(r * STRETCH) * (size_t)n;
@@ -286,7 +296,11 @@ static void mix_stretch(const frame *f, scratch *s, int row, int column, int til
     float *mixed = s->pixels[0], *correction = s->pixels[1];
     transform_input(&f->attended, row, column, tiles, s->windows, stride);
     transform_input(&f->inner, row, column, tiles, s->windows + net->config.features, stride);
-    multiply_positions(&b->mix, s->windows, stride, tiles, s->sums);
+    ahead next = {0};
+    add_ahead(&next, &f->x, row, TILE, column, tiles * TILE);
+    window_ahead(&next, &f->attended, row, column, tiles);
+    window_ahead(&next, &f->inner, row, column, tiles);
+    multiply_positions(&b->mix, s->windows, stride, tiles, s->sums, &next);
     transform_output(&b->mix, s->sums, tiles, 1, mixed);
     for (int r = 0; r < smaller(TILE, f->height - row); r++) {
         float *x = pixel(&f->x, row + r, column);
@@ -301,7 +315,9 @@ static void mix_stretch(const frame *f, scratch *s, int row, int column, int til
 static void trunk_stretch(const frame *f, scratch *s, int row, int column, int tiles) {
     int n = f->net->features, count = smaller(tiles * TILE, f->width - column);
     transform_input(&f->x, row, column, tiles, s->windows, n);
-    multiply_positions(&f->net->trunk, s->windows, n, tiles, s->sums);
+    ahead next = {0};
+    window_ahead(&next, &f->x, row, column, tiles);
+    multiply_positions(&f->net->trunk, s->windows, n, tiles, s->sums, &next);
     transform_output(&f->net->trunk, s->sums, tiles, 0, s->pixels[0]);
     for (int r = 0; r < smaller(TILE, f->height - row); r++) {
         float *out = pixel(&f->next, row + r, column), *trunk = s->pixels[0] + (size_t)(r * STRETCH) * (size_t)n;
@@ -371,7 +387,9 @@ static void enlarge_tiles(const frame *f, scratch *s, const map *in, map *out, c
     int n = net->up, factor = st->factor, count = smaller(tiles * TILE, in->width - column);
     size_t width = (size_t)st->up.width;
     transform_input(in, row, column, tiles, s->windows, in->channels);
-    multiply_positions(&st->up, s->windows, in->channels, tiles, s->sums);
+    ahead next = {0};
+    window_ahead(&next, in, row, column, tiles);
+    multiply_positions(&st->up, s->windows, in->channels, tiles, s->sums, &next);
     transform_output(&st->up, s->sums, tiles, 0, s->pixels[0]);
     for (int r = 0; r < TILE; r++)
         for (int sub = 0; sub < factor * factor; sub++) {
@@ -393,7 +411,7 @@ static void sharpen_tiles(const frame *f, scratch *s, const map *in, map *out, c
     (void)f;
     int n = out->channels, count = smaller(tiles * TILE, in->width - column);
     transform_input(in, row, column, tiles, s->windows, n);
-    multiply_positions(&st->sharpen, s->windows, n, tiles, s->sums);
+    multiply_positions(&st->sharpen, s->windows, n, tiles, s->sums, &nothing);
     transform_output(&st->sharpen, s->sums, tiles, 1, s->pixels[0]);
     for (int r = 0; r < TILE; r++)
         if (holds(out, row + r))
@@ -463,7 +481,9 @@ static void shuffle_stretch(const frame *f, scratch *s, int row, int column, int
     const network *net = f->net;
     int scale = net->config.scale, width = net->shuffled.width, count = smaller(tiles * TILE, f->width - column);
     transform_input(&f->next, row, column, tiles, s->windows, net->features);
-    multiply_positions(&net->shuffled, s->windows, net->features, tiles, s->sums);
+    ahead next = {0};
+    window_ahead(&next, &f->next, row, column, tiles);
+    multiply_positions(&net->shuffled, s->windows, net->features, tiles, s->sums, &next);
     transform_output(&net->shuffled, s->sums, tiles, 0, s->pixels[0]);
     for (int y = row * scale; y < smaller(row + TILE, f->height) * scale; y++) {
         skip_row(f, y, s->line);

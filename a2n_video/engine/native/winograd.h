@@ -93,11 +93,48 @@ static void transform_input(const map *m, int row, int column, int tiles, float 
     }
 }
 
-/* Transformed windows times the weights: in[position][tile][stride] -> sums[position][tile][width]. */
-static void multiply_positions(const conv3 *c, const float *in, int stride, int tiles, float *sums) {
-    for (size_t p = 0; p < POSITIONS; p++)
+/* Up to three parts of maps, rows of whole cache lines, that are read or written soon. */
+typedef struct {
+    struct {
+        const char *data;
+        size_t lines, step;
+        int rows;
+    } part[3];
+    int count;
+} ahead;
+
+enum { CACHE_LINE = 64 };
+
+/* Add rows and columns of a map, as far as they lie in it. */
+static void add_ahead(ahead *a, const map *m, int row, int rows, int column, int columns) {
+    int low = row < m->first ? m->first : row, high = row + rows < m->first + m->rows ? row + rows : m->first + m->rows;
+    columns = columns < m->width - column ? columns : m->width - column;
+    if (high <= low || columns <= 0)
+        return;
+    size_t pixel = (size_t)m->channels * sizeof(float), step = (size_t)m->width * pixel;
+    a->part[a->count].data = (const char *)m->data + (size_t)(low - m->first) * step + (size_t)column * pixel;
+    a->part[a->count].lines = (size_t)columns * pixel / CACHE_LINE + 1;
+    a->part[a->count].step = step;
+    a->part[a->count++].rows = high - low;
+}
+
+/* One of POSITIONS shares of it, into the second cache. */
+INLINE void fetch_share(const ahead *a, size_t share) {
+    for (int i = 0; i < a->count; i++) {
+        size_t lines = a->part[i].lines, all = lines * (size_t)a->part[i].rows;
+        for (size_t at = all * share / POSITIONS; at < all * (share + 1) / POSITIONS; at++)
+            __builtin_prefetch(a->part[i].data + at / lines * a->part[i].step + at % lines * CACHE_LINE, 0, 2);
+    }
+}
+
+/* Transformed windows times the weights: in[position][tile][stride] -> sums[position][tile][width]. What is needed next is fetched
+ * meanwhile, a little at each position: the maps are larger than caches, and products leave memory idle. */
+static void multiply_positions(const conv3 *c, const float *in, int stride, int tiles, float *sums, const ahead *next) {
+    for (size_t p = 0; p < POSITIONS; p++) {
+        fetch_share(next, p);
         multiply(in + p * MAX_TILES * (size_t)stride, (size_t)stride, c->products + p * (size_t)c->inputs * (size_t)c->width, tiles,
                  c->inputs, c->width, sums + p * MAX_TILES * (size_t)c->width, (size_t)c->width);
+    }
 }
 
 /* sums -> pixels[4][tiles * 4][width], rows MAX_TILES * 4 pixels apart, with the bias, through lrelu where asked. */
