@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import av.logging
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,3 +28,10 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"reference material is missing ({SHARED.name}; set A2N_SHARED)")
     return SHARED
+
+
+@pytest.fixture(autouse=True)
+def ffmpeg_stays_silent() -> Iterator[None]:
+    """FFmpeg's messages go nowhere once a test is over: a decoder's thread with one waits for the GIL (io/probe.py: decoding)."""
+    yield
+    assert av.logging.get_level() is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +15,7 @@ import numpy as np
 from av.filter import Graph
 
 from a2n_video.frames import color_of_frame, tag_frame, unexplained
-from a2n_video.io.probe import open_decoder
+from a2n_video.io.probe import decoding
 from a2n_video.io.source import open_source, video_stream
 from a2n_video.media.info import VideoInfo
 from a2n_video.media.interlace import CYCLE, InterlaceFindings, Mode, cycle_times, next_time
@@ -179,15 +180,10 @@ def look_for_interlace(path: Path, info: VideoInfo, frames: int = _LOOK_AT) -> I
 
 def _quietly_decoded(container: Any, path: Path) -> Frames:
     stream = video_stream(container, path)
-    decoder = open_decoder(stream)
-    try:
+    with decoding(stream) as decoder, suppress(av.FFmpegError):
         for packet in container.demux(stream):
-            try:
+            with suppress(av.FFmpegError):  # the reader counts damage; here only whole frames are looked at
                 yield from decoder.decode(packet if packet.size else None)
-            except av.FFmpegError:
-                continue  # the reader counts damage; here only whole frames are looked at
-    except av.FFmpegError:
-        return
 
 
 def _idet(frames: Frames, note_flag: Callable[[bool], None]) -> Frames:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
@@ -92,6 +92,19 @@ def open_decoder(stream: VideoStream, threads: int = 0) -> av.VideoCodecContext:
     context.thread_type = "AUTO"
     context.thread_count = threads
     return context  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def decoding(stream: VideoStream, threads: int = 0) -> Iterator[av.VideoCodecContext]:
+    """`open_decoder`, whose threads are idle when the block ends.
+
+    A decoder is freed by whoever holds the GIL, and waits for its threads: one with a message for Python's log would wait for the GIL.
+    """
+    decoder = open_decoder(stream, threads)
+    try:
+        yield decoder
+    finally:
+        decoder.flush_buffers()  # without the GIL
 
 
 def _check_pixels(stream: VideoStream, path: Path, max_pixels: int) -> None:

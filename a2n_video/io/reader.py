@@ -19,7 +19,7 @@ from a2n_video.frames import color_of_frame, frame_planes, native_frame, tag_fra
 from a2n_video.io.filters import deinterlaced
 from a2n_video.io.fitting import changes_of
 from a2n_video.io.packets import scan
-from a2n_video.io.probe import open_decoder, probe
+from a2n_video.io.probe import decoding, probe
 from a2n_video.io.source import open_source, video_stream
 from a2n_video.media.index import TimeMap
 from a2n_video.media.info import VideoInfo
@@ -177,17 +177,19 @@ class VideoReader:
     def _decoded(
         self, container: InputContainer, stream: VideoStream, *, threads: int = 0, count_errors: bool = True
     ) -> Iterator[av.VideoFrame]:
-        decoder = open_decoder(stream, threads)
-        try:
-            for packet in container.demux(stream):
-                try:
-                    yield from decoder.decode(packet if packet.size else None)
-                except av.FFmpegError as error:
-                    if count_errors:
-                        self.damage.add(self._at, f"packet at pts {packet.pts}", error.strerror)
-        except av.FFmpegError as error:
+        def note(where: str, error: av.FFmpegError) -> None:
             if count_errors:
-                self.damage.add(self._at, "reading packets", error.strerror)
+                self.damage.add(self._at, where, error.strerror)
+
+        with decoding(stream, threads) as decoder:
+            try:
+                for packet in container.demux(stream):
+                    try:
+                        yield from decoder.decode(packet if packet.size else None)
+                    except av.FFmpegError as error:
+                        note(f"packet at pts {packet.pts}", error)
+            except av.FFmpegError as error:
+                note("reading packets", error)
 
     def _made(self, decoded: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
         """The frames of `time_map`, made from decoded ones."""

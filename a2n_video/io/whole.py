@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,18 +32,41 @@ def cut_short(path: Path) -> str | None:
     return None
 
 
+class _Logs:
+    """FFmpeg's messages, handed to Python as long as somebody listens; then the level is what it was before the first.
+
+    No longer than that: a decoder's thread that has something to say waits for the GIL, and whoever frees that decoder holds it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._listeners = 0
+        self._level: int | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._listeners:
+                self._level = av.logging.get_level()
+                av.logging.set_level(av.logging.ERROR)
+            self._listeners += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._listeners -= 1
+            if not self._listeners:
+                av.logging.set_level(self._level)
+
+
+_logs: Final = _Logs()
+
+
 @contextmanager
 def complaints(container: InputContainer) -> Iterator[list[str]]:
     """The errors a demuxer only logs while it passes over damage, in this thread; filled when the block ends."""
     found: list[str] = []
-    level = av.logging.get_level()
-    av.logging.set_level(av.logging.ERROR)
-    try:
-        with av.logging.Capture() as logs:
-            yield found
-        found += [text.strip() for _, name, text in logs if name == container.format.name]
-    finally:
-        av.logging.set_level(level)
+    with _logs, av.logging.Capture() as logs:
+        yield found
+    found += [text.strip() for _, name, text in logs if name == container.format.name]
 
 
 def _mp4_missing(file: BinaryIO, size: int) -> int:
