@@ -49,11 +49,10 @@ def test_the_level_of_the_program_around_comes_back(clip: Path) -> None:
 
 
 def test_only_this_threads_demuxer_is_heard(clip: Path) -> None:
-    with av.open(str(clip)) as container:
-        with complaints(container) as found:
-            av.logging.log(av.logging.ERROR, container.format.name, " a place ")
-            av.logging.log(av.logging.ERROR, "h264", "another's")
-            other = threading.Thread(target=av.logging.log, args=(av.logging.ERROR, "libav.other", "elsewhere"))
-            other.start()
-            other.join()
+    with av.open(str(clip)) as container, complaints(container) as found:
+        av.logging.log(av.logging.ERROR, container.format.name, " a place ")
+        av.logging.log(av.logging.ERROR, "h264", "another's")
+        other = threading.Thread(target=av.logging.log, args=(av.logging.ERROR, "libav.other", "elsewhere"))
+        other.start()
+        other.join()
     assert found == ["a place"]

@@ -141,7 +141,7 @@ def test_two_clips_at_once(core: Any, distinct: Callable[..., Any]) -> None:
     both = core.std.StackVertical([one, two])
     right = reference(distinct, 60)
     assert digests(both.std.Crop(bottom=64)) == right
-    # Turned round in time, not in space: sums of a picture upside down are added up in another order, and round otherwise on some processors.
+    # Turned round in time, not in space: a picture upside down is added up in another order, and rounds otherwise on some processors.
     assert digests(both.std.Crop(top=64)) == right
 
 
