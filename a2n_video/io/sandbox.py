@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import os
 import pickle
-import select
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from multiprocessing.connection import wait
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Concatenate, Final, Self
@@ -143,7 +143,9 @@ class _Child:
         parts: list[bytes] = []
         until = time.monotonic() + self._limits.stall_s
         while size:
-            ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, until - time.monotonic()))
+            ready = wait(
+                [self._process.stdout.fileno()], max(0.0, until - time.monotonic())
+            )  # select.select takes no descriptor above 1023
             if not ready and self._goes_on():
                 until = time.monotonic() + self._limits.stall_s
                 continue

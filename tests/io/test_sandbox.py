@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -32,6 +33,23 @@ def test_probe_is_the_same(clip: Path) -> None:
     info = sandboxed(probe, clip, 10**6)
     assert info == probe(clip)
     assert sandboxed(scan, clip, info).time_map == scan(clip, info).time_map
+
+
+def test_it_works_in_a_process_that_holds_many_files_open(clip: Path) -> None:
+    """select() knows descriptors up to 1023."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 1200:
+        pytest.skip(f"no more than {hard} files may be open here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1200), hard))
+    held: list[int] = []
+    try:
+        while not held or held[-1] < 1023:
+            held.append(os.open(os.devnull, os.O_RDONLY))
+        assert sandboxed(probe, clip, 10**6) == probe(clip)
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_frames_are_the_same(clip: Path) -> None:
