@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from a2n_video.engine.cpu import has_vnni
+from a2n_video.engine.openvino import compiled, converted
+from a2n_video.engine.select import has_openvino
 from a2n_video.net.fuse import fuse
 from a2n_video.net.graph import NARROW_WEIGHT_LEVELS, WEIGHT_LEVELS, ForCompiler
 from a2n_video.net.model import A2N, A2NConfig, AttentionInAttentionBlock
 
-pytest.importorskip("openvino")
-
-from a2n_video.engine.openvino import compiled, converted
-
+# Not by importing it: plainly imported it reports its use, from child processes (see test_openvino_silent.py).
+pytestmark = pytest.mark.skipif(not has_openvino(), reason="OpenVINO is not installed")
 HEADS = {"paper": A2NConfig(n_blocks=1), "pixelshuffle": A2NConfig(n_features=16, n_blocks=1, head="pixelshuffle")}
 SHAPE = (1, 3, 24, 32)
 

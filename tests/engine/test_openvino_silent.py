@@ -7,11 +7,12 @@ import sys
 
 import pytest
 
+from a2n_video.engine.select import has_openvino
 from a2n_video.errors import MissingDependencyError
 
 
+@pytest.mark.skipif(not has_openvino(), reason="OpenVINO is not installed")
 def test_no_thread_is_left_by_the_import_or_a_conversion() -> None:
-    pytest.importorskip("openvino")
     code = (
         "import threading, sys\n"
         "from a2n_video.engine.openvino import converted\n"
