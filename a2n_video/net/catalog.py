@@ -37,6 +37,7 @@ MODELS: Final = (
     Model(name="a2n", scale=4, summary="the paper's network on clean input", file="a2n_x4.safetensors"),
     Model(name="a2n-tiny", scale=2, summary="small and quick, clean and compressed input", file="a2n-tiny_x2.safetensors"),
     Model(name="a2n-video", scale=2, summary="the paper's network on clean and compressed input", file="a2n-video_x2.safetensors"),
+    Model(name="a2n-video", scale=4, summary="the paper's network on clean and compressed input", file="a2n-video_x4.safetensors"),
     *(Model(name=NEAREST, scale=scale, summary="repeats pixels; for trying a pipeline", file=None) for scale in SCALES),
 )
 
