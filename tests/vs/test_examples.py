@@ -71,6 +71,16 @@ def test_upscale_vpy_gives_the_frames_of_the_command_line(tmp_path: Path, enviro
     assert same(ours, from_command_line(tmp_path / "out.mkv", environment, "--model", "nearest")) <= 1
 
 
+def test_upscale_vpy_needs_no_plugin_that_reads_files(tmp_path: Path, environment: dict[str, str]) -> None:
+    """After `pip install .` alone it shows examples/clip.mp4 as it does with bestsource."""
+    text = (ROOT / "examples" / "upscale.vpy").read_text().replace("scale=2)", "scale=2, model='nearest')")
+    text = text.replace('"clip.mp4"', repr(str(CLIP)))
+    assert 'hasattr(core, "bs")' in text
+    (tmp_path / "with.vpy").write_text(text)
+    (tmp_path / "without.vpy").write_text(text.replace('hasattr(core, "bs")', "False"))
+    assert vspipe(tmp_path / "without.vpy", environment) == vspipe(tmp_path / "with.vpy", environment)
+
+
 @pytest.mark.slow
 def test_upscale_vpy_gives_the_frames_of_the_command_line_with_the_network(tmp_path: Path, environment: dict[str, str]) -> None:
     text = (ROOT / "examples" / "upscale.vpy").read_text()
