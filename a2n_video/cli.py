@@ -231,10 +231,10 @@ class _Bar:
 
 
 def _list_models() -> int:
-    from a2n_video.net.catalog import available_models
+    from a2n_video.net.catalog import AUTO, available_models, resolve_model
 
     for model in available_models():
-        print(model)
+        print(f"{model}, what auto takes" if resolve_model(AUTO, model.scale) == model.name else model)
     return 0
 
 

@@ -19,6 +19,7 @@ import pytest
 from a2n_video import VideoReader, probe, upscale_video
 from a2n_video.cli import main
 from a2n_video.errors import IncompleteSourceError
+from a2n_video.net.catalog import available_models, resolve_model
 from tests.conftest import ROOT, SHARED
 from tests.made import make_source
 
@@ -282,6 +283,14 @@ def test_encoder_options_reach_the_encoder(tmp_path: Path) -> None:
 def test_an_odd_extension_in_capitals(tmp_path: Path) -> None:
     upscale_video(CLIP, tmp_path / "OUT.MP4", model="nearest", frames=3, preset="ultrafast")
     assert len(decoded(tmp_path / "OUT.MP4")) == 3
+
+
+def test_models_are_listed_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list-models"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(available_models()) and not any("Model(" in line for line in lines)
+    taken = [line.split()[:2] for line in lines if line.endswith(", what auto takes")]
+    assert sorted(taken) == sorted([resolve_model("auto", scale), f"x{scale}"] for scale in (2, 3, 4))
 
 
 def test_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

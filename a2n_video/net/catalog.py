@@ -26,6 +26,9 @@ class Model:
     summary: str
     file: str | None
 
+    def __str__(self) -> str:
+        return f"{self.name:10} x{self.scale}  {self.summary}"
+
     @property
     def path(self) -> Path | None:
         return DATA / self.file if self.file else None
