@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from threading import Thread
 
 import torch
 from torch import Tensor
@@ -32,11 +33,21 @@ def has_vnni() -> bool:
     return torch.cpu._is_vnni_supported()
 
 
+def set_threads_here(count: int) -> None:
+    """Have torch use `count` threads for work that this thread starts. Torch also hands the number on to every thread that is new to it,
+    the program's own among them: another thread sets that back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    other = Thread(target=torch.set_num_threads, args=(before,))
+    other.start()
+    other.join()
+
+
 class TorchCompute:
     """Rows -> rows through the network in torch; see `WorkerEngine`. All of it runs on the thread that makes it."""
 
     def __init__(self, model: A2N, geometry: Geometry, plan: ExecutionPlan) -> None:
-        torch.set_num_threads(plan.threads)  # of this thread's OpenMP team
+        set_threads_here(plan.threads)
         self._scale = geometry.scale
         self._source = ColorConverter(geometry.source, geometry.color)
         self._target = ColorConverter(geometry.target, geometry.color)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from a2n_video.engine.color import ColorConverter, enlarge_alpha, finite
-from a2n_video.engine.cpu import has_bfloat16, has_vnni
+from a2n_video.engine.cpu import has_bfloat16, has_vnni, set_threads_here
 from a2n_video.engine.protocol import Geometry, Rows
 from a2n_video.engine.worker import WorkerEngine
 from a2n_video.errors import MissingDependencyError
@@ -85,7 +85,7 @@ class OpenVINOCompute:
     """
 
     def __init__(self, model: A2N, geometry: Geometry, plan: ExecutionPlan) -> None:
-        torch.set_num_threads(1)  # of this thread, for colour: a team would spin beside OpenVINO's threads
+        set_threads_here(1)  # for colour: a team would spin beside OpenVINO's threads
         self._scale = geometry.scale
         self._batch_size = plan.batch_size
         self._source = ColorConverter(geometry.source, geometry.color)

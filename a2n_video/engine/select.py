@@ -246,10 +246,12 @@ def _fastest_cpu_engine(dtype: str) -> str:
 
 
 def _resolve_dtype(options: ModelOptions, engine: str) -> str:
+    """What was asked for, or the engine's best; float32 too where the native network was asked for and torch takes its place."""
     if options.dtype == "auto":
-        return "float16" if engine == "accelerator" else "float32" if engine == "native" else _cpu_dtype()
+        return "float16" if engine == "accelerator" else "float32" if "native" in (engine, options.engine) else _cpu_dtype()
     if options.dtype not in _DTYPES[engine]:
-        raise OptionError(f"--dtype {options.dtype}: engine {engine} computes in {', '.join(_DTYPES[engine])}")
+        why = ", which frames of this size need," if engine == "torch" and options.engine != "torch" and has_openvino() else ""
+        raise OptionError(f"--dtype {options.dtype}: engine {engine}{why} computes in {', '.join(_DTYPES[engine])}")
     return options.dtype
 
 

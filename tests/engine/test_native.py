@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -11,11 +13,12 @@ import torch
 from torch import Tensor
 
 from a2n_video.engine import select
+from a2n_video.engine.cpu import set_threads_here
 from a2n_video.engine.native import engine as native
 from a2n_video.engine.native import has_native
 from a2n_video.engine.native.library import Network
 from a2n_video.engine.protocol import Geometry
-from a2n_video.errors import MissingDependencyError
+from a2n_video.errors import MissingDependencyError, OptionError
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.planes import PlaneFormat
 from a2n_video.net.model import A2N, A2NConfig
@@ -33,6 +36,8 @@ CONFIGS = {
     "small-x4": A2NConfig(scale=4, n_features=8, n_blocks=1, head="pixelshuffle"),
     "point-wise": A2NConfig(n_blocks=1, non_attention_kernel=1),
     "odd-widths": A2NConfig(n_features=21, n_upsample_features=10, n_blocks=1),
+    "wide-head-x2": A2NConfig(n_features=8, n_upsample_features=64, n_blocks=1),
+    "wide-head-x4": A2NConfig(scale=4, n_features=5, n_upsample_features=40, n_blocks=1),
 }
 LANES = (0, 4, 8, 16)
 
@@ -87,6 +92,46 @@ def test_sizes_may_change_and_repeat() -> None:
     assert all(torch.equal(a, enlarged(net, b)) for a, b in zip(first, frames, strict=True))
     with pytest.raises(ValueError, match="does not go to"):
         net.run(frames[0], torch.empty(3, 5, 5))
+
+
+def test_what_it_cannot_take_is_refused() -> None:
+    net, x = network(model_of(CONFIGS["paper-x2"]), 2), torch.rand(3, 8, 8)
+    for result in (torch.empty(3, 16, 16, dtype=torch.float64), torch.empty(3, 16, 16, dtype=torch.float16)):
+        with pytest.raises(ValueError, match="does not go to"):
+            net.run(x, result)
+    net.close()
+    with pytest.raises(ValueError, match="closed"):
+        net.run(x, torch.empty(3, 16, 16))
+
+
+def test_more_threads_take_more_memory() -> None:
+    """Each has the head's rows: 20 MiB at 1920 x2, and over 90 at x4."""
+    for scale, least in ((2, 20 << 20), (4, 90 << 20)):
+        one, many = (network(model_of(CONFIGS[f"paper-x{scale}"]), threads) for threads in (1, 9))
+        assert one.bytes_for(1080, 1920) > 1080 * 1920 * 640
+        assert 8 * least < many.bytes_for(1080, 1920) - one.bytes_for(1080, 1920) < 10 * least
+
+
+def test_a_frame_whose_maps_would_not_fit_goes_in_strips(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(native, "free_host_bytes", lambda: 1 << 16)
+    engine = native.open_native_engine(
+        model_of(CONFIGS["small-x2"]), geometry(), ExecutionPlan(model="weights", engine="native", threads=1)
+    )
+    fmt = geometry().source
+    assert len(engine.submit([fmt.unpack(np.zeros(fmt.samples, np.uint8))]).result(20)) == 1
+    assert engine.stats().oom_recoveries == 1 and "MiB of maps" in caplog.text
+    engine.close()
+
+
+def test_the_programs_own_threads_keep_theirs() -> None:
+    """Torch hands a number of threads on to whichever thread comes next."""
+    seen: list[int] = []
+    look: Callable[[], object] = lambda: seen.append(torch.get_num_threads())  # noqa: E731
+    for task in (look, lambda: set_threads_here(7), look):
+        thread = Thread(target=task)
+        thread.start()
+        thread.join()
+    assert seen == [seen[0]] * 2 and seen[0] != 7
 
 
 def test_what_is_no_number_stays_none() -> None:
@@ -154,7 +199,11 @@ def test_it_is_taken_where_float32_will_do(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_too_large_frames_go_to_strips_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(select, "WHOLE_FRAME_MAX_PIXELS", 100)
-    assert planned(engine="native").engine == "torch"
+    given_way = planned(engine="native")
+    assert (given_way.engine, given_way.dtype) == ("torch", "float32")  # the precision that was asked for stays
+    monkeypatch.setattr(select, "has_openvino", lambda: True)
+    with pytest.raises(OptionError, match="which frames of this size need"):
+        planned(dtype="int8")
 
 
 def test_where_it_was_not_built_it_is_said_and_another_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from a2n_video.engine.color import ColorConverter, enlarge_alpha, finite
-from a2n_video.engine.cpu import lowered
+from a2n_video.engine.cpu import lowered, set_threads_here
+from a2n_video.engine.footprint import free_host_bytes
 from a2n_video.engine.memory import Recovery, in_strips
 from a2n_video.engine.native.library import Network
 from a2n_video.engine.protocol import Geometry, Rows
@@ -30,13 +31,17 @@ class NativeCompute:
     """
 
     def __init__(self, model: A2N, geometry: Geometry, plan: ExecutionPlan) -> None:
-        torch.set_num_threads(1)  # of this thread, for colour: a team would spin beside the network's threads
+        set_threads_here(1)  # for colour: a team would spin beside the network's threads
         self._model, self._scale, self._threads = model, geometry.scale, plan.threads
         self._source = ColorConverter(geometry.source, geometry.color)
         self._target = ColorConverter(geometry.target, geometry.color)
         self._network = Network(model, plan.threads)
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="a2n-native")
         self._strips: Recovery | None = None
+        size = geometry.source.height, geometry.source.width
+        # Linux gives more memory than there is, and kills whoever uses it: a frame whose maps would not fit is told from the others before.
+        if self._network.bytes_for(*size) > free_host_bytes() // 2:
+            self._go_to_strips(size[0], f"{self._network.bytes_for(*size) >> 20} MiB of maps in {plan.threads} threads")
 
     def start(self, rows: Rows) -> Callable[[], Rows]:
         with torch.inference_mode():
@@ -69,7 +74,7 @@ class NativeCompute:
     def _go_to_strips(self, height: int, reason: str) -> None:
         _LOG.warning("out of memory (%s); going on in strips, more slowly", reason)
         self._strips = Recovery(batch_size=1, strip_rows=max(1, height // 2), height=height)
-        torch.set_num_threads(self._threads)
+        set_threads_here(self._threads)
         self._lowered = lowered(self._model, torch.float32)
 
     def _in_strips(self, rgb: Tensor) -> Tensor:

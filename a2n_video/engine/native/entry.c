@@ -41,6 +41,8 @@ EXPORT void *a2n_open(const a2n_build *build, const a2n_config *config, const fl
     return build->open(config, weights, threads);
 }
 
+EXPORT size_t a2n_bytes(const a2n_build *build, void *network, int height, int width) { return build->bytes(network, height, width); }
+
 EXPORT int a2n_run(const a2n_build *build, void *network, const float *rgb, float *result, int height, int width) {
     return build->run(network, rgb, result, height, width);
 }

@@ -6,6 +6,7 @@ import ctypes
 from functools import cache
 from itertools import chain
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -33,6 +34,8 @@ def _library() -> ctypes.CDLL:
     library.a2n_find_build.restype = library.a2n_open.restype = pointer
     library.a2n_lanes.argtypes = [pointer]
     library.a2n_open.argtypes = [pointer, pointer, pointer, number]
+    library.a2n_bytes.argtypes = [pointer, pointer, number, number]
+    library.a2n_bytes.restype = ctypes.c_size_t
     library.a2n_run.argtypes = [pointer, pointer, pointer, pointer, number, number]
     library.a2n_close.argtypes = [pointer, pointer]
     return library
@@ -58,16 +61,26 @@ class Network:
         if not self._network:
             raise MemoryError("no memory or threads for the network")
 
+    def bytes_for(self, height: int, width: int) -> int:
+        """What its maps take for a frame of that size, beside the frame and its result."""
+        return int(self._library.a2n_bytes(self._build, self._opened(), height, width))
+
     def run(self, rgb: Tensor, result: Tensor) -> None:
         """One frame: RGB (3, H, W) in 0..1 to (3, scale*H, scale*W), both float32, contiguous, on the CPU; nothing is clamped.
 
-        The GIL is not held meanwhile. MemoryError leaves the network as it was.
+        The GIL is not held meanwhile. MemoryError leaves the network as it was. ValueError for other tensors, and once it is closed.
         """
         _, height, width = rgb.shape
-        if tuple(result.shape) != (3, height * self.scale, width * self.scale) or not (rgb.is_contiguous() and result.is_contiguous()):
-            raise ValueError(f"{tuple(rgb.shape)} does not go to {tuple(result.shape)}")
-        if self._library.a2n_run(self._build, self._network, rgb.data_ptr(), result.data_ptr(), height, width):
+        fit = all(tensor.dtype == torch.float32 and tensor.device.type == "cpu" and tensor.is_contiguous() for tensor in (rgb, result))
+        if not fit or len(rgb) != 3 or tuple(result.shape) != (3, height * self.scale, width * self.scale):
+            raise ValueError(f"{tuple(rgb.shape)} of {rgb.dtype} does not go to {tuple(result.shape)} of {result.dtype}")
+        if self._library.a2n_run(self._build, self._opened(), rgb.data_ptr(), result.data_ptr(), height, width):
             raise MemoryError(f"no memory for the maps of a frame of {width}x{height}")
+
+    def _opened(self) -> int:
+        if self._network is None:
+            raise ValueError("the network is closed")
+        return int(self._network)
 
     def close(self) -> None:
         """End its threads and give its memory back; idempotent."""

@@ -185,6 +185,8 @@ static void read_weights(network *net, const float *const *weights) {
     net->first_bias = read_point(net, next_tensor(&weights), config->features, 1);
     for (int i = 0; i < config->blocks && !net->failed; i++)
         read_block(net, &net->blocks[i], &weights);
+    if (net->failed)
+        return;
     net->trunk = read_conv(net, weights[0], weights[1], config->features, config->features);
     weights += 2;
     for (int i = 0; i < net->stages; i++) {
@@ -338,8 +340,9 @@ static void between(int at, int scale, int size, int *low, int *high, float *sha
     *share = place - (float)*low;
 }
 
-/* A row of the enlargement, (3 x scale * width), to `line`; `line` has room for the blend of two source rows behind that. */
-static void skip_row(const frame *f, int row, float *line) {
+/* A row of the enlargement above source columns from .. to, (3 x scale * width), to `line`; behind that `line` has room for the blend of two
+ * source rows. */
+static void skip_row(const frame *f, int row, int from, int to, float *line) {
     int scale = f->net->config.scale, low, high;
     float share, *blend = line + (size_t)RGB * (size_t)scale * (size_t)f->width;
     between(row, scale, f->height, &low, &high, &share);
@@ -347,10 +350,10 @@ static void skip_row(const frame *f, int row, float *line) {
         const float *plane = f->rgb + (size_t)colour * (size_t)f->height * (size_t)f->width;
         const float *a = plane + (size_t)low * (size_t)f->width, *b = plane + (size_t)high * (size_t)f->width;
         float *out = line + (size_t)colour * (size_t)scale * (size_t)f->width;
-        for (int x = 0; x < f->width; x++)
+        for (int x = from > 0 ? from - 1 : 0; x < smaller(to + 1, f->width); x++)
             blend[x] = a[x] + share * (b[x] - a[x]);
         for (int phase = 0; phase < scale; phase++)
-            for (int x = 0; x < f->width; x++) {
+            for (int x = from; x < to; x++) {
                 int left, right;
                 float t;
                 between(x * scale + phase, scale, f->width, &left, &right, &t);
@@ -428,7 +431,7 @@ static float total(vec x) {
 /* The last convolution on top of the enlargement: one row of the result. */
 static void last_row(const frame *f, const map *in, int row, float *line) {
     const network *net = f->net;
-    skip_row(f, row, line);
+    skip_row(f, row, 0, f->width, line);
     for (int x = 0; x < in->width; x++) {
         vec sum[RGB] = {{0}, {0}, {0}};
         for (int t = 0; t < 9; t++) {
@@ -486,7 +489,7 @@ static void shuffle_stretch(const frame *f, scratch *s, int row, int column, int
     multiply_positions(&net->shuffled, s->windows, net->features, tiles, s->sums, &next);
     transform_output(&net->shuffled, s->sums, tiles, 0, s->pixels[0]);
     for (int y = row * scale; y < smaller(row + TILE, f->height) * scale; y++) {
-        skip_row(f, y, s->line);
+        skip_row(f, y, column, column + count, s->line);
         const float *p = s->pixels[0] + (size_t)((y / scale - row) * STRETCH) * (size_t)width;
         for (int colour = 0; colour < RGB; colour++)
             for (int x = column * scale; x < (column + count) * scale; x++) {
@@ -549,17 +552,28 @@ static void clear_maps(network *net) {
     net->height = net->width = 0;
 }
 
+static size_t line_floats(const network *net, int width) { return (size_t)RGB * (size_t)net->config.scale * (size_t)width + (size_t)width; }
+
+/* Of one of the head's maps, k of 2 * stages. */
+static size_t row_floats(const network *net, int k, int width) {
+    int reached = k < 2 ? net->stage[0].factor : net->config.scale;
+    return (size_t)(head_rows(net) * reached + 6) * (size_t)(width * reached) * (size_t)net->up;
+}
+
 static int make_head_rows(network *net, scratch *s, int width) {
-    s->line = floats((size_t)RGB * (size_t)net->config.scale * (size_t)width + (size_t)width);
-    int ok = s->line != NULL, reached = 1;
-    for (int i = 0; i < net->stages; i++) {
-        reached *= net->stage[i].factor;
-        for (int k = 2 * i; k < 2 * i + 2; k++) {
-            s->rows[k] = floats((size_t)(head_rows(net) * reached + 6) * (size_t)(width * reached) * (size_t)net->up);
-            ok = ok && s->rows[k];
-        }
-    }
+    int ok = (s->line = floats(line_floats(net, width))) != NULL;
+    for (int k = 0; ok && k < 2 * net->stages; k++)
+        ok = (s->rows[k] = floats(row_floats(net, k, width))) != NULL;
     return ok;
+}
+
+/* What `run` takes for a frame of that size, kept until another size comes. */
+static size_t bytes(void *handle, int height, int width) {
+    const network *net = handle;
+    size_t own = line_floats(net, width);
+    for (int k = 0; k < 2 * net->stages; k++)
+        own += row_floats(net, k, width);
+    return (4 * (size_t)height * (size_t)width * (size_t)net->features + (size_t)net->threads * own) * sizeof(float);
 }
 
 /* Maps for frames of that size; kept until another size comes. */
@@ -629,10 +643,12 @@ static void close_network(void *handle) {
 
 static void make_scratch(network *net, scratch *s) {
     int factor = net->stages ? net->stage[0].factor : 1, widest = net->features;
+    int inputs = net->config.features + net->features + LANES; /* of one pixel: `mix` reads two maps side by side */
+    inputs = inputs > net->up ? inputs : net->up;
     int others[] = {net->up * factor * factor, net->shuffled.width, WINDOW};
     for (int i = 0; i < 3; i++)
         widest = others[i] > widest ? others[i] : widest;
-    s->windows = owned_floats(net, (size_t)POSITIONS * MAX_TILES * (size_t)(net->config.features + net->features + LANES));
+    s->windows = owned_floats(net, (size_t)POSITIONS * MAX_TILES * (size_t)inputs);
     s->sums = owned_floats(net, (size_t)POSITIONS * MAX_TILES * (size_t)widest);
     for (int i = 0; i < 3; i++)
         s->pixels[i] = owned_floats(net, (size_t)TILE * STRETCH * (size_t)widest);
@@ -665,4 +681,4 @@ static void *open_network(const a2n_config *config, const float *const *weights,
 #define NAMED(lanes) JOINED(a2n_build_, lanes)
 
 extern const a2n_build NAMED(LANES);
-const a2n_build NAMED(LANES) = {LANES, open_network, run, close_network};
+const a2n_build NAMED(LANES) = {LANES, open_network, bytes, run, close_network};
