@@ -164,7 +164,9 @@ def _work(config: DataConfig, folder: Path, job: Job) -> None:
 
 
 def open_arrays(folder: Path, split: str, mode: Literal["r", "r+"] = "r") -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
-    """The memory-mapped arrays (low, high, kind) of a split. InputError if the folder holds no pairs."""
+    """The memory-mapped arrays (low, high, kind) of a split. InputError if the folder holds no pairs, or, to read, not all of them yet."""
+    if mode == "r":
+        read_meta(folder)  # the arrays have their size from the start: what is not made yet would be read as black
     try:
         low, high, kind = (np.load(folder / f"{split}_{name}.npy", mmap_mode=mode) for name in ("low", "high", "kind"))
     except (OSError, ValueError) as error:
@@ -186,6 +188,7 @@ def prepare(pictures: Path, folder: Path, config: DataConfig, *, workers: int | 
     """
     jobs = plan(config, list_sources(pictures))
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "pairs.json").unlink(missing_ok=True)
     for split in ("train", "held"):
         _create(config, folder, split, config.per_clip * sum(job.split == split for job in jobs))
     work = partial(_work, config, folder)

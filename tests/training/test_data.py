@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import av
@@ -82,6 +83,16 @@ def test_too_few_pictures_and_none(tmp_path: Path) -> None:
 def test_frames_that_encoders_choke_on(bad: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="frames"):
         DataConfig(**bad)
+
+
+def test_pairs_that_are_still_being_made_are_refused(pairs: Path, tmp_path: Path) -> None:
+    """The arrays are as large as they will be from the start."""
+    unfinished = tmp_path / "pairs"
+    shutil.copytree(pairs, unfinished)
+    assert len(open_arrays(unfinished, "train")[0])
+    (unfinished / "pairs.json").unlink()
+    with pytest.raises(InputError, match=r"pairs.json is missing"):
+        open_arrays(unfinished, "train")
 
 
 def test_unfinished_pairs_are_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import signal
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from a2n_video.errors import OptionError, WeightsError
 from a2n_video.net.model import A2N, A2NConfig
 from a2n_video.net.weights import load_model, save_model
 from a2n_video.training.__main__ import main, parse
-from a2n_video.training.data import HELD_KINDS
+from a2n_video.training.data import HELD_KINDS, DataConfig
 from a2n_video.training.held import HeldOut
 from a2n_video.training.train import TrainConfig, Trainer, learning_rate, psnr, train
 
@@ -37,6 +38,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         low = high.reshape(len(kinds), 16, 2, 16, 2, 3).mean((2, 4)).astype(np.uint8)
         for name, array in (("low", low), ("high", high), ("kind", np.array(kinds, np.uint8))):
             np.save(folder / f"{split}_{name}.npy", array)
+    (folder / "pairs.json").write_text(json.dumps({"config": asdict(DataConfig())}))
     return folder
 
 
