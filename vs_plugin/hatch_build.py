@@ -40,7 +40,7 @@ HOW_TO_GET_IT = (
 )
 NO_NATIVE = (
     "The network's own code for processors was not built: {reason}\n"
-    "OpenVINO or torch takes its place, at a half to a third of the speed. To get it, install a C compiler as for the filter.\n"
+    "OpenVINO or torch takes its place, which is slower: up to three times. To get it, install a C compiler as for the filter.\n"
 )
 
 

@@ -76,6 +76,9 @@ class IdentityCompute:
     def recoveries(self) -> int:
         return 0
 
+    def close(self) -> None:
+        """Nothing is held."""
+
     def _result(self, rows: Rows) -> Rows:
         with torch.inference_mode():
             rgb = self._source.to_rgb(torch.from_numpy(rows))
