@@ -38,10 +38,10 @@ class NativeCompute:
         self._network = Network(model, plan.threads)
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="a2n-native")
         self._strips: Recovery | None = None
-        size = geometry.source.height, geometry.source.width
-        # Linux gives more memory than there is, and kills whoever uses it: a frame whose maps would not fit is told from the others before.
-        if self._network.bytes_for(*size) > free_host_bytes() // 2:
-            self._go_to_strips(size[0], f"{self._network.bytes_for(*size) >> 20} MiB of maps in {plan.threads} threads")
+        # Linux gives more memory than there is, and kills whoever uses it: what would not fit is found out beforehand.
+        need = self._network.bytes_for(geometry.source.height, geometry.source.width)
+        if need > free_host_bytes() // 2:
+            self._go_to_strips(geometry.source.height, f"{need >> 20} MiB of maps in {plan.threads} threads")
 
     def start(self, rows: Rows) -> Callable[[], Rows]:
         with torch.inference_mode():
