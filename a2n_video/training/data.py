@@ -27,7 +27,7 @@ from a2n_video.io.pictures import Image
 from a2n_video.training.degrade import CLEAN, Degradation, degrade, sample_degradation, x264_medium
 from a2n_video.training.draw import draw_picture
 from a2n_video.training.pictures import Source, list_sources, read_picture
-from a2n_video.training.scene import SOFT, put_in_front, recode, render, sample_motion
+from a2n_video.training.scene import SOFT, WIDEST, put_in_front, recode, render, sample_motion, sway
 
 CLEAN_KIND: Final = 0
 COMPRESSED_KIND: Final = 1
@@ -38,6 +38,7 @@ HELD_KINDS: Final[tuple[tuple[str, Degradation], ...]] = (
     ("crf28", x264_medium(28)),
     ("crf33", x264_medium(33)),
 )
+EXPOSURES: Final = 3  # of a frame whose shutter is open for long
 HELD_OUT_EVERY: Final = 10  # every tenth source is never trained on
 
 
@@ -54,7 +55,10 @@ class DataConfig:
     compressed: int = 2600
     drawn: int = 24  # pictures drawn here, beside those of the folder
     soft: float = SOFT  # share of views that enlarge their picture, as most video looks
+    widest: float = WIDEST  # pixels of a picture at most that become one of a large frame: more are sharper, and less of them is new
     parts: float = 0.35  # share of compressed clips with a second picture in front that moves its own way
+    sways: float = 0.35  # share of compressed clips that bend as water and leaves do
+    shutter: float = 0.25  # share of compressed clips that are smeared along their motion
     recoded: float = 0.55  # share of clips that an encoder had before they were made small
     seed: int = 1
 
@@ -134,9 +138,15 @@ def picture_of(source: Source) -> Image:
 def shoot(config: DataConfig, rng: np.random.Generator, job: Job, count: int) -> list[Image]:
     """`count` large frames of a moving view of the job's picture."""
     picture, size = picture_of(job.source), (config.frame[0] * config.scale, config.frame[1] * config.scale)
-    frames = render(picture, sample_motion(rng, picture.shape[:2], size, count, config.soft), size, count)
-    if job.front and count > 1:
+    motion = sample_motion(rng, picture.shape[:2], size, count, config.soft, config.widest)
+    if count == 1:
+        frames = render(picture, motion, size, 1)
+        return recode(rng, frames) if job.recoded else frames
+    frames = render(picture, motion, size, count, EXPOSURES if rng.random() < config.shutter else 1)
+    if job.front:
         frames = put_in_front(rng, frames, picture_of(job.front), config.soft)
+    if rng.random() < config.sways:
+        frames = sway(rng, frames)
     return recode(rng, frames) if job.recoded else frames
 
 

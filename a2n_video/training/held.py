@@ -11,16 +11,20 @@ from torch import Tensor, nn
 
 from a2n_video.engine.resize import resize
 from a2n_video.tools.metrics import psnr_y
-from a2n_video.training.data import HELD_KINDS, open_arrays
+from a2n_video.training.data import CLEAN_KIND, HELD_KINDS, open_arrays
 
 CHUNK = 16
 
 
 class HeldOut:
-    """Held-out pairs, and bicubic's PSNR on them."""
+    """Held-out pairs, and bicubic's PSNR on them.
 
-    def __init__(self, folder: Path) -> None:
-        low, high, kind = open_arrays(folder, "held")
+    A run that trains on clean pairs alone leaves the compressed ones out: they are three quarters of the time and decide nothing there.
+    """
+
+    def __init__(self, folder: Path, *, clean_only: bool = False) -> None:
+        arrays = open_arrays(folder, "held")
+        low, high, kind = (array[arrays[2] == CLEAN_KIND] for array in arrays) if clean_only else arrays
         self.scale = high.shape[1] // low.shape[1]
         self.low, self.high = (torch.from_numpy(np.array(array)).permute(0, 3, 1, 2) for array in (low, high))
         self.kind = torch.from_numpy(np.array(kind))
@@ -36,15 +40,18 @@ class HeldOut:
 
     @torch.inference_mode()
     def gains(self, model: nn.Module, device: torch.device, amp: bool) -> dict[str, float]:
-        """Mean gain over bicubic in dB for each kind of held-out pair; `amp` computes in bfloat16 autocast."""
+        """Mean gain over bicubic in dB for each kind of pair held here; `amp` computes in bfloat16 autocast."""
         model.eval()
         with torch.autocast(device.type, torch.bfloat16, enabled=amp):
             gain = self._psnr(model, device) - self.bicubic
         model.train()
-        return {name: gain[self.kind == index].mean().item() for index, (name, _) in enumerate(HELD_KINDS)}
+        of_kind = {name: gain[self.kind == index] for index, (name, _) in enumerate(HELD_KINDS)}
+        return {name: values.mean().item() for name, values in of_kind.items() if len(values)}
 
     @staticmethod
     def score(gains: dict[str, float], clean_share: float) -> float:
         """What checkpoints are chosen by: clean and compressed gains in the shares they are trained in."""
         compressed = [gain for name, gain in gains.items() if name != "clean"]
+        if not compressed:
+            return gains["clean"]
         return clean_share * gains["clean"] + (1 - clean_share) * sum(compressed) / len(compressed)

@@ -22,6 +22,7 @@ from a2n_video.net.model import A2N, A2NConfig
 from a2n_video.net.weights import load_model, save_model
 from a2n_video.training.data import PairBatches
 from a2n_video.training.held import HeldOut
+from a2n_video.training.optimiser import OPTIMISERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,7 @@ class TrainConfig:
     side: int = 48
     clean_share: float = 0.35
     loss: str = "l1"  # a name in LOSSES
+    optimiser: str = "adam"  # a name in OPTIMISERS
     learning_rate: float = 5e-4
     final_learning_rate: float = 2e-6
     warm_up: int = 200  # steps
@@ -84,6 +86,8 @@ class Trainer:
     def __init__(self, config: TrainConfig, scale: int, device: torch.device) -> None:
         if config.loss not in LOSSES:
             raise OptionError(f"--loss {config.loss}: there are {', '.join(LOSSES)}")
+        if config.optimiser not in OPTIMISERS:
+            raise OptionError(f"--optimiser {config.optimiser}: there are {', '.join(OPTIMISERS)}")
         self.config, self.device = config, device
         torch.manual_seed(config.seed)
         head: Any = config.head
@@ -91,7 +95,7 @@ class Trainer:
         self.model = A2N(shape).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = A2N(shape).to(device, memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
         self.average.load_state_dict(self.model.state_dict())
-        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, fused=True)
+        self.optimiser = OPTIMISERS[config.optimiser](self.model.parameters(), config.learning_rate)
         self.step = 0
         self.best = -math.inf
 
@@ -111,7 +115,7 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp):
             out = self.model(x)
         loss = LOSSES[self.config.loss](out.float(), y)
-        self.optimiser.zero_grad()
+        self.model.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimiser.step()
@@ -231,7 +235,7 @@ def train(
     """
     torch.set_num_threads(config.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    held = HeldOut(pairs)
+    held = HeldOut(pairs, clean_only=config.clean_share == 1)
     trainer = Trainer(config, held.scale, device)
     run = Run(folder, trainer)
     if not run.resume() and start is not None:

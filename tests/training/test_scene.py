@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from a2n_video.training.degrade import CLEAN, degrade, x264_medium
-from a2n_video.training.scene import Motion, blob, put_in_front, recode, render, sample_motion
+from a2n_video.training.scene import Motion, blob, put_in_front, recode, render, sample_motion, sway
 
 FRAME = (64, 96)
 LARGE = (128, 192)
@@ -32,6 +32,33 @@ def test_rendering_a_still_whole_box_is_a_crop(picture: np.ndarray) -> None:
 def test_a_pan_shifts_by_its_speed(picture: np.ndarray) -> None:
     shown = render(picture, Motion(first=(10, 20, 96), last=(16, 20, 96)), FRAME, 3)
     assert np.array_equal(shown[1], picture[20:84, 13:109])
+
+
+def test_an_open_shutter_smears_along_the_motion_alone(picture: np.ndarray) -> None:
+    across = Motion(first=(10, 20, 96), last=(30, 20, 96))
+    sharp, smeared = (render(picture, across, FRAME, 3, exposures) for exposures in (1, 4))
+
+    def steps(frame: np.ndarray, axis: int) -> float:
+        return float(np.abs(np.diff(frame.astype(float), axis=axis)).mean())
+
+    assert steps(smeared[1], 1) < 0.8 * steps(sharp[1], 1)
+    still = Motion(first=(10, 20, 96), last=(10, 20, 96))
+    assert np.array_equal(render(picture, still, FRAME, 2, 4)[1], render(picture, still, FRAME, 2)[1])
+
+
+def test_sway_bends_smoothly_and_by_its_seed(picture: np.ndarray) -> None:
+    frames = render(picture, Motion(first=(10, 20, 96), last=(10, 20, 96)), FRAME, 5)
+    for seed in range(6):
+        bent, again = (sway(np.random.default_rng(seed), frames) for _ in range(2))
+        assert len(bent) == 5 and all(frame.shape == (*FRAME, 3) and frame.dtype == np.uint8 for frame in bent)
+        assert all(np.array_equal(a, b) for a, b in zip(bent, again, strict=True))
+    flat = [np.full((*FRAME, 3), 77, np.uint8)] * 3
+    assert all((frame == 77).all() for frame in sway(np.random.default_rng(1), flat))
+    columns = [np.repeat(np.repeat(np.arange(96, dtype=np.uint8)[None, :, None] * 2, 64, axis=0), 3, axis=2)] * 4
+    for seed in range(6):
+        shown = np.stack(sway(np.random.default_rng(seed), columns))[:, 8:-8, 16:-16].astype(float)
+        assert (np.diff(shown[..., 0], axis=2) >= -0.5).all(), "a fold"
+        assert np.abs(np.diff(shown[..., 0], axis=0)).max() > 0, "it stands still"
 
 
 def test_soft_views_are_as_many_as_asked_for() -> None:

@@ -184,6 +184,9 @@ def test_held_out_gains_are_over_bicubic(pairs: Path) -> None:
     gains = held.gains(Perfect(), torch.device("cpu"), amp=False)
     expected = (100 - held.bicubic).tolist()
     assert list(gains.values()) == pytest.approx(expected)
+    only = HeldOut(pairs, clean_only=True)
+    assert only.gains(Perfect(), torch.device("cpu"), amp=False) == pytest.approx({"clean": gains["clean"]})
+    assert only.score({"clean": 4.0}, 1.0) == 4.0
     assert held.score({"clean": 4.0, "crf23": 1.0, "crf28": 2.0, "crf33": 3.0}, 0.25) == pytest.approx(0.25 * 4 + 0.75 * 2)
 
 
@@ -212,3 +215,13 @@ def test_both_losses_learn_and_others_are_refused(pairs: Path, tmp_path: Path) -
     assert trained.step == 4
     with pytest.raises(OptionError, match="l1, psnr"):
         Trainer(TrainConfig(**{**TINY.__dict__, "loss": "l3"}), 2, torch.device("cpu"))
+    with pytest.raises(OptionError, match="adam"):
+        Trainer(TrainConfig(**{**TINY.__dict__, "optimiser": "sgd"}), 2, torch.device("cpu"))
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon")
+def test_a_run_with_muon_goes_on_bit_for_bit(pairs: Path, tmp_path: Path) -> None:
+    config = TrainConfig(**{**TINY.__dict__, "optimiser": "muon", "n_features": 16})
+    whole = train(pairs, tmp_path / "whole", config)
+    train(pairs, tmp_path / "parts", config, stop_at=5)
+    assert same(whole, train(pairs, tmp_path / "parts", config))
