@@ -96,7 +96,7 @@ def _config(model: A2N) -> _Config:
 
 
 def _tensors(model: A2N) -> list[Tensor]:
-    """In the order of network.c's `read_weights`."""
+    """In the order of weights.h's `read_weights`."""
     blocks = [block for block in model.AAB_trunk if isinstance(block, AttentionInAttentionBlock)]
     head: list[nn.Conv2d] = [model.conv_last]
     if model.config.head == "paper":

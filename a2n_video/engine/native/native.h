@@ -14,7 +14,7 @@ typedef struct {
     float temperature;
 } a2n_config;
 
-/* One width of vectors, compiled from network.c. `weights`: the tensors in the order of `network.c:read_weights`.
+/* One width of vectors, compiled from network.c. `weights`: the tensors in the order of `weights.h:read_weights`.
  * `bytes`: what `run` takes for a frame of a size. `run`: planar RGB (3, height, width) in 0..1 -> planar RGB
  * (3, scale*height, scale*width); 0, or -1 where memory ran out. */
 typedef struct {
