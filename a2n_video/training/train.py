@@ -195,7 +195,7 @@ class Run:
             writer = csv.DictWriter(file, list(row))
             if new:
                 writer.writeheader()
-            writer.writerow({name: f"{value:.6g}" for name, value in row.items()})
+            writer.writerow({name: f"{value:.0f}" if name == "time" else f"{value:.6g}" for name, value in row.items()})
 
 
 def progress(steps: int, start: int) -> AbstractContextManager[Any]:

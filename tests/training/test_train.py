@@ -7,6 +7,7 @@ import json
 import math
 import os
 import signal
+import time
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -140,6 +141,7 @@ def test_what_a_run_leaves(pairs: Path, tmp_path: Path) -> None:
     rows = list(csv.DictReader((tmp_path / "curve.csv").open()))
     assert [row["step"] for row in rows] == ["4", "8", "12"]
     assert {"loss", "score", *(name for name, _ in HELD_KINDS)} <= set(rows[0])
+    assert all(time.time() - 600 < int(row["time"]) <= time.time() + 1 for row in rows)
     assert max(float(row["score"]) for row in rows) == pytest.approx(trainer.best, abs=1e-3)
     assert json.loads((tmp_path / "config.json").read_text())["steps"] == 12
     assert not list(tmp_path.glob("*.part"))
