@@ -138,14 +138,12 @@ def picture_of(source: Source) -> Image:
 def shoot(config: DataConfig, rng: np.random.Generator, job: Job, count: int) -> list[Image]:
     """`count` large frames of a moving view of the job's picture."""
     picture, size = picture_of(job.source), (config.frame[0] * config.scale, config.frame[1] * config.scale)
-    motion = sample_motion(rng, picture.shape[:2], size, count, config.soft, config.widest)
-    if count == 1:
-        frames = render(picture, motion, size, 1)
-        return recode(rng, frames) if job.recoded else frames
-    frames = render(picture, motion, size, count, EXPOSURES if rng.random() < config.shutter else 1)
-    if job.front:
+    motion, moving = sample_motion(rng, picture.shape[:2], size, count, config.soft, config.widest), count > 1
+    exposures = EXPOSURES if moving and rng.random() < config.shutter else 1
+    frames = render(picture, motion, size, count, exposures)
+    if moving and job.front:
         frames = put_in_front(rng, frames, picture_of(job.front), config.soft)
-    if rng.random() < config.sways:
+    if moving and rng.random() < config.sways:
         frames = sway(rng, frames)
     return recode(rng, frames) if job.recoded else frames
 

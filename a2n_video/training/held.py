@@ -23,11 +23,11 @@ class HeldOut:
     """
 
     def __init__(self, folder: Path, *, clean_only: bool = False) -> None:
-        arrays = open_arrays(folder, "held")
-        low, high, kind = (array[arrays[2] == CLEAN_KIND] for array in arrays) if clean_only else arrays
+        low, high, kind = open_arrays(folder, "held")
+        kept = np.flatnonzero(kind == CLEAN_KIND) if clean_only else np.arange(len(kind))
         self.scale = high.shape[1] // low.shape[1]
-        self.low, self.high = (torch.from_numpy(np.array(array)).permute(0, 3, 1, 2) for array in (low, high))
-        self.kind = torch.from_numpy(np.array(kind))
+        self.low, self.high = (torch.from_numpy(array[kept]).permute(0, 3, 1, 2) for array in (low, high))
+        self.kind = torch.from_numpy(kind[kept])
         self.bicubic = self._psnr(lambda x: resize(x, high.shape[1], high.shape[2]), torch.device("cpu"))
 
     def _psnr(self, enlarge: Callable[[Tensor], Tensor], device: torch.device) -> Tensor:

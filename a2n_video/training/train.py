@@ -72,6 +72,13 @@ LUMA: Final = (0.2568, 0.5041, 0.0979)  # of BT.601 in limited range, as PSNR on
 LOSSES: Final[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {"l1": l1, "psnr": psnr}
 
 
+def named[T](table: dict[str, T], option: str, name: str) -> T:
+    """The entry of an option's table. OptionError, which says what there is, for a name that is not in it."""
+    if name not in table:
+        raise OptionError(f"--{option} {name}: there are {', '.join(table)}")
+    return table[name]
+
+
 def learning_rate(config: TrainConfig, step: int) -> float:
     """Linear warm-up, then a cosine down to `final_learning_rate` at the last step."""
     if step < config.warm_up:
@@ -84,10 +91,7 @@ class Trainer:
     """The state of a run and its step. What `state` gives and `load_state` takes is all that decides what follows."""
 
     def __init__(self, config: TrainConfig, scale: int, device: torch.device) -> None:
-        if config.loss not in LOSSES:
-            raise OptionError(f"--loss {config.loss}: there are {', '.join(LOSSES)}")
-        if config.optimiser not in OPTIMISERS:
-            raise OptionError(f"--optimiser {config.optimiser}: there are {', '.join(OPTIMISERS)}")
+        self.loss, optimiser = named(LOSSES, "loss", config.loss), named(OPTIMISERS, "optimiser", config.optimiser)
         self.config, self.device = config, device
         torch.manual_seed(config.seed)
         head: Any = config.head
@@ -95,7 +99,7 @@ class Trainer:
         self.model = A2N(shape).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = A2N(shape).to(device, memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
         self.average.load_state_dict(self.model.state_dict())
-        self.optimiser = OPTIMISERS[config.optimiser](self.model.parameters(), config.learning_rate)
+        self.optimiser = optimiser(self.model.parameters(), config.learning_rate)
         self.step = 0
         self.best = -math.inf
 
@@ -114,7 +118,7 @@ class Trainer:
         x, y = (t.to(self.device, torch.float32, non_blocking=True) / 255 for t in (low, high))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp):
             out = self.model(x)
-        loss = LOSSES[self.config.loss](out.float(), y)
+        loss = self.loss(out.float(), y)
         self.model.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
@@ -195,7 +199,7 @@ class Run:
             writer = csv.DictWriter(file, list(row))
             if new:
                 writer.writeheader()
-            writer.writerow({name: f"{value:.0f}" if name == "time" else f"{value:.6g}" for name, value in row.items()})
+            writer.writerow({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()})
 
 
 def progress(steps: int, start: int) -> AbstractContextManager[Any]:
@@ -216,7 +220,7 @@ def evaluate(run: Run, held: HeldOut, loss: float) -> None:
     gains = held.gains(trainer.average, trainer.device, trainer.config.amp)
     score = held.score(gains, trainer.config.clean_share)
     run.save_best(score)
-    run.log({"step": trainer.step, "time": time.time(), "loss": loss, "score": score, **gains})
+    run.log({"step": trainer.step, "time": int(time.time()), "loss": loss, "score": score, **gains})
     tqdm.write(f"step {trainer.step}: loss {loss:.4f}, " + ", ".join(f"{name} {gain:+.3f}" for name, gain in gains.items()))
 
 
