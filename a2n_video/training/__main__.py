@@ -40,7 +40,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     data.add_argument("--workers", type=int)
     add_fields(data, DataConfig, {"frame"})
     train = commands.add_parser("train", help="train a network on such pairs; goes on by itself from the run's checkpoint")
-    train.add_argument("pairs", type=Path)
+    train.add_argument("pairs", type=Path, nargs="+", help="folders of pairs of one scale, taken together")
     train.add_argument("run", type=Path)
     train.add_argument("--start", type=Path, help="a .safetensors whose fitting tensors are taken first")
     train.add_argument("--stop-at", type=int, help="end at this step, the schedule unchanged")

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
@@ -131,6 +132,7 @@ def make_clip(config: DataConfig, job: Job) -> list[tuple[Image, Image]]:
     return patches(config, rng, shoot(config, rng, job, config.clip_frames), job.recipe, config.per_clip)
 
 
+@lru_cache(maxsize=2)  # the patches of a clean clip come from one picture
 def picture_of(source: Source) -> Image:
     return read_picture(source) if source.path else draw_picture(source.frame)
 
@@ -182,6 +184,16 @@ def open_arrays(folder: Path, split: str, mode: Literal["r", "r+"] = "r") -> tup
     return low, high, kind
 
 
+def open_together(folders: Sequence[Path], split: str) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]]:
+    """`open_arrays` of several folders. InputError unless their patches have one size and one scale."""
+    opened = [open_arrays(folder, split) for folder in folders]
+    sides = [(low.shape[1], high.shape[1]) for low, high, _ in opened]
+    if len(set(sides)) > 1:
+        named = ", ".join(map(str, folders))
+        raise InputError(f"{named}: patches are {sides} wide, small and large; only those of one size and scale go together")
+    return opened
+
+
 def _create(config: DataConfig, folder: Path, split: str, count: int) -> None:
     p, s = config.patch, config.scale
     shapes = {"low": (count, p, p, 3), "high": (count, p * s, p * s, 3), "kind": (count,)}
@@ -221,32 +233,39 @@ def read_meta(folder: Path) -> DataConfig:
 
 
 class PairBatches(Dataset[tuple[Tensor, Tensor]]):
-    """Batches of random crops, flipped and turned, from the training pairs.
+    """Batches of random crops, flipped and turned, from the training pairs of one or more folders.
 
     Item `step` is decided by (seed, step) alone, so a resumed run and any number of reading processes see the same batches.
     It is (low, high), uint8 (N, 3, side, side) and (N, 3, side*scale, side*scale) in channels_last memory.
     """
 
-    def __init__(self, folder: Path, *, batch: int, side: int, clean_share: float, seed: int) -> None:
-        self.low, self.high, kind = open_arrays(folder, "train")
-        self.scale = self.high.shape[1] // self.low.shape[1]
+    def __init__(self, *folders: Path, batch: int, side: int, clean_share: float, seed: int) -> None:
+        self.folders, self.arrays = folders, open_together(folders, "train")
+        low, high, _ = self.arrays[0]
+        self.scale = high.shape[1] // low.shape[1]
         self.batch, self.side, self.clean_share, self.seed = batch, side, clean_share, seed
-        self.rows = [np.flatnonzero(kind == CLEAN_KIND), np.flatnonzero(kind == COMPRESSED_KIND)]
+        kinds = [(kind, number, row) for number, (_, _, rows) in enumerate(self.arrays) for row, kind in enumerate(rows.tolist())]
+        self.rows = [[(number, row) for kind, number, row in kinds if kind == wanted] for wanted in (CLEAN_KIND, COMPRESSED_KIND)]
         wanted = [clean_share > 0, clean_share < 1]
+        named = ", ".join(map(str, folders))
         if any(want and not len(rows) for want, rows in zip(wanted, self.rows, strict=True)):
-            raise InputError(
-                f"{folder}: clean_share {clean_share} needs pairs that are not there; counts are {[len(r) for r in self.rows]}"
-            )
-        if side > self.low.shape[1]:
-            raise InputError(f"{folder}: patches are {self.low.shape[1]} wide, crops of {side} were asked for")
+            raise InputError(f"{named}: clean_share {clean_share} needs pairs that are not there; counts are {[len(r) for r in self.rows]}")
+        if side > low.shape[1]:
+            raise InputError(f"{named}: patches are {low.shape[1]} wide, crops of {side} were asked for")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A reading process opens the arrays itself: numpy would send it all of their bytes."""
+        options = {name: getattr(self, name) for name in ("batch", "side", "clean_share", "seed")}
+        return partial(PairBatches, **options), self.folders
 
     def pair(self, rng: np.random.Generator) -> tuple[Image, Image]:
         kind = CLEAN_KIND if rng.random() < self.clean_share else COMPRESSED_KIND
-        row = self.rows[kind][rng.integers(len(self.rows[kind]))]
-        low, s, side = self.low[row], self.scale, self.side
-        top, left = choose_patch(rng, low, side, candidates=2)
-        small = low[top : top + side, left : left + side]
-        large = self.high[row, top * s : (top + side) * s, left * s : (left + side) * s]
+        number, row = self.rows[kind][rng.integers(len(self.rows[kind]))]
+        low, high, _ = self.arrays[number]
+        s, side = self.scale, self.side
+        top, left = choose_patch(rng, low[row], side, candidates=2)
+        small = low[row, top : top + side, left : left + side]
+        large = high[row, top * s : (top + side) * s, left * s : (left + side) * s]
         turns, flip = int(rng.integers(4)), bool(rng.random() < 0.5)
         small, large = np.rot90(small, turns), np.rot90(large, turns)
         return (small[:, ::-1], large[:, ::-1]) if flip else (small, large)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from a2n_video.engine.resize import resize
 from a2n_video.tools.metrics import psnr_y
-from a2n_video.training.data import CLEAN_KIND, HELD_KINDS, open_arrays
+from a2n_video.training.data import CLEAN_KIND, HELD_KINDS, open_together
 
 CHUNK = 16
 
@@ -22,8 +22,8 @@ class HeldOut:
     A run that trains on clean pairs alone leaves the compressed ones out: they are three quarters of the time and decide nothing there.
     """
 
-    def __init__(self, folder: Path, *, clean_only: bool = False) -> None:
-        low, high, kind = open_arrays(folder, "held")
+    def __init__(self, *folders: Path, clean_only: bool = False) -> None:
+        low, high, kind = (np.concatenate(parts) for parts in zip(*open_together(folders, "held"), strict=True))
         kept = np.flatnonzero(kind == CLEAN_KIND) if clean_only else np.arange(len(kind))
         self.scale = high.shape[1] // low.shape[1]
         self.low, self.high = (torch.from_numpy(array[kept]).permute(0, 3, 1, 2) for array in (low, high))

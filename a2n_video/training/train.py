@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -47,6 +47,8 @@ class TrainConfig:
     amp: bool = True  # bfloat16 autocast
     eval_every: int = 1000  # steps
     save_every: float = 600.0  # seconds
+    minutes: float = 0.0  # of a lent machine: the schedule ends by the clock where that is before `steps`; 0 sets no clock
+    compile: bool = False  # the blocks, by torch.compile: seconds at the start for a quicker step on a card
     threads: int = 2
     workers: int = 0  # processes that read batches
 
@@ -79,12 +81,17 @@ def named[T](table: dict[str, T], option: str, name: str) -> T:
     return table[name]
 
 
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Linear warm-up, then a cosine down to `final_learning_rate` at the last step."""
+def learning_rate(config: TrainConfig, step: int, seconds: float = 0.0) -> float:
+    """Linear warm-up, then a cosine down to `final_learning_rate` at the last step, or when `seconds` reach `config.minutes`."""
     if step < config.warm_up:
         return config.learning_rate * (step + 1) / config.warm_up
-    t = (step - config.warm_up) / max(1, config.steps - config.warm_up)
+    t = max((step - config.warm_up) / max(1, config.steps - config.warm_up), time_share(config, seconds))
     return config.final_learning_rate + (config.learning_rate - config.final_learning_rate) * (1 + math.cos(math.pi * min(1.0, t))) / 2
+
+
+def time_share(config: TrainConfig, seconds: float) -> float:
+    """How much of `config.minutes` is over, 1 or more when they are; 0 without a clock."""
+    return seconds / (60 * config.minutes) if config.minutes else 0.0
 
 
 class Trainer:
@@ -99,8 +106,12 @@ class Trainer:
         self.model = A2N(shape).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = A2N(shape).to(device, memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
         self.average.load_state_dict(self.model.state_dict())
+        if config.compile:
+            for block in self.model.AAB_trunk:
+                block.compile(dynamic=False)
         self.optimiser = optimiser(self.model.parameters(), config.learning_rate)
         self.step = 0
+        self.seconds = 0.0  # that the steps took
         self.best = -math.inf
 
     def warm_start(self, weights: dict[str, Tensor]) -> list[str]:
@@ -111,11 +122,14 @@ class Trainer:
         self.average.load_state_dict(self.model.state_dict())
         return sorted(set(own) - set(fitting))
 
-    def train_step(self, low: Tensor, high: Tensor) -> float:
-        """One step on uint8 NCHW patches; their mean absolute error before it, in 8-bit steps, whatever the loss."""
+    def train_step(self, low: Tensor, high: Tensor) -> Tensor:
+        """One step on uint8 NCHW patches; their mean absolute error before it, in 8-bit steps, whatever the loss.
+
+        The error is a scalar on the trainer's device that nobody has waited for, so that a card always has its next step.
+        """
         for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(self.config, self.step)
-        x, y = (t.to(self.device, torch.float32, non_blocking=True) / 255 for t in (low, high))
+            group["lr"] = learning_rate(self.config, self.step, self.seconds)
+        x, y = (t.to(self.device, non_blocking=True).float() / 255 for t in (low, high))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp):
             out = self.model(x)
         loss = self.loss(out.float(), y)
@@ -125,7 +139,7 @@ class Trainer:
         self.optimiser.step()
         self.step += 1
         self.update_average()
-        return 255 * float(l1(out.detach().float(), y).item())
+        return 255 * l1(out.detach().float(), y)
 
     @torch.no_grad()
     def update_average(self) -> None:
@@ -138,6 +152,7 @@ class Trainer:
             "config": asdict(self.config),
             "shape": asdict(self.model.config),
             "step": self.step,
+            "seconds": self.seconds,
             "best": self.best,
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
@@ -152,7 +167,7 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.best = state["step"], state["best"]
+        self.step, self.seconds, self.best = state["step"], state.get("seconds", 0.0), state["best"]
         torch.set_rng_state(state["random"])
 
 
@@ -169,7 +184,7 @@ class Run:
         path = self.folder / "checkpoint.pt"
         if not path.exists():
             return False
-        self.trainer.load_state(torch.load(path, weights_only=True, map_location=self.trainer.device))
+        self.trainer.load_state(torch.load(path, weights_only=True, map_location="cpu"))  # where random states have to be
         return True
 
     def save(self) -> None:
@@ -206,12 +221,20 @@ def progress(steps: int, start: int) -> AbstractContextManager[Any]:
     return tqdm(total=steps, initial=start, unit="step", disable=None)  # type: ignore[no-any-return]
 
 
-def batches(config: TrainConfig, pairs: Path, start: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of steps `start`, `start` + 1, ...; each is decided by (seed, step) alone."""
-    data = PairBatches(pairs, batch=config.batch, side=config.side, clean_share=config.clean_share, seed=config.seed)
+def batches(config: TrainConfig, pairs: Sequence[Path], start: int, *, pinned: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of steps `start`, `start` + 1, ...; each is decided by (seed, step) alone. `pinned` memory goes to a card unwaited."""
+    data = PairBatches(*pairs, batch=config.batch, side=config.side, clean_share=config.clean_share, seed=config.seed)
     context = "spawn" if config.workers else None
-    steps = range(start, config.steps)
-    return iter(DataLoader(data, batch_size=None, sampler=steps, num_workers=config.workers, multiprocessing_context=context))
+    return iter(
+        DataLoader(
+            data,
+            batch_size=None,
+            sampler=range(start, config.steps),
+            num_workers=config.workers,
+            multiprocessing_context=context,
+            pin_memory=pinned,
+        )
+    )
 
 
 def evaluate(run: Run, held: HeldOut, loss: float) -> None:
@@ -225,7 +248,7 @@ def evaluate(run: Run, held: HeldOut, loss: float) -> None:
 
 
 def train(
-    pairs: Path,
+    pairs: Sequence[Path],
     folder: Path,
     config: TrainConfig,
     *,
@@ -233,13 +256,14 @@ def train(
     stop_at: int | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Trainer:
-    """Train on a folder of pairs; goes on from the checkpoint in `folder` if there is one, else from `start`'s weights, else from nothing.
+    """Train on folders of pairs; goes on from the checkpoint in `folder` if there is one, else from `start`'s weights, else from nothing.
 
     `stop_at` ends early, the schedule unchanged; `stopped` is asked after each step. Returns the trainer as it stood at the end.
     """
     torch.set_num_threads(config.threads)
+    torch.backends.cudnn.benchmark = True  # every step has the same shapes
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    held = HeldOut(pairs, clean_only=config.clean_share == 1)
+    held = HeldOut(*pairs, clean_only=config.clean_share == 1)
     trainer = Trainer(config, held.scale, device)
     run = Run(folder, trainer)
     if not run.resume() and start is not None:
@@ -247,16 +271,18 @@ def train(
         tqdm.write(f"warm start from {start.name}; new: {', '.join(new) or 'nothing'}")
     (folder / "config.json").write_text(json.dumps(asdict(config), indent=1) + "\n")
     end = min(config.steps, stop_at or config.steps)
-    smooth = math.nan
+    smooth: Tensor | None = None
+    begun = time.monotonic() - trainer.seconds
     with progress(config.steps, trainer.step) as bar:
-        for low, high in batches(config, pairs, trainer.step):
-            if trainer.step >= end:
+        for low, high in batches(config, pairs, trainer.step, pinned=device.type != "cpu"):
+            if trainer.step >= end or time_share(config, trainer.seconds) >= 1:
                 break
             loss = trainer.train_step(low, high)
-            smooth = loss if math.isnan(smooth) else 0.99 * smooth + 0.01 * loss
+            trainer.seconds = time.monotonic() - begun
+            smooth = loss if smooth is None else torch.lerp(smooth, loss, 0.01)
             bar.update()
-            if trainer.step % config.eval_every == 0 or trainer.step == end:
-                evaluate(run, held, smooth)
+            if trainer.step % config.eval_every == 0 or trainer.step == end or time_share(config, trainer.seconds) >= 1:
+                evaluate(run, held, float(smooth))
             run.save_if_due()
             if stopped():
                 tqdm.write(f"stopped after step {trainer.step} of {config.steps}; the same command goes on")

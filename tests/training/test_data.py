@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from a2n_video.engine.resize import resize_array
 from a2n_video.errors import InputError
@@ -61,6 +64,28 @@ def test_the_same_bytes_with_more_workers(pictures: Path, pairs: Path, tmp_path:
         for ours, theirs in zip(open_arrays(pairs, split), open_arrays(tmp_path, split), strict=True):
             assert np.array_equal(ours, theirs)
     assert read_meta(tmp_path) == SMALL
+
+
+def test_folders_are_taken_together(pictures: Path, pairs: Path, tmp_path: Path) -> None:
+    clean, other = tmp_path / "clean", tmp_path / "other"
+    prepare(pictures, clean, replace(SMALL, clean=2, compressed=0, seed=9), workers=1)
+    prepare(pictures, other, replace(SMALL, clean=1, compressed=0, scale=3), workers=1)
+    both = PairBatches(clean, pairs, batch=8, side=24, clean_share=1.0, seed=4)
+    assert [len(rows) for rows in both.rows] == [4 + 8, 12]
+    sources = [open_arrays(folder, "train")[1] for folder in (clean, pairs)]
+    drawn = {number for step in range(4) for high in both[step][1] for number, rows in enumerate(sources) if holds(rows, high.numpy())}
+    assert drawn == {0, 1}
+    again = pickle.loads(pickle.dumps(both))
+    assert len(pickle.dumps(both)) < 1000 and torch.equal(again[3][1], both[3][1])
+    with pytest.raises(InputError, match="one size and scale"):
+        PairBatches(clean, other, batch=1, side=8, clean_share=1.0, seed=1)
+
+
+def holds(rows: NDArray[np.uint8], patch: NDArray[np.uint8]) -> bool:
+    """A whole patch (3, H, W), turned and flipped in some way, is one of (N, H, W, 3)."""
+    upright = patch.transpose(1, 2, 0)
+    turned = [np.rot90(flipped, k).tobytes() for flipped in (upright, upright[:, ::-1]) for k in range(4)]
+    return any(row.tobytes() in turned for row in rows)
 
 
 def test_a_tenth_is_never_trained_on() -> None:

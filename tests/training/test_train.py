@@ -51,10 +51,10 @@ def same(a: Trainer, b: Trainer) -> bool:
 @pytest.mark.parametrize("amp", [False, True])
 def test_a_resumed_run_is_bit_equal(pairs: Path, tmp_path: Path, amp: bool) -> None:
     config = TrainConfig(**{**TINY.__dict__, "amp": amp})
-    whole = train(pairs, tmp_path / "whole", config)
-    part = train(pairs, tmp_path / "parts", config, stop_at=5)
+    whole = train([pairs], tmp_path / "whole", config)
+    part = train([pairs], tmp_path / "parts", config, stop_at=5)
     assert (part.step, whole.step) == (5, 12) and not same(part, whole)
-    resumed = train(pairs, tmp_path / "parts", config)
+    resumed = train([pairs], tmp_path / "parts", config)
     assert resumed.step == 12 and same(resumed, whole)
 
 
@@ -65,15 +65,15 @@ def test_a_stop_ends_after_a_whole_step_and_goes_on_bit_for_bit(pairs: Path, tmp
         asked.append(True)
         return len(asked) == 2
 
-    part = train(pairs, tmp_path / "parts", TINY, stopped=stopped)
+    part = train([pairs], tmp_path / "parts", TINY, stopped=stopped)
     assert part.step == 2 and not (tmp_path / "parts" / "curve.csv").exists()
-    assert same(train(pairs, tmp_path / "parts", TINY), train(pairs, tmp_path / "whole", TINY))
+    assert same(train([pairs], tmp_path / "parts", TINY), train([pairs], tmp_path / "whole", TINY))
 
 
 def test_sigterm_is_such_a_stop(pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step = Trainer.train_step
 
-    def with_signal(trainer: Trainer, low: torch.Tensor, high: torch.Tensor) -> float:
+    def with_signal(trainer: Trainer, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
         os.kill(os.getpid(), signal.SIGTERM)
         return step(trainer, low, high)
 
@@ -104,8 +104,8 @@ def test_sigterm_is_such_a_stop(pairs: Path, tmp_path: Path, monkeypatch: pytest
 
 
 def test_any_number_of_workers_reads_the_same_batches(pairs: Path, tmp_path: Path) -> None:
-    alone = train(pairs, tmp_path / "a", TINY, stop_at=3)
-    helped = train(pairs, tmp_path / "b", TrainConfig(**{**TINY.__dict__, "workers": 2}), stop_at=3)
+    alone = train([pairs], tmp_path / "a", TINY, stop_at=3)
+    helped = train([pairs], tmp_path / "b", TrainConfig(**{**TINY.__dict__, "workers": 2}), stop_at=3)
     assert same(alone, helped)
 
 
@@ -134,8 +134,33 @@ def test_the_schedule() -> None:
     assert all(a >= b for a, b in pairwise(rates[100:]))
 
 
+def test_the_schedule_ends_by_the_clock_where_that_is_first() -> None:
+    config = TrainConfig(steps=1000, warm_up=100, learning_rate=1.0, final_learning_rate=0.01, minutes=2)
+    assert [learning_rate(config, 200, seconds) for seconds in (60, 120, 500)] == pytest.approx([0.505, 0.01, 0.01])
+    assert learning_rate(config, 550, 12) == pytest.approx(0.505)
+    assert learning_rate(config, 99, 60) == 1.0
+
+
+def test_a_run_by_the_clock_stops_is_judged_and_stays_ended(pairs: Path, tmp_path: Path) -> None:
+    config = TrainConfig(**{**TINY.__dict__, "steps": 10**6, "eval_every": 10**6, "minutes": 0.01})
+    trainer = train([pairs], tmp_path, config)
+    assert 0 < trainer.step < 10**6 and 0.6 <= trainer.seconds < 30
+    assert [row["step"] for row in csv.DictReader((tmp_path / "curve.csv").open())] == [str(trainer.step)]
+    assert train([pairs], tmp_path, config).step == trainer.step
+
+
+@pytest.mark.slow
+def test_compiled_blocks_learn_the_same(pairs: Path, tmp_path: Path) -> None:
+    plain, compiled = (
+        train([pairs], tmp_path / str(on), TrainConfig(**{**TINY.__dict__, "compile": on}), stop_at=3) for on in (False, True)
+    )
+    for name, value in plain.model.state_dict().items():
+        assert torch.allclose(value, compiled.model.state_dict()[name], atol=5e-3)
+    load_model(tmp_path / "True" / "best.safetensors", 2)
+
+
 def test_what_a_run_leaves(pairs: Path, tmp_path: Path) -> None:
-    trainer = train(pairs, tmp_path, TINY)
+    trainer = train([pairs], tmp_path, TINY)
     model = load_model(tmp_path / "best.safetensors", 2)
     assert model.config == trainer.average.config
     rows = list(csv.DictReader((tmp_path / "curve.csv").open()))
@@ -171,9 +196,9 @@ def test_a_warm_start_takes_the_trunk_of_another_scale(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_another_network_is_refused(pairs: Path, tmp_path: Path) -> None:
-    train(pairs, tmp_path, TINY, stop_at=1)
+    train([pairs], tmp_path, TINY, stop_at=1)
     with pytest.raises(WeightsError, match="another network"):
-        train(pairs, tmp_path, TrainConfig(**{**TINY.__dict__, "n_blocks": 2}))
+        train([pairs], tmp_path, TrainConfig(**{**TINY.__dict__, "n_blocks": 2}))
 
 
 def test_held_out_gains_are_over_bicubic(pairs: Path) -> None:
@@ -213,7 +238,7 @@ def test_the_psnr_loss_is_the_figure_in_db_and_weighs_patches_alike() -> None:
 
 
 def test_both_losses_learn_and_others_are_refused(pairs: Path, tmp_path: Path) -> None:
-    trained = train(pairs, tmp_path / "run", TrainConfig(**{**TINY.__dict__, "loss": "psnr"}), stop_at=4)
+    trained = train([pairs], tmp_path / "run", TrainConfig(**{**TINY.__dict__, "loss": "psnr"}), stop_at=4)
     assert trained.step == 4
     with pytest.raises(OptionError, match="l1, psnr"):
         Trainer(TrainConfig(**{**TINY.__dict__, "loss": "l3"}), 2, torch.device("cpu"))
@@ -224,6 +249,6 @@ def test_both_losses_learn_and_others_are_refused(pairs: Path, tmp_path: Path) -
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon")
 def test_a_run_with_muon_goes_on_bit_for_bit(pairs: Path, tmp_path: Path) -> None:
     config = TrainConfig(**{**TINY.__dict__, "optimiser": "muon", "n_features": 16})
-    whole = train(pairs, tmp_path / "whole", config)
-    train(pairs, tmp_path / "parts", config, stop_at=5)
-    assert same(whole, train(pairs, tmp_path / "parts", config))
+    whole = train([pairs], tmp_path / "whole", config)
+    train([pairs], tmp_path / "parts", config, stop_at=5)
+    assert same(whole, train([pairs], tmp_path / "parts", config))
