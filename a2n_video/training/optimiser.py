@@ -24,8 +24,30 @@ class Optimiser(Protocol):
     def load_state_dict(self, state: dict[str, Any], /) -> None: ...
 
 
-def adam(parameters: Iterable[nn.Parameter], lr: float) -> Optimiser:
-    return torch.optim.Adam(parameters, lr=lr, fused=True)
+class FusedAdam(torch.optim.Adam):
+    """Adam in one kernel. On a card its rate is a tensor there, so that a CUDA graph of the step reads the one of the moment."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
+        parameters = list(parameters)
+        self.on_card = parameters[0].is_cuda
+        rate = torch.tensor(lr, device=parameters[0].device) if self.on_card else lr
+        super().__init__(parameters, lr=rate, fused=True, capturable=self.on_card)
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Also a state that was kept on the other kind of device."""
+        ours = [{name: group[name] for name in ("lr", "capturable")} for group in self.param_groups]
+        super().load_state_dict(state)
+        for group, kept in zip(self.param_groups, ours, strict=True):
+            group.update(kept)
+
+
+def set_learning_rate(optimiser: Optimiser, rate: float) -> None:
+    """The rate of the next step; a tensor of it keeps its place."""
+    for group in optimiser.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 class MuonAndAdam:
@@ -68,4 +90,4 @@ def as_matrix(kernel: Tensor) -> Tensor:
     return kernel.permute(0, 2, 3, 1).view(kernel.shape[0], -1)
 
 
-OPTIMISERS: Final[dict[str, Callable[[Iterable[nn.Parameter], float], Optimiser]]] = {"adam": adam, "muon": MuonAndAdam}
+OPTIMISERS: Final[dict[str, Callable[[Iterable[nn.Parameter], float], Optimiser]]] = {"adam": FusedAdam, "muon": MuonAndAdam}

@@ -21,8 +21,9 @@ from a2n_video.errors import OptionError, WeightsError
 from a2n_video.net.model import A2N, A2NConfig
 from a2n_video.net.weights import load_model, save_model
 from a2n_video.training.data import PairBatches
+from a2n_video.training.graph import Compute, GraphedStep
 from a2n_video.training.held import HeldOut
-from a2n_video.training.optimiser import OPTIMISERS
+from a2n_video.training.optimiser import OPTIMISERS, set_learning_rate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,7 @@ class TrainConfig:
     save_every: float = 600.0  # seconds
     minutes: float = 0.0  # of a lent machine: the schedule ends by the clock where that is before `steps`; 0 sets no clock
     compile: bool = False  # the blocks, by torch.compile: seconds at the start for a quicker step on a card
+    graph: bool = True  # on a card the whole step is one CUDA graph, with Adam
     threads: int = 2
     workers: int = 0  # processes that read batches
 
@@ -110,6 +112,9 @@ class Trainer:
             for block in self.model.AAB_trunk:
                 block.compile(dynamic=False)
         self.optimiser = optimiser(self.model.parameters(), config.learning_rate)
+        self.compute: Compute = self.computed
+        if device.type == "cuda" and config.graph and config.optimiser == "adam":
+            self.compute = GraphedStep(self.computed, device)
         self.step = 0
         self.seconds = 0.0  # that the steps took
         self.best = -math.inf
@@ -127,8 +132,14 @@ class Trainer:
 
         The error is a scalar on the trainer's device that nobody has waited for, so that a card always has its next step.
         """
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(self.config, self.step, self.seconds)
+        set_learning_rate(self.optimiser, learning_rate(self.config, self.step, self.seconds))
+        error = self.compute(low, high)
+        self.step += 1
+        self.update_average()
+        return error
+
+    def computed(self, low: Tensor, high: Tensor) -> Tensor:
+        """The step's arithmetic, which asks the device for nothing."""
         x, y = (t.to(self.device, non_blocking=True).float() / 255 for t in (low, high))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp):
             out = self.model(x)
@@ -137,8 +148,6 @@ class Trainer:
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimiser.step()
-        self.step += 1
-        self.update_average()
         return 255 * l1(out.detach().float(), y)
 
     @torch.no_grad()

@@ -9,7 +9,7 @@ import torch
 
 from a2n_video.errors import OptionError
 from a2n_video.net.model import A2N, A2NConfig
-from a2n_video.training.optimiser import MUON_FACTOR, MuonAndAdam, adam, as_matrix
+from a2n_video.training.optimiser import MUON_FACTOR, FusedAdam, MuonAndAdam, as_matrix
 
 if not hasattr(torch.optim, "Muon"):
     pytest.skip("this torch has no Muon", allow_module_level=True)
@@ -35,7 +35,7 @@ def test_a_matrix_shares_the_kernels_memory() -> None:
 
 def test_every_kernel_moves_by_an_orthogonal_matrix_and_the_rest_as_adam_moves_it() -> None:
     model, twin = network(), network()
-    muon, plain = MuonAndAdam(model.parameters(), 1e-3), adam(twin.parameters(), 1e-3)
+    muon, plain = MuonAndAdam(model.parameters(), 1e-3), FusedAdam(twin.parameters(), 1e-3)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     for optimiser, net in ((muon, model), (plain, twin)):
         backward(net, 3)

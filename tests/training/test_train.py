@@ -22,6 +22,7 @@ from a2n_video.net.weights import load_model, save_model
 from a2n_video.training.__main__ import main, parse
 from a2n_video.training.data import HELD_KINDS, DataConfig
 from a2n_video.training.held import HeldOut
+from a2n_video.training.optimiser import FusedAdam, set_learning_rate
 from a2n_video.training.train import TrainConfig, Trainer, learning_rate, psnr, train
 
 TINY = TrainConfig(
@@ -244,6 +245,20 @@ def test_both_losses_learn_and_others_are_refused(pairs: Path, tmp_path: Path) -
         Trainer(TrainConfig(**{**TINY.__dict__, "loss": "l3"}), 2, torch.device("cpu"))
     with pytest.raises(OptionError, match="adam"):
         Trainer(TrainConfig(**{**TINY.__dict__, "optimiser": "sgd"}), 2, torch.device("cpu"))
+
+
+def test_a_state_of_adam_from_a_card_goes_on_here() -> None:
+    weight = torch.nn.Parameter(torch.ones(4))
+    here = FusedAdam([weight], 0.1)
+    weight.grad = torch.ones(4)
+    here.step()
+    state = here.state_dict()
+    state["param_groups"][0].update(lr=torch.tensor(0.5), capturable=True)
+    again = FusedAdam([weight], 0.1)
+    again.load_state_dict(state)
+    set_learning_rate(again, 0.25)
+    assert (again.param_groups[0]["lr"], again.param_groups[0]["capturable"]) == (0.25, False)
+    again.step()
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon")
