@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from a2n_video.training.graph import WARM_UP, GraphedStep
-from a2n_video.training.train import TrainConfig, Trainer
+from a2n_video.training.train import LOSSES, TrainConfig, Trainer
 
 pytestmark = pytest.mark.cuda
 CONFIG = TrainConfig(n_features=16, n_blocks=2, batch=4, side=16, steps=40, warm_up=4, learning_rate=2e-3, amp=False)
@@ -41,8 +41,9 @@ def weights(trainer: Trainer) -> Tensor:
     return torch.cat([p.detach().flatten() for network in (trainer.model, trainer.average) for p in network.parameters()])
 
 
-def test_a_graph_trains_as_eager_steps_do() -> None:
-    graphed, eager = (Trainer(replace(CONFIG, graph=graph), 2, torch.device("cuda")) for graph in (True, False))
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+def test_a_graph_trains_as_eager_steps_do(loss: str) -> None:
+    graphed, eager = (Trainer(replace(CONFIG, graph=graph, loss=loss), 2, torch.device("cuda")) for graph in (True, False))
     start = weights(eager).clone()
     assert trained(graphed, range(12)) == pytest.approx(trained(eager, range(12)), rel=1e-3)
     assert isinstance(graphed.compute, GraphedStep) and graphed.compute.graph is not None
