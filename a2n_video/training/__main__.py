@@ -38,6 +38,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     data.add_argument("pictures", type=Path)
     data.add_argument("folder", type=Path)
     data.add_argument("--workers", type=int)
+    frame = DataConfig.frame
+    data.add_argument("--frame", type=int, nargs=2, default=frame, metavar=("HEIGHT", "WIDTH"), help=f"default {frame[0]} {frame[1]}")
     add_fields(data, DataConfig, {"frame"})
     train = commands.add_parser("train", help="train a network on such pairs; goes on by itself from the run's checkpoint")
     train.add_argument("pairs", type=Path, nargs="+", help="folders of pairs of one scale, taken together")
@@ -51,13 +53,13 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     if args.command == "data":
-        prepare(args.pictures, args.folder, DataConfig(**taken(args, DataConfig)), workers=args.workers)
+        config = DataConfig(**{**taken(args, DataConfig), "frame": tuple(args.frame)})
+        prepare(args.pictures, args.folder, config, workers=args.workers)
     else:
         stop = Event()
         for number in (signal.SIGTERM, signal.SIGINT):  # a step is finished first, so that the state kept is whole
             signal.signal(number, lambda *_: stop.set())
-        config = TrainConfig(**taken(args, TrainConfig))
-        train(args.pairs, args.run, config, start=args.start, stop_at=args.stop_at, stopped=stop.is_set)
+        train(args.pairs, args.run, TrainConfig(**taken(args, TrainConfig)), start=args.start, stop_at=args.stop_at, stopped=stop.is_set)
 
 
 if __name__ == "__main__":

@@ -280,26 +280,35 @@ def train(
         new = trainer.warm_start(load_start(start))
         tqdm.write(f"warm start from {start.name}; new: {', '.join(new) or 'nothing'}")
     (folder / "config.json").write_text(json.dumps(asdict(config), indent=1) + "\n")
-    end = min(config.steps, stop_at or config.steps)
+    error = take_steps(run, held, pairs, min(config.steps, stop_at or config.steps), stopped)
+    run.save()  # before the last judging, for which a lent machine may have no time
+    if error is not None and trainer.step % config.eval_every:
+        evaluate(run, held, error)
+        run.save()
+    plot_curve(folder)
+    return trainer
+
+
+def take_steps(run: Run, held: HeldOut, pairs: Sequence[Path], end: int, stopped: Callable[[], bool]) -> float | None:
+    """Steps up to `end` or until the clock's end; their smoothed error, or None where none was left or `stopped` said so."""
+    trainer, config = run.trainer, run.trainer.config
     smooth: Tensor | None = None
     begun = time.monotonic() - trainer.seconds
     with progress(config.steps, trainer.step) as bar:
-        for low, high in batches(config, pairs, trainer.step, pinned=device.type != "cpu"):
+        for low, high in batches(config, pairs, trainer.step, pinned=trainer.device.type != "cpu"):
             if trainer.step >= end or time_share(config, trainer.seconds) >= 1:
                 break
-            loss = trainer.train_step(low, high)
+            error = trainer.train_step(low, high)
             trainer.seconds = time.monotonic() - begun
-            smooth = loss if smooth is None else torch.lerp(smooth, loss, 0.01)
+            smooth = error if smooth is None else torch.lerp(smooth, error, 0.01)
             bar.update()
-            if trainer.step % config.eval_every == 0 or trainer.step == end or time_share(config, trainer.seconds) >= 1:
+            if trainer.step % config.eval_every == 0:
                 evaluate(run, held, float(smooth))
             run.save_if_due()
             if stopped():
                 tqdm.write(f"stopped after step {trainer.step} of {config.steps}; the same command goes on")
-                break
-    run.save()
-    plot_curve(folder)
-    return trainer
+                return None
+    return None if smooth is None else float(smooth)
 
 
 def load_start(path: Path) -> dict[str, Tensor]:

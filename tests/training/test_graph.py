@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from a2n_video.training.graph import WARM_UP, GraphedStep
+from a2n_video.training.graph import AHEAD, WARM_UP, GraphedStep
 from a2n_video.training.train import LOSSES, TrainConfig, Trainer
 
 pytestmark = pytest.mark.cuda
@@ -49,6 +49,12 @@ def test_a_graph_trains_as_eager_steps_do(loss: str) -> None:
     assert isinstance(graphed.compute, GraphedStep) and graphed.compute.graph is not None
     apart, moved = (weights(graphed) - weights(eager)).norm(), (weights(eager) - start).norm()
     assert apart < 0.05 * moved
+
+
+def test_the_host_is_never_far_ahead() -> None:
+    trainer = Trainer(CONFIG, 2, torch.device("cuda"))
+    trained(trainer, range(WARM_UP + 2 * AHEAD))
+    assert isinstance(trainer.compute, GraphedStep) and len(trainer.compute.under_way) == AHEAD
 
 
 def test_a_graph_reads_the_rate_of_the_moment() -> None:

@@ -8,7 +8,7 @@ import math
 import os
 import signal
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -148,6 +148,18 @@ def test_a_run_by_the_clock_stops_is_judged_and_stays_ended(pairs: Path, tmp_pat
     assert 0 < trainer.step < 10**6 and 0.6 <= trainer.seconds < 30
     assert [row["step"] for row in csv.DictReader((tmp_path / "curve.csv").open())] == [str(trainer.step)]
     assert train([pairs], tmp_path, config).step == trainer.step
+
+
+def test_a_machine_that_goes_while_the_end_is_judged_takes_no_step_along(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr("a2n_video.training.train.evaluate", gone)
+    with pytest.raises(ConnectionError):
+        train([pairs], tmp_path, replace(TINY, eval_every=100))
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == TINY.steps
 
 
 @pytest.mark.slow
