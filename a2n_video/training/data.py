@@ -236,14 +236,16 @@ class PairBatches(Dataset[tuple[Tensor, Tensor]]):
     """Batches of random crops, flipped and turned, from the training pairs of one or more folders.
 
     Item `step` is decided by (seed, step) alone, so a resumed run and any number of reading processes see the same batches.
-    It is (low, high), uint8 (N, 3, side, side) and (N, 3, side*scale, side*scale) in channels_last memory.
+    `recoloured` is the share of clean pairs whose channels change places: colours that few pictures do not have. Compressed ones keep
+    theirs, since an encoder treats them unlike. It is (low, high), uint8 (N, 3, side, side) and (N, 3, side*scale, side*scale) in
+    channels_last memory.
     """
 
-    def __init__(self, *folders: Path, batch: int, side: int, clean_share: float, seed: int) -> None:
+    def __init__(self, *folders: Path, batch: int, side: int, clean_share: float, seed: int, recoloured: float = 0.0) -> None:
         self.folders, self.arrays = folders, open_together(folders, "train")
         low, high, _ = self.arrays[0]
         self.scale = high.shape[1] // low.shape[1]
-        self.batch, self.side, self.clean_share, self.seed = batch, side, clean_share, seed
+        self.batch, self.side, self.clean_share, self.seed, self.recoloured = batch, side, clean_share, seed, recoloured
         kinds = [(kind, number, row) for number, (_, _, rows) in enumerate(self.arrays) for row, kind in enumerate(rows.tolist())]
         self.rows = [[(number, row) for kind, number, row in kinds if kind == wanted] for wanted in (CLEAN_KIND, COMPRESSED_KIND)]
         wanted = [clean_share > 0, clean_share < 1]
@@ -255,7 +257,7 @@ class PairBatches(Dataset[tuple[Tensor, Tensor]]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A reading process opens the arrays itself: numpy would send it all of their bytes."""
-        options = {name: getattr(self, name) for name in ("batch", "side", "clean_share", "seed")}
+        options = {name: getattr(self, name) for name in ("batch", "side", "clean_share", "seed", "recoloured")}
         return partial(PairBatches, **options), self.folders
 
     def pair(self, rng: np.random.Generator) -> tuple[Image, Image]:
@@ -268,6 +270,9 @@ class PairBatches(Dataset[tuple[Tensor, Tensor]]):
         large = high[row, top * s : (top + side) * s, left * s : (left + side) * s]
         turns, flip = int(rng.integers(4)), bool(rng.random() < 0.5)
         small, large = np.rot90(small, turns), np.rot90(large, turns)
+        if kind == CLEAN_KIND and self.recoloured and rng.random() < self.recoloured:
+            order = rng.permutation(3)
+            small, large = small[..., order], large[..., order]
         return (small[:, ::-1], large[:, ::-1]) if flip else (small, large)
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:

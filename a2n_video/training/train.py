@@ -37,6 +37,7 @@ class TrainConfig:
     batch: int = 8
     side: int = 48
     clean_share: float = 0.35
+    recoloured: float = 0.0  # share of clean patches whose channels change places, where pictures are few
     loss: str = "l1"  # a name in LOSSES
     optimiser: str = "adam"  # a name in OPTIMISERS
     learning_rate: float = 5e-4
@@ -233,7 +234,8 @@ def progress(steps: int, start: int) -> AbstractContextManager[Any]:
 
 def batches(config: TrainConfig, pairs: Sequence[Path], start: int, *, pinned: bool) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches of steps `start`, `start` + 1, ...; each is decided by (seed, step) alone. `pinned` memory goes to a card unwaited."""
-    data = PairBatches(*pairs, batch=config.batch, side=config.side, clean_share=config.clean_share, seed=config.seed)
+    chosen = {name: getattr(config, name) for name in ("batch", "side", "clean_share", "seed", "recoloured")}
+    data = PairBatches(*pairs, **chosen)
     context = "spawn" if config.workers else None
     return iter(
         DataLoader(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import shutil
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 
 import av
@@ -86,6 +87,18 @@ def holds(rows: NDArray[np.uint8], patch: NDArray[np.uint8]) -> bool:
     upright = patch.transpose(1, 2, 0)
     turned = [np.rot90(flipped, k).tobytes() for flipped in (upright, upright[:, ::-1]) for k in range(4)]
     return any(row.tobytes() in turned for row in rows)
+
+
+def test_recoloured_pairs_change_their_channels_alike_and_compressed_ones_stay(pairs: Path) -> None:
+    for share, changed in ((1.0, True), (0.0, False)):
+        plain, other = (PairBatches(pairs, batch=1, side=24, clean_share=share, seed=5, recoloured=r) for r in (0.0, 1.0))
+        orders = set()
+        for step in range(12):
+            (low, high), (low2, high2) = plain[step], other[step]
+            found = {order for order in permutations(range(3)) if torch.equal(low2, low[:, order]) and torch.equal(high2, high[:, order])}
+            assert found
+            orders |= found
+        assert (len(orders) > 2) == changed
 
 
 def test_a_tenth_is_never_trained_on() -> None:
