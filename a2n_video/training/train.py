@@ -21,9 +21,9 @@ from a2n_video.errors import OptionError, WeightsError
 from a2n_video.net.model import A2N, A2NConfig
 from a2n_video.net.weights import load_model, save_model
 from a2n_video.training.data import PairBatches
-from a2n_video.training.graph import Compute, GraphedStep
 from a2n_video.training.held import HeldOut
 from a2n_video.training.optimiser import OPTIMISERS, set_learning_rate
+from a2n_video.training.replay import Compute, GraphedStep
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from a2n_video.training.graph import AHEAD, WARM_UP, GraphedStep
+from a2n_video.training.replay import AHEAD, WARM_UP, GraphedStep
 from a2n_video.training.train import LOSSES, TrainConfig, Trainer
 
 pytestmark = pytest.mark.cuda
