@@ -30,6 +30,18 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.fixture
+def card() -> None:
+    """A CUDA device, or a skip, or with FAIL_WITHOUT_CUDA=1 a failure."""
+    import torch
+
+    if torch.cuda.is_available():
+        return
+    if os.environ.get("FAIL_WITHOUT_CUDA") == "1":
+        pytest.fail("FAIL_WITHOUT_CUDA is set and there is no CUDA device")
+    pytest.skip("no CUDA device")
+
+
 @pytest.fixture(autouse=True)
 def ffmpeg_stays_silent() -> Iterator[None]:
     """FFmpeg's messages go nowhere once a test is over: a decoder's thread with one waits for the GIL (io/probe.py: decoding)."""

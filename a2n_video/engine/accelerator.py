@@ -9,7 +9,7 @@ compute threads and library handles of its own. At most as many batches as there
 a completed future.
 
 The orderings are shown on a simulated device (tests/engine/test_schedules.py). The tests marked `cuda` have passed on one card, an H200
-(README.md has its speeds); TorchBackend on XPU and ROCm, and several cards, are unseen.
+(README.md has its speeds), but for the slow one, which has not been run; TorchBackend on XPU and ROCm, and several cards, are unseen.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ The complete form of each run, in the order to spend hours in. `CLEAN` and `VIDE
     CLEAN    data PICTURES CLEAN --scale N --clean 800 --compressed 0 --per-clip 4 --clip-frames 2 --soft 0.1 --widest 4
                  --recoded 0 --parts 0 --sways 0 --shutter 0
                  for x3 and x4 also --frame 72 96 --patch 72: of larger frames a picture has too few to be sharp
+                 (then VIDEO with --patch 72 as well: patches of one run have one size)
     VIDEO    data PICTURES VIDEO --scale N --clean 0 --compressed 1200 --per-clip 4
 
     a2n-tiny x2    train CLEAN VIDEO RUN --n-features 16 --n-blocks 4 --head pixelshuffle --clean-share 0.25 --steps 60000

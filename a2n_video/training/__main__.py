@@ -13,22 +13,28 @@ from a2n_video.training.data import DataConfig, prepare
 from a2n_video.training.train import TrainConfig, train
 
 
-def add_fields(parser: argparse.ArgumentParser, config: type[Any], leave: set[str]) -> None:
-    """An option for each plain field of a config dataclass, its default as there."""
+def add_fields(parser: argparse.ArgumentParser, config: type[Any]) -> None:
+    """An option for each field of a config dataclass, its default as there; a tuple takes as many values."""
     for item in fields(config):
-        if item.name in leave or item.default is MISSING:
+        if item.default is MISSING:
             continue
         kind = type(item.default)
         name = "--" + item.name.replace("_", "-")
         if kind is bool:
             parser.add_argument(name, action=argparse.BooleanOptionalAction, default=item.default)
+        elif kind is tuple:
+            of = type(item.default[0])
+            shown = " ".join(map(str, item.default))
+            parser.add_argument(
+                name, type=of, nargs=len(item.default), default=item.default, metavar=of.__name__.upper(), help=f"default {shown}"
+            )
         else:
             parser.add_argument(name, type=kind, default=item.default, metavar=kind.__name__.upper(), help=f"default {item.default}")
 
 
 def taken(args: argparse.Namespace, config: type[Any]) -> dict[str, Any]:
     names = {item.name for item in fields(config)}
-    return {name: value for name, value in vars(args).items() if name in names}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in vars(args).items() if name in names}
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -38,23 +44,20 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     data.add_argument("pictures", type=Path)
     data.add_argument("folder", type=Path)
     data.add_argument("--workers", type=int)
-    frame = DataConfig.frame
-    data.add_argument("--frame", type=int, nargs=2, default=frame, metavar=("HEIGHT", "WIDTH"), help=f"default {frame[0]} {frame[1]}")
-    add_fields(data, DataConfig, {"frame"})
+    add_fields(data, DataConfig)
     train = commands.add_parser("train", help="train a network on such pairs; goes on by itself from the run's checkpoint")
     train.add_argument("pairs", type=Path, nargs="+", help="folders of pairs of one scale, taken together")
     train.add_argument("run", type=Path)
     train.add_argument("--start", type=Path, help="a .safetensors whose fitting tensors are taken first")
     train.add_argument("--stop-at", type=int, help="end at this step, the schedule unchanged")
-    add_fields(train, TrainConfig, set())
+    add_fields(train, TrainConfig)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     if args.command == "data":
-        config = DataConfig(**{**taken(args, DataConfig), "frame": tuple(args.frame)})
-        prepare(args.pictures, args.folder, config, workers=args.workers)
+        prepare(args.pictures, args.folder, DataConfig(**taken(args, DataConfig)), workers=args.workers)
     else:
         stop = Event()
         for number in (signal.SIGTERM, signal.SIGINT):  # a step is finished first, so that the state kept is whole

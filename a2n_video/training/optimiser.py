@@ -29,9 +29,9 @@ class FusedAdam(torch.optim.Adam):
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
         parameters = list(parameters)
-        self.on_card = parameters[0].is_cuda
-        rate = torch.tensor(lr, device=parameters[0].device) if self.on_card else lr
-        super().__init__(parameters, lr=rate, fused=True, capturable=self.on_card)
+        on_card = parameters[0].is_cuda
+        rate = torch.tensor(lr, device=parameters[0].device) if on_card else lr
+        super().__init__(parameters, lr=rate, fused=True, capturable=on_card)
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
         """Also a state that was kept on the other kind of device."""
@@ -66,15 +66,14 @@ class MuonAndAdam:
         self.matrices = [as_matrix(p.detach()) for p in self.kernels]
         taken = set(map(id, self.kernels))
         self.muon = torch.optim.Muon(self.matrices, lr=lr, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
-        self.adam = torch.optim.Adam([p for p in parameters if id(p) not in taken], lr=lr, fused=True)
+        self.adam = FusedAdam([p for p in parameters if id(p) not in taken], lr)
         self.param_groups: list[dict[str, Any]] = [{"lr": lr}]
 
     def step(self) -> None:
         for matrix, kernel in zip(self.matrices, self.kernels, strict=True):
             matrix.grad = None if kernel.grad is None else kernel.grad.permute(0, 2, 3, 1).flatten(1)
         for optimiser, factor in ((self.muon, MUON_FACTOR), (self.adam, 1.0)):
-            for group in optimiser.param_groups:
-                group["lr"] = factor * self.param_groups[0]["lr"]
+            set_learning_rate(optimiser, factor * self.param_groups[0]["lr"])
             optimiser.step()  # type: ignore[no-untyped-call]
 
     def state_dict(self) -> dict[str, Any]:

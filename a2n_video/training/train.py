@@ -234,8 +234,14 @@ def progress(steps: int, start: int) -> AbstractContextManager[Any]:
 
 def batches(config: TrainConfig, pairs: Sequence[Path], start: int, *, pinned: bool) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches of steps `start`, `start` + 1, ...; each is decided by (seed, step) alone. `pinned` memory goes to a card unwaited."""
-    chosen = {name: getattr(config, name) for name in ("batch", "side", "clean_share", "seed", "recoloured")}
-    data = PairBatches(*pairs, **chosen)
+    data = PairBatches(
+        *pairs,
+        batch=config.batch,
+        side=config.side,
+        clean_share=config.clean_share,
+        seed=config.seed,
+        recoloured=config.recoloured,
+    )
     context = "spawn" if config.workers else None
     return iter(
         DataLoader(

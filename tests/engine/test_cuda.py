@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import textwrap
@@ -29,21 +28,12 @@ from tests.conftest import ROOT
 from tests.engine.pipelines import GEOMETRY as TINY
 from tests.engine.pipelines import batches, exact_identity, identity, numbers
 
-pytestmark = pytest.mark.cuda
+pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("card")]
 YUV = PlaneFormat(width=322, height=180, family="yuv", log2_chroma_w=1, log2_chroma_h=1)
 GEOMETRY = Geometry(source=YUV, color=ColorSpec().settled(YUV), scale=2)
 PLAN = ExecutionPlan(model="weights", engine="accelerator", device="cuda", dtype="float16", layout="nhwc", batch_size=3)
 DEVICE = torch.device("cuda")
 SLOW_CYCLES = 2_000_000  # about a millisecond, so that what is not ordered overlaps
-
-
-@pytest.fixture(autouse=True)
-def card() -> None:
-    if torch.cuda.is_available():
-        return
-    if os.environ.get("FAIL_WITHOUT_CUDA") == "1":
-        pytest.fail("FAIL_WITHOUT_CUDA is set and there is no CUDA device")
-    pytest.skip("no CUDA device")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,17 +12,8 @@ from torch import Tensor
 from a2n_video.training.replay import AHEAD, WARM_UP, GraphedStep
 from a2n_video.training.train import LOSSES, TrainConfig, Trainer
 
-pytestmark = pytest.mark.cuda
+pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("card")]
 CONFIG = TrainConfig(n_features=16, n_blocks=2, batch=4, side=16, steps=40, warm_up=4, learning_rate=2e-3, amp=False)
-
-
-@pytest.fixture(autouse=True)
-def card() -> None:
-    if torch.cuda.is_available():
-        return
-    if os.environ.get("FAIL_WITHOUT_CUDA") == "1":
-        pytest.fail("FAIL_WITHOUT_CUDA is set and there is no CUDA device")
-    pytest.skip("no CUDA device")
 
 
 def batch(step: int) -> tuple[Tensor, Tensor]:

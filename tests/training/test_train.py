@@ -19,7 +19,7 @@ import torch
 from a2n_video.errors import OptionError, WeightsError
 from a2n_video.net.model import A2N, A2NConfig
 from a2n_video.net.weights import load_model, save_model
-from a2n_video.training.__main__ import main, parse
+from a2n_video.training.__main__ import main, parse, taken
 from a2n_video.training.data import HELD_KINDS, DataConfig
 from a2n_video.training.held import HeldOut
 from a2n_video.training.optimiser import FusedAdam, set_learning_rate
@@ -233,6 +233,8 @@ def test_held_out_gains_are_over_bicubic(pairs: Path) -> None:
 def test_the_command_line(pairs: Path, tmp_path: Path) -> None:
     args = parse(["train", str(pairs), str(tmp_path), "--learning-rate", "1e-3", "--no-amp"])
     assert (args.learning_rate, args.amp, args.n_blocks) == (1e-3, False, TrainConfig.n_blocks)
+    for given, frame in ((["--frame", "72", "96"], (72, 96)), ([], DataConfig.frame)):
+        assert DataConfig(**taken(parse(["data", "in", "out", "--patch", "72", *given]), DataConfig)).frame == frame
     shape = ["--n-features", "8", "--n-blocks", "1", "--head", "pixelshuffle"]
     shape += ["--side", "12", "--batch", "1", "--threads", "1"]
     main(["train", str(pairs), str(tmp_path / "run"), *shape, "--steps", "2", "--eval-every", "2"])
