@@ -69,6 +69,7 @@ typedef struct {
     int scale, batch_size, num_streams;
     A2NGroup *groups;
     int group_count;
+    int making;                 /* the index of the group that a frame is being made of; serial part only */
     uint64_t clock;
     pthread_mutex_t lock;       /* guards state, results, refused and used of every group, and the statistics; never held while waiting for Python */
     A2NStats *stats;            /* NULL unless A2N_VS_STATS is set */

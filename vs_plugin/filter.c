@@ -40,6 +40,7 @@ static void ask(A2NFilter *d, InFlight *state, int n, VSFrameContext *ctx) {
 static int make(A2NFilter *d, InFlight *state, int n, VSFrameContext *ctx, int64_t *engine_ns, char error[A2N_ERROR_SIZE]) {
     int index = n / d->batch_size;
     char later[A2N_ERROR_SIZE];
+    d->making = index;
     if (!group_known(d, index) && !(state->asked & 1)) {
         ask_for(d, state, index, 0, ctx); /* it was in the cache when this frame began, and is no more */
         return 0;
@@ -48,7 +49,7 @@ static int make(A2NFilter *d, InFlight *state, int n, VSFrameContext *ctx, int64
         return 0;
     for (int ahead = 1; ahead < d->num_streams; ahead++)
         if ((state->asked >> ahead & 1) && !group_known(d, index + ahead) && !group_submit(d, index + ahead, ctx, engine_ns, later))
-            break; /* it says so again when its own frames are asked for */
+            break; /* its own frames ask for it again */
     return group_finish(d, index, engine_ns, error);
 }
 

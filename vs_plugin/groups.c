@@ -14,9 +14,10 @@ static int allocate(A2NGroup *g, int size) {
     return g->sources && g->results && g->refused && g->repeats && g->frames;
 }
 
-/* Room for what `threads` frames in flight touch at once, one group more, those in the engine, and the one before the first. */
+/* Room for what `threads` frames in flight touch at once, one group more, those in the engine, and the one before each of them: after
+   jumps they are not neighbours. */
 int groups_create(A2NFilter *d, int threads) {
-    d->group_count = (threads + d->batch_size - 1) / d->batch_size + 1 + d->num_streams;
+    d->group_count = (threads + d->batch_size - 1) / d->batch_size + 1 + 2 * d->num_streams;
     d->groups = calloc(d->group_count, sizeof *d->groups);
     int ok = d->groups != NULL;
     for (int i = 0; ok && i < d->group_count; i++)
@@ -102,14 +103,15 @@ static int next_is_submitted(A2NFilter *d, const A2NGroup *g) {
     return next && next->state == GROUP_SUBMITTED;
 }
 
-/* The group to give up: an empty one, else the longest unused that nothing waits for or repeats from. */
+/* The group to give up: an empty one, else the longest unused that nothing waits for or repeats from, and no frame is being made of. */
 static A2NGroup *victim(A2NFilter *d) {
     A2NGroup *best = NULL;
     for (int i = 0; i < d->group_count; i++) {
         A2NGroup *g = &d->groups[i];
         if (g->state == GROUP_EMPTY)
             return g;
-        if (g->state == GROUP_READY && !next_is_submitted(d, g) && (!best || g->used < best->used))
+        int may_go = g->state == GROUP_READY && g->index != d->making && !next_is_submitted(d, g);
+        if (may_go && (!best || g->used < best->used))
             best = g;
     }
     return best;
@@ -133,11 +135,16 @@ static int submitted(const A2NFilter *d) {
 }
 
 /* An emptied group for `index`. No more than num_streams are in the engine: what a jump in the clip left there is waited for first,
-   and may then be given up (the engine writes into it until it is finished). */
+   and may then be given up (the engine writes into it until it is finished). NULL where the one to wait for is the group that a frame
+   is being made of: it is waited for next, where its error is told, and `index` was only to be begun ahead of its time. */
 static A2NGroup *claim(A2NFilter *d, int index, int64_t *engine_ns) {
     char ignored[A2N_ERROR_SIZE];
-    while (submitted(d) >= d->num_streams)
-        group_finish(d, oldest_submitted(d)->index, engine_ns, ignored);
+    while (submitted(d) >= d->num_streams) {
+        int oldest = oldest_submitted(d)->index;
+        if (oldest == d->making)
+            return NULL;
+        group_finish(d, oldest, engine_ns, ignored);
+    }
     A2NGroup *g = victim(d);
     if (!g)
         return NULL;

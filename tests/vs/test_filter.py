@@ -126,12 +126,32 @@ def reference(distinct: Callable[..., Any], length: int) -> list[str]:
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 8])
-@pytest.mark.parametrize("num_streams", [1, 3])
+@pytest.mark.parametrize("num_streams", [1, 3, 8])
 def test_random_access_gives_the_same_bytes(core: Any, distinct: Callable[..., Any], batch_size: int, num_streams: int) -> None:
     clip = distinct(60).a2n.Upscale(model="nearest", batch_size=batch_size, num_streams=num_streams)
     order = list(range(60)) * 2
     random.Random(7).shuffle(order)
     assert digests(clip, order) == reference(distinct, 60)
+
+
+@pytest.mark.parametrize("threads", [1, 8])
+@pytest.mark.parametrize(("batch_size", "num_streams"), [(1, 8), (4, 4), (4, 8)])
+def test_far_more_jumps_than_the_cache_has_groups(core: Any, threads: int, batch_size: int, num_streams: int) -> None:
+    core.num_threads = threads
+    blank = core.std.BlankClip(width=32, height=32, format=vs.GRAY8, length=40 * batch_size)
+    clip = core.std.FrameEval(blank, lambda n: blank.std.SetFrameProps(Number=n))
+    up = clip.a2n.Upscale(model="nearest", batch_size=batch_size, num_streams=num_streams)
+    rng = random.Random(0)
+    for n in (rng.randrange(clip.num_frames) for _ in range(600)):
+        assert up.get_frame(n).props["Number"] == n
+
+
+@pytest.mark.parametrize(("batch_size", "num_streams"), [(1, 8), (4, 5), (4, 8)])
+def test_parts_of_a_clip_read_in_turn(core: Any, distinct: Callable[..., Any], batch_size: int, num_streams: int) -> None:
+    up = distinct(120).a2n.Upscale(model="nearest", batch_size=batch_size, num_streams=num_streams)
+    parts = [up[40 * k : 40 * (k + 1)] for k in range(3)]
+    right = reference(distinct, 120)
+    assert digests(core.std.Interleave(parts)) == [right[40 * k + n] for n in range(40) for k in range(3)]
 
 
 def test_two_clips_at_once(core: Any, distinct: Callable[..., Any]) -> None:
