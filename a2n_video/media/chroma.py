@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from a2n_video.media.colorspec import MATRICES, RGB_MATRIX, ColorSpec
+from a2n_video.media.colorspec import MATRICES, RGB_MATRIX, YCGCO, ColorSpec
 from a2n_video.media.planes import PlaneFormat
 
 Table = npt.NDArray[np.float32]
@@ -77,20 +77,23 @@ class CodeRange:
 
 
 def code_range(fmt: PlaneFormat, color: ColorSpec, *, chroma: bool = False) -> CodeRange:
-    """How a format's samples stand for 0..1 (chroma: -0.5..0.5): ITU-R BT.2100-2, table 9."""
+    """How a format's samples stand for 0..1 (chroma: -0.5..0.5): ITU-R BT.2100-2, table 9; YCgCo's all as R, G and B (ITU-T H.273)."""
     if fmt.floating:
         return CodeRange(1.0, 0.0, None)
     highest = (1 << fmt.depth) - 1
     shift = 1 << (fmt.depth - 8)
     if chroma:
-        return CodeRange(float(highest) if color.full_range else 224.0 * shift, 128.0 * shift, highest)
+        limited = (219.0 if color.matrix == YCGCO else 224.0) * shift
+        return CodeRange(float(highest) if color.full_range else limited, 128.0 * shift, highest)
     return CodeRange(float(highest), 0.0, highest) if color.full_range else CodeRange(219.0 * shift, 16.0 * shift, highest)
 
 
 def rgb_to_yuv(fmt: PlaneFormat, color: ColorSpec) -> npt.NDArray[np.float64]:
-    """The (3, 3) matrix from R'G'B' to Y'CbCr (ITU-T H.273, equations 38 to 40); the identity for RGB."""
+    """The (3, 3) matrix from R'G'B' to Y'CbCr (ITU-T H.273, equations 38 to 40) or, for its value 8, YCgCo; the identity for RGB."""
     if fmt.family == "rgb" or (color.matrix == RGB_MATRIX and fmt.family != "gray"):
         return np.eye(3)
+    if color.matrix == YCGCO:
+        return np.array([[0.25, 0.5, 0.25], [-0.25, 0.5, -0.25], [0.5, 0.0, -0.5]])
     kr, kb = MATRICES[color.matrix]
     luma = np.array([kr, 1 - kr - kb, kb])
     return np.stack([luma, (np.array([0, 0, 1]) - luma) / (2 * (1 - kb)), (np.array([1, 0, 0]) - luma) / (2 * (1 - kr))])

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
+from a2n_video.errors import UnsupportedFormatError
 from a2n_video.media.planes import PlaneFormat
 
 UNSPECIFIED: Final = 2
@@ -27,7 +28,20 @@ MATRICES: Final = MappingProxyType(
         9: (0.2627, 0.0593),  # bt2020nc
     }
 )
-MATRIX_NAMES: Final = MappingProxyType({1: "bt709", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 9: "bt2020nc"})
+YCGCO: Final = 8
+# Matrices that mean something and are not taken: those that mix light or other primaries are no product with R'G'B'.
+UNTAKEN: Final = MappingProxyType(
+    {
+        10: "bt2020c",
+        11: "smpte2085",
+        12: "chroma-derived-nc",
+        13: "chroma-derived-c",
+        14: "ictcp",
+        15: "ipt-c2",
+        16: "ycgco-re",
+        17: "ycgco-ro",
+    }
+)
 # Where a chroma sample sits, by AVChromaLocation: in luma samples right of and below the first luma sample it covers,
 # for an axis that is halved. 0 (unspecified) is read as left, as every decoder of MPEG-2 and later does.
 CHROMA_SITING: Final = MappingProxyType(
@@ -49,7 +63,8 @@ class ColorSpec:
         """The same with nothing left open, by mpv's rule on the *source's* size: 1280 or wider, or over 576 lines, is BT.709, else BT.601.
 
         RGB is full range unless it says otherwise; anything else limited. Unknown primaries and transfer are guessed only along
-        with the matrix. Reserved numbers count as unknown.
+        with the matrix. Reserved numbers count as unknown, and so does what a gray picture says of its missing chroma.
+        UnsupportedFormatError for a matrix of `UNTAKEN`: a guess in its place would change the colours.
         """
         primaries = self.primaries if self.primaries in PRIMARIES else UNSPECIFIED
         transfer = self.transfer if self.transfer in TRANSFERS else UNSPECIFIED
@@ -57,8 +72,13 @@ class ColorSpec:
         if fmt.family == "rgb":
             return replace(known, matrix=RGB_MATRIX, full_range=self.full_range is not False)
         full = bool(self.full_range)
-        if self.matrix in MATRICES:
+        if self.matrix in MATRICES or (self.matrix == YCGCO and fmt.family == "yuv"):
             return replace(known, full_range=full)
+        if self.matrix in UNTAKEN and fmt.family == "yuv":
+            raise UnsupportedFormatError(
+                f"the colour matrix {UNTAKEN[self.matrix]} ({self.matrix}) is not taken; convert it to bt2020nc or bt709 first "
+                "(ffmpeg -vf zscale=matrix=..., VapourSynth resize.Bicubic(matrix=9))"
+            )
         hd = fmt.width >= 1280 or fmt.height > 576
         guess = 1 if hd else (5 if fmt.height == 576 else 6)
         primaries = guess if primaries == UNSPECIFIED else primaries

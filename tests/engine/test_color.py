@@ -21,6 +21,7 @@ ToRgb = Callable[[npt.NDArray[np.generic], PlaneFormat, ColorSpec], Array]
 
 # Kr, Kb of ITU-R BT.601, BT.709, BT.2020.
 LUMA = {5: (0.299, 0.114), 1: (0.2126, 0.0722), 9: (0.2627, 0.0593)}
+YCGCO = 8
 PATCHES = {
     "black": (0, 0, 0),
     "white": (1, 1, 1),
@@ -39,8 +40,10 @@ def yuv(width: int, height: int, depth: int = 8, subsampling: tuple[int, int] = 
 
 def codes_of(rgb: tuple[float, ...], matrix: int, full: bool, depth: int) -> tuple[int, int, int]:
     """Y'CbCr codes as ITU-R BT.601, 709 and 2020 write them."""
-    kr, kb = LUMA[matrix]
     r, g, b = rgb
+    if matrix == YCGCO:
+        return ycgco_codes_of(r, g, b, full, depth)
+    kr, kb = LUMA[matrix]
     y = kr * r + (1 - kr - kb) * g + kb * b
     cb, cr = (b - y) / (2 - 2 * kb), (r - y) / (2 - 2 * kr)
     if full:
@@ -48,6 +51,14 @@ def codes_of(rgb: tuple[float, ...], matrix: int, full: bool, depth: int) -> tup
         return round(y * top), round(min(cb * top + 2 ** (depth - 1), top)), round(min(cr * top + 2 ** (depth - 1), top))
     unit = 2 ** (depth - 8)
     return round((219 * y + 16) * unit), round((224 * cb + 128) * unit), round((224 * cr + 128) * unit)
+
+
+def ycgco_codes_of(r: float, g: float, b: float, full: bool, depth: int) -> tuple[int, int, int]:
+    """YCgCo codes as ITU-T H.273 writes them: of R, G and B as they are coded."""
+    unit, top = 2 ** (depth - 8), 2**depth - 1
+    red, green, blue = (c * top if full else (219 * c + 16) * unit for c in (r, g, b))
+    cg, co = green / 2 - (red + blue) / 4, (red - blue) / 2
+    return round(green / 2 + (red + blue) / 4), round(min(cg + 2 ** (depth - 1), top)), round(min(co + 2 ** (depth - 1), top))
 
 
 def flat_row(fmt: PlaneFormat, codes: tuple[int, ...]) -> npt.NDArray[np.generic]:
@@ -78,7 +89,7 @@ WAYS = pytest.mark.parametrize(("to_rgb", "to_row"), [(rgb_by_torch, row_by_torc
 @WAYS
 @pytest.mark.parametrize("depth", [8, 10])
 @pytest.mark.parametrize("full", [False, True], ids=["limited", "full"])
-@pytest.mark.parametrize("matrix", LUMA)
+@pytest.mark.parametrize("matrix", [*LUMA, YCGCO])
 def test_flat_patches_mean_what_the_standard_says(to_rgb: ToRgb, to_row: ToRgb, matrix: int, full: bool, depth: int) -> None:
     color = ColorSpec(matrix=matrix, full_range=full, chroma_location=1)
     for name, rgb in PATCHES.items():

@@ -280,6 +280,13 @@ def test_formats_that_are_not_taken(core: Any, name: str) -> None:
         clip.a2n.Upscale(model="nearest")
 
 
+def test_a_matrix_that_is_not_taken_is_the_frames_error(core: Any, distinct: Callable[..., Any]) -> None:
+    result = distinct(2).std.SetFrameProps(_Matrix=14).a2n.Upscale(model="nearest")
+    with pytest.raises(vs.Error, match=r"^a2n\.Upscale: .*matrix ictcp \(14\) is not taken; convert it"):
+        result.get_frame(0)
+    assert distinct(1).std.SetFrameProps(_Matrix=8).a2n.Upscale(model="nearest").get_frame(0).props["_Matrix"] == 8
+
+
 def test_a_clip_of_varying_size_is_refused(core: Any) -> None:
     one = core.std.BlankClip(width=64, height=48, format=vs.YUV420P8, length=1)
     varying = core.std.Splice([one, one.std.Crop(left=32)], mismatch=True)
