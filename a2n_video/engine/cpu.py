@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from threading import Thread
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -16,6 +17,15 @@ from a2n_video.engine.worker import WorkerEngine
 from a2n_video.net.fuse import FusedA2N, fuse
 from a2n_video.net.model import A2N
 from a2n_video.options import ExecutionPlan
+
+# Source pixels of a strip: its maps stay in the cache; fewer rows than this spend too much on the halo.
+_STRIP_PIXELS: Final = 640 * 72
+_STRIP_MIN_ROWS: Final = 24
+
+
+def cpu_strip_rows(width: int) -> int:
+    """Rows of a strip of a frame of that width."""
+    return max(_STRIP_MIN_ROWS, _STRIP_PIXELS // width)
 
 
 def has_bfloat16() -> bool:

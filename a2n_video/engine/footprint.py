@@ -7,12 +7,10 @@ grows linearly with height once a frame goes in strips, so the two points give e
 from __future__ import annotations
 
 import logging
-import os
 import weakref
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -30,8 +28,6 @@ from a2n_video.options import ExecutionPlan
 _LOG = logging.getLogger(__name__)
 # Of the memory that is free: decoder, encoder and queues want the rest, and libraries want room to work in.
 _SHARE: Final = 0.5
-_MEMINFO: Final = Path("/proc/meminfo")
-_CGROUP: Final = Path("/sys/fs/cgroup")
 
 
 class _Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -105,21 +101,3 @@ def fitted(plan: ExecutionPlan, model: A2N, geometry: Geometry, free_bytes: int)
         else:
             _LOG.warning("a frame takes about %.1f GiB, and %.1f GiB of memory are free", need / 2**30, free_bytes / 2**30)
             return plan
-
-
-def free_host_bytes() -> int:
-    """Memory that this process may still take: what the system has available, or less where a control group bounds it."""
-    if not _MEMINFO.exists():
-        return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) // 2
-    lines = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines())
-    available = int(lines["MemAvailable"].split()[0]) * 1024
-    limit, used = (_number(_CGROUP / name) for name in ("memory.max", "memory.current"))
-    return available if limit is None or used is None else min(available, max(0, limit - used))
-
-
-def _number(path: Path) -> int | None:
-    """The number in a file, or None where there is no such file or it says "max"."""
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):
-        return None

@@ -17,18 +17,17 @@ if TYPE_CHECKING:
     from a2n_video.net.model import A2N
 
 ACCELERATORS: Final = ("cuda", "xpu")
+_CPU_ENGINES: Final = ("native", "torch", "openvino")
 # Pixels of source that a batch should have before it grows: enough work to hide the cost of starting it.
 _CPU_BATCH_PIXELS: Final = 1 << 16
 _ACCELERATOR_BATCH_PIXELS: Final = 1 << 20
 _MAX_BATCH: Final = 8
 # OpenVINO and the native network keep maps of the whole frame, and Linux kills what grows too large: a frame whose maps would not fit
 # goes to torch in strips, decided beforehand. Bytes a pixel and some room: OpenVINO took 832 between 320x180 and 1280x720 (x2, bfloat16),
-# the native network has four maps of 40 channels, 640, and the frame and its result.
+# the native network has four maps of 40 channels, 640, and the frame and its result; and each of its threads rows of the head.
 _WHOLE_FRAME_BYTES_PER_PIXEL: Final = 1100
+_HEAD_BYTES_PER_RESULT_COLUMN: Final = 3400  # times the scale again: the rows are as many
 WHOLE_FRAME_MAX_PIXELS: Final = 4096 * 2304
-# Source pixels of a strip on the CPU: its maps stay in the cache; fewer rows than this spend too much on the halo.
-_CPU_STRIP_PIXELS: Final = 640 * 72
-_CPU_STRIP_MIN_ROWS: Final = 24
 # Bytes of maps a pixel, at most, in torch: where this is far from the free memory, nothing needs to be probed.
 _TORCH_BYTES_PER_PIXEL: Final = 2048
 _DTYPES: Final = {
@@ -68,11 +67,6 @@ def has_openvino() -> bool:
     return find_spec("openvino") is not None
 
 
-def cpu_strip_rows(width: int) -> int:
-    """Rows of a strip of a frame of that width, for torch on the CPU."""
-    return max(_CPU_STRIP_MIN_ROWS, _CPU_STRIP_PIXELS // width)
-
-
 def resolve_plan(options: ModelOptions, geometry: Geometry) -> ExecutionPlan:
     """Settle engine, device, dtype, batch, strips and threads for one geometry.
 
@@ -83,7 +77,7 @@ def resolve_plan(options: ModelOptions, geometry: Geometry) -> ExecutionPlan:
     if options.weights is None and NEAREST in (options.model, options.engine):
         return _nearest_plan(options)
     model, digest = _resolve_weights(options)
-    device = _resolve_device(options.device)
+    device = _resolve_device("cpu" if _means_cpu(options) else options.device)
     engine = _resolve_engine(options, device, geometry)
     pixels = geometry.source.width * geometry.source.height
     per_batch = _ACCELERATOR_BATCH_PIXELS if engine == "accelerator" else _CPU_BATCH_PIXELS
@@ -96,7 +90,7 @@ def resolve_plan(options: ModelOptions, geometry: Geometry) -> ExecutionPlan:
         dtype=_resolve_dtype(options, engine),
         layout="nchw" if engine == "openvino" else "nhwc",
         batch_size=options.batch_size or max(1, min(_MAX_BATCH, -(-per_batch // pixels))),
-        strip_rows=cpu_strip_rows(geometry.source.width) if engine == "torch" else 0,
+        strip_rows=_strip_rows(geometry) if engine == "torch" else 0,
         threads=options.threads or _cores(),
         compile=options.compile == "on",
         cuda_graph=options.cuda_graph,
@@ -151,9 +145,16 @@ def _with_timed_layout(plan: ExecutionPlan, geometry: Geometry) -> ExecutionPlan
     return replace(plan, layout=fastest_layout(_planned_model(plan, geometry), geometry, plan))
 
 
+def _strip_rows(geometry: Geometry) -> int:
+    from a2n_video.engine.cpu import cpu_strip_rows
+
+    return cpu_strip_rows(geometry.source.width)
+
+
 def _fitted(plan: ExecutionPlan, geometry: Geometry) -> ExecutionPlan:
     """The plan with batch and strips that fit the free memory; probed only where that is in doubt."""
-    from a2n_video.engine.footprint import fitted, free_host_bytes
+    from a2n_video.engine.footprint import fitted
+    from a2n_video.engine.host_memory import free_host_bytes
 
     free = free_host_bytes()
     at_most = geometry.source.width * geometry.source.height * plan.batch_size * _TORCH_BYTES_PER_PIXEL
@@ -161,10 +162,11 @@ def _fitted(plan: ExecutionPlan, geometry: Geometry) -> ExecutionPlan:
 
 
 def _fits_whole(options: ModelOptions, geometry: Geometry) -> bool:
-    from a2n_video.engine.footprint import free_host_bytes
+    from a2n_video.engine.host_memory import free_host_bytes
 
     pixels = geometry.source.width * geometry.source.height
-    need = pixels * (options.batch_size or 1) * _WHOLE_FRAME_BYTES_PER_PIXEL
+    heads = (options.threads or _cores()) * geometry.source.width * geometry.scale**2 * _HEAD_BYTES_PER_RESULT_COLUMN
+    need = pixels * (options.batch_size or 1) * _WHOLE_FRAME_BYTES_PER_PIXEL + heads
     return pixels <= WHOLE_FRAME_MAX_PIXELS and need <= free_host_bytes() // 2
 
 
@@ -193,6 +195,11 @@ def _resolve_weights(options: ModelOptions) -> tuple[str, str]:
     if path is None:
         raise OptionError(f"--model {name} has no network that another engine could run")
     return name, weights_sha256(path)
+
+
+def _means_cpu(options: ModelOptions) -> bool:
+    """Whether what was asked for runs on a CPU only, though no device was named."""
+    return options.device is None and (options.engine in _CPU_ENGINES or options.dtype == "int8")
 
 
 def _resolve_device(name: str | None) -> str:

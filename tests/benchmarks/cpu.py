@@ -22,10 +22,10 @@ from pathlib import Path
 
 import torch
 
-from a2n_video.engine.cpu import has_bfloat16, lowered
+from a2n_video.engine.cpu import cpu_strip_rows, has_bfloat16, lowered
 from a2n_video.engine.memory import in_strips
 from a2n_video.engine.native import has_native
-from a2n_video.engine.select import cpu_strip_rows, has_openvino
+from a2n_video.engine.select import has_openvino
 from a2n_video.net.fuse import bilinear
 from a2n_video.net.model import A2N
 from a2n_video.net.weights import load_model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from threading import Thread
 
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor
 
 from a2n_video.engine import select
-from a2n_video.engine.cpu import set_threads_here
+from a2n_video.engine.cpu import cpu_strip_rows, set_threads_here
+from a2n_video.engine.footprint import frame_bytes
 from a2n_video.engine.native import engine as native
 from a2n_video.engine.native import has_native
 from a2n_video.engine.native.library import Network
@@ -21,6 +23,7 @@ from a2n_video.engine.protocol import Geometry
 from a2n_video.errors import MissingDependencyError, OptionError
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.planes import PlaneFormat
+from a2n_video.net.fuse import FusedA2N, fuse
 from a2n_video.net.model import A2N, A2NConfig
 from a2n_video.options import ExecutionPlan, ModelOptions
 
@@ -123,6 +126,39 @@ def test_a_frame_whose_maps_would_not_fit_goes_in_strips(monkeypatch: pytest.Mon
     engine.close()
 
 
+def test_strips_have_the_plans_threads_and_the_program_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    strips = native.in_strips
+
+    def looked_at(net: FusedA2N, x: Tensor, rows: int) -> Tensor:
+        seen.append(torch.get_num_threads())
+        return strips(net, x, rows)
+
+    monkeypatch.setattr(native, "free_host_bytes", lambda: 1 << 16)
+    monkeypatch.setattr(native, "in_strips", looked_at)
+    before = in_a_new_thread(torch.get_num_threads)
+    engine = native.open_native_engine(
+        model_of(CONFIGS["small-x2"]), geometry(), ExecutionPlan(model="weights", engine="native", threads=3)
+    )
+    fmt = geometry().source
+    engine.submit([fmt.unpack(np.zeros(fmt.samples, np.uint8))]).result(20)
+    engine.close()
+    assert seen == [3] and in_a_new_thread(torch.get_num_threads) == before
+
+
+def in_a_new_thread(call: Callable[[], int]) -> int:
+    with ThreadPoolExecutor(1) as fresh:
+        return fresh.submit(call).result()
+
+
+def test_strips_after_the_native_network_take_less_than_its_maps() -> None:
+    model = model_of(CONFIGS["paper-x4"])
+    fmt = PlaneFormat(width=1920, height=1080, family="rgb")
+    whole = network(model).bytes_for(1080, 1920)
+    net = fuse(model).lowered(torch.float32).to("meta")
+    assert frame_bytes(net, Geometry(source=fmt, color=ColorSpec().settled(fmt), scale=4), cpu_strip_rows(1920)) < whole
+
+
 def test_the_programs_own_threads_keep_theirs() -> None:
     """Torch hands a number of threads on to whichever thread comes next."""
     seen: list[int] = []
@@ -204,6 +240,16 @@ def test_too_large_frames_go_to_strips_beforehand(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(select, "has_openvino", lambda: True)
     with pytest.raises(OptionError, match="which frames of this size need"):
         planned(dtype="int8")
+
+
+def test_the_heads_of_many_threads_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1080p takes 2.2 GiB of maps and room; 64 threads of x4 take 6 more."""
+    fmt = PlaneFormat(width=1920, height=1080, family="yuv", log2_chroma_w=1, log2_chroma_h=1)
+    large = Geometry(source=fmt, color=ColorSpec().settled(fmt), scale=4)
+    monkeypatch.setattr("a2n_video.engine.host_memory.free_host_bytes", lambda: 6 << 30)
+    options = ModelOptions(model="a2n", scale=4, device="cpu", engine="native", dtype="float32")
+    assert select.resolve_plan(replace(options, threads=2), large).engine == "native"
+    assert select.resolve_plan(replace(options, threads=64), large).engine == "torch"
 
 
 def test_where_it_was_not_built_it_is_said_and_another_taken(monkeypatch: pytest.MonkeyPatch) -> None:

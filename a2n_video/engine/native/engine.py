@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from a2n_video.engine.color import ColorConverter, enlarge_alpha, finite
-from a2n_video.engine.cpu import lowered, set_threads_here
-from a2n_video.engine.footprint import free_host_bytes
+from a2n_video.engine.cpu import cpu_strip_rows, lowered, set_threads_here
+from a2n_video.engine.host_memory import free_host_bytes
 from a2n_video.engine.memory import Recovery, in_strips
 from a2n_video.engine.native.library import Network
 from a2n_video.engine.protocol import Geometry, Rows
@@ -32,16 +32,16 @@ class NativeCompute:
 
     def __init__(self, model: A2N, geometry: Geometry, plan: ExecutionPlan) -> None:
         set_threads_here(1)  # for colour: a team would spin beside the network's threads
-        self._model, self._scale, self._threads = model, geometry.scale, plan.threads
+        self._model, self._scale = model, geometry.scale
         self._source = ColorConverter(geometry.source, geometry.color)
         self._target = ColorConverter(geometry.target, geometry.color)
         self._network = Network(model, plan.threads)
-        self._beside = ThreadPoolExecutor(1, thread_name_prefix="a2n-native")
+        self._beside = ThreadPoolExecutor(1, "a2n-native", set_threads_here, (plan.threads,))  # torch's, for strips
         self._strips: Recovery | None = None
         # Linux gives more memory than there is, and kills whoever uses it: what would not fit is found out beforehand.
         need = self._network.bytes_for(geometry.source.height, geometry.source.width)
         if need > free_host_bytes() // 2:
-            self._go_to_strips(geometry.source.height, f"{need >> 20} MiB of maps in {plan.threads} threads")
+            self._go_to_strips(geometry.source.height, geometry.source.width, f"{need >> 20} MiB of maps in {plan.threads} threads")
 
     def start(self, rows: Rows) -> Callable[[], Rows]:
         with torch.inference_mode():
@@ -68,13 +68,13 @@ class NativeCompute:
                 reason = str(error)
             else:
                 return result
-            self._go_to_strips(height, reason)
+            self._go_to_strips(height, width, reason)
         return self._in_strips(rgb)
 
-    def _go_to_strips(self, height: int, reason: str) -> None:
+    def _go_to_strips(self, height: int, width: int, reason: str) -> None:
         _LOG.warning("out of memory (%s); going on in strips, more slowly", reason)
-        self._strips = Recovery(batch_size=1, strip_rows=max(1, height // 2), height=height)
-        set_threads_here(self._threads)
+        # Torch's maps are the larger ones: half a frame of them takes more than what did not fit.
+        self._strips = Recovery(batch_size=1, strip_rows=cpu_strip_rows(width), height=height)
         self._lowered = lowered(self._model, torch.float32)
 
     def _in_strips(self, rgb: Tensor) -> Tensor:
