@@ -65,8 +65,8 @@ class Upscaler:
     """An upscaler for one model and scale; engines are made for each geometry that comes, the last one is kept.
 
     Used from one thread at a time. Frames come out in the order they went in, one for one; a frame equal to the one before it costs
-    nothing. Raises UnknownModelError, WeightsError, DeviceError or OptionError when the first geometry is known. `close` ends
-    the engine's thread, and so does leaving the `with`.
+    nothing. Raises UnknownModelError, WeightsError, DeviceError or OptionError when the first geometry is known. After frames that
+    failed it goes on with a new engine. `close` ends the engine's thread, and so does leaving the `with`.
     """
 
     def __init__(
@@ -127,15 +127,27 @@ class Upscaler:
             source, color = adapter.describe(frame)
             geometry = Geometry(source=source, color=color, scale=self.options.scale, layout=self.layout)
             if previous is not None and previous[1].batch.engine.geometry != geometry:
-                yield from _finish(pending)  # the old engine closes before another opens
+                yield from self._finish(pending)  # the old engine closes before another opens
                 previous = None
             planes = adapter.planes(frame)
             ticket = self._ticket(frame, planes, geometry, previous)
             previous = (planes, ticket)
             pending.append((adapter, ticket))
             while len(pending) > _BATCHES_IN_FLIGHT * ticket.batch.engine.batch_size:
-                yield _wrapped(*pending.popleft())
-        yield from _finish(pending)
+                yield self._wrapped(*pending.popleft())
+        yield from self._finish(pending)
+
+    def _finish(self, pending: deque[tuple[Adapter, _Ticket]]) -> Iterator[Any]:
+        while pending:
+            yield self._wrapped(*pending.popleft())
+
+    def _wrapped(self, adapter: Adapter, ticket: _Ticket) -> Any:
+        try:
+            row = ticket.result()
+        except BaseException:
+            self.close()  # an engine keeps its first error; the next frames get a new one
+            raise
+        return adapter.wrap(row, ticket.target, ticket.frame)
 
     def _ticket(self, frame: Any, planes: Planes, geometry: Geometry, previous: tuple[Planes, _Ticket] | None) -> _Ticket:
         if previous is not None and _equal(planes, previous[0]):
@@ -178,15 +190,6 @@ def upscale_frames(
     """
     with Upscaler(model, scale=scale, weights=weights, device=device, dtype=dtype, batch_size=batch_size) as upscaler:
         yield from upscaler.upscale_frames(frames)
-
-
-def _wrapped(adapter: Adapter, ticket: _Ticket) -> Any:
-    return adapter.wrap(ticket.result(), ticket.target, ticket.frame)
-
-
-def _finish(pending: deque[tuple[Adapter, _Ticket]]) -> Iterator[Any]:
-    while pending:
-        yield _wrapped(*pending.popleft())
 
 
 def _equal(planes: Planes, others: Planes) -> bool:

@@ -16,13 +16,23 @@ import pytest
 import torch
 
 from a2n_video import Upscaler, upscale_frames
-from a2n_video.errors import OptionError, UnknownModelError, WeightsError
+from a2n_video.errors import DeviceError, OptionError, UnknownModelError, WeightsError
 from tests.conftest import ROOT
 
 
 def arrays(count: int, dtype: type = np.uint8, size: tuple[int, int] = (12, 16)) -> list[np.ndarray]:
     random = np.random.default_rng(1)
     return [random.integers(0, np.iinfo(dtype).max, (*size, 3), endpoint=True).astype(dtype) for _ in range(count)]
+
+
+def test_after_frames_that_failed_it_goes_on_with_a_new_engine() -> None:
+    good = torch.rand(2, 3, 12, 16)
+    with Upscaler("nearest") as upscaler:
+        right = upscaler(good)
+        for _ in range(2):
+            with pytest.raises(DeviceError, match="no numbers"):
+                upscaler(torch.full((1, 3, 12, 16), torch.nan))
+            assert torch.equal(upscaler(good), right)
 
 
 def repeated(frame: np.ndarray, scale: int = 2) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Final, cast
 
@@ -42,6 +43,16 @@ def read_rgb(path: Path) -> Iterator[Image]:
         raise DecodeError(f"{path}: frame {count} cannot be decoded: {error.strerror}") from error
     if not count:
         raise DecodeError(f"{path}: there is no picture in this file")
+
+
+def count_frames(path: Path, most: int) -> int:
+    """How many frames a file holds, told by its packets; `most` where there are more. InputError where it cannot be opened or read."""
+    try:
+        with _open(path) as container:
+            packets = container.demux(video_stream(container, path))
+            return sum(1 for _ in islice((packet for packet in packets if packet.size), most))
+    except av.FFmpegError as error:
+        raise DecodeError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _open(path: Path) -> InputContainer:

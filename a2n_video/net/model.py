@@ -44,6 +44,11 @@ class A2NConfig:
         if min(self.n_features, self.n_upsample_features, self.n_blocks, self.reduction) < 1:
             raise ValueError(f"widths and depth are 1 or more: {self}")
 
+    @property
+    def hidden(self) -> int:
+        """Width of the attention dropout module's hidden layer."""
+        return max(1, self.n_features // self.reduction)
+
 
 def conv(n_in: int, n_out: int, kernel: int = 3, *, bias: bool = False) -> nn.Conv2d:
     """A convolution that keeps height and width (zeros around the frame)."""
@@ -78,10 +83,9 @@ class AttentionInAttentionBlock(nn.Module):
     def __init__(self, config: A2NConfig) -> None:
         super().__init__()
         n = config.n_features
-        hidden = max(1, n // config.reduction)
         self.temperature = config.temperature
         self.conv_first = conv(n, n, 1)
-        self.ADM = nn.Sequential(nn.Linear(n, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, 2, bias=False))
+        self.ADM = nn.Sequential(nn.Linear(n, config.hidden, bias=False), nn.ReLU(), nn.Linear(config.hidden, 2, bias=False))
         self.attention = AttentionBranch(n)
         self.non_attention = conv(n, n, config.non_attention_kernel)
         self.conv_last = conv(n, n, 1)

@@ -59,12 +59,7 @@ def load_model(name_or_path: str | Path, scale: int | None = None) -> A2N:
     weights for another scale). `nearest` is no network: UnknownModelError.
     """
     path = Path(name_or_path)
-    if (
-        isinstance(name_or_path, str)
-        and not path.exists()
-        and path.suffix not in {".safetensors", ".pt", ".pth", ".bin"}
-        and len(path.parts) == 1
-    ):
+    if isinstance(name_or_path, str) and not _names_file(path):
         model = find_model(resolve_model(name_or_path, scale or 2), scale or 2)
         if model.path is None:
             raise UnknownModelError(f"{NEAREST!r} repeats pixels and has no network to load; choose another model")
@@ -73,6 +68,7 @@ def load_model(name_or_path: str | Path, scale: int | None = None) -> A2N:
 
 
 def _names_file(path: Path) -> bool:
+    """Whether a string means a file and not a model: a folder of a model's name does not hide the model."""
     return path.is_file() or len(path.parts) > 1 or path.suffix in {".safetensors", ".pt", ".pth", ".bin"}
 
 
@@ -190,7 +186,7 @@ def recognise(tensors: Tensors, path: Path) -> A2NConfig:
             n_blocks=len(blocks),
             non_attention_kernel=1 if kernel == 1 else 3,
             head="paper" if paper else "pixelshuffle",
-            reduction=max(1, n_features // max(1, hidden)),
+            reduction=max(1, n_features // max(1, hidden)),  # one of several that give this width
         )
     except ValueError as error:
         raise WeightsError(f"{path}: {EXPECTED}; found shapes that no A2N has: {error}") from error
@@ -233,6 +229,7 @@ def stated_config(metadata: Mapping[str, str], recognised: A2NConfig, path: Path
         rgb_range=recognised.rgb_range,
         temperature=recognised.temperature,
         n_upsample_features=recognised.n_upsample_features,
+        reduction=recognised.reduction if config.hidden == recognised.hidden else config.reduction,
     )
     if shown != recognised:
         raise WeightsError(f"{path}: its config and its tensors differ: stated {config}, found {recognised}")

@@ -40,7 +40,7 @@ HELD_KINDS: Final[tuple[tuple[str, Degradation], ...]] = (
     ("crf33", x264_medium(33)),
 )
 EXPOSURES: Final = 3  # of a frame whose shutter is open for long
-HELD_OUT_EVERY: Final = 10  # every tenth source is never trained on
+HELD_OUT_EVERY: Final = 10  # every tenth file is never trained on; all of a video's frames look alike
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +86,12 @@ class Job:
 
 def plan(config: DataConfig, sources: list[Source]) -> list[Job]:
     """Every clip of the set, the same for the same config and sources."""
-    held = sources[HELD_OUT_EVERY // 2 :: HELD_OUT_EVERY]
-    kept = [source for source in sources if source not in set(held)]
+    files = list(dict.fromkeys(source.path for source in sources))
+    held_files = files[HELD_OUT_EVERY // 2 :: HELD_OUT_EVERY]
+    held = [source for source in sources if source.path in held_files]
+    kept = [source for source in sources if source.path not in held_files]
     if not kept or not held:
-        raise InputError(f"{len(sources)} pictures are too few: at least {HELD_OUT_EVERY} are needed, a tenth is held out")
+        raise InputError(f"{len(files)} files are too few: at least {HELD_OUT_EVERY // 2 + 1} are needed, one of ten is held out")
     kept += [Source(path=None, frame=index) for index in range(config.drawn)]
     rng = np.random.default_rng([config.seed, 0])
 

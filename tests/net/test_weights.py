@@ -43,6 +43,13 @@ def test_what_is_saved_comes_back(tmp_path: Path, scale: int, head: str, kernel:
     assert torch.equal(model(x), network(config)(x))
 
 
+@pytest.mark.parametrize("n_features", [*range(1, 17), 21, 41])
+def test_every_width_that_can_be_saved_comes_back(tmp_path: Path, n_features: int) -> None:
+    """Several reductions give one hidden width; the file says which was meant."""
+    config = A2NConfig(n_features=n_features, n_upsample_features=6, n_blocks=1)
+    assert load_model(saved(tmp_path / "w.safetensors", config)).config == config
+
+
 @pytest.mark.parametrize("scale", [2, 4])
 @pytest.mark.parametrize("head", ["paper", "pixelshuffle"])
 def test_a_range_of_255_converts_exactly(scale: int, head: str) -> None:
@@ -139,6 +146,14 @@ def test_wrong_files(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(WeightsError, match=r"w\.pt"):
         load_model(path, 2)
+
+
+def test_a_folder_named_like_a_model_does_not_hide_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a2n-tiny").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_model("a2n-tiny").config.n_features == 16
+    saved(tmp_path / "a2n")
+    assert load_model("a2n").config == SMALL  # but a file does
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:

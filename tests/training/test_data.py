@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import shutil
 from dataclasses import replace
+from fractions import Fraction
 from itertools import permutations
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from a2n_video.engine.resize import resize_array
 from a2n_video.errors import InputError
 from a2n_video.training.data import DataConfig, PairBatches, choose_patch, open_arrays, plan, prepare, read_meta
 from a2n_video.training.pictures import Source, list_sources, read_picture
+from tests.clips import Clip, write_clip
 
 SMALL = DataConfig(patch=24, frame=(80, 96), clip_frames=3, per_clip=2, clean=4, compressed=6, drawn=0, seed=3)
 
@@ -108,6 +110,18 @@ def test_a_tenth_is_never_trained_on() -> None:
     held = {job.source for job in jobs if job.split == "held"}
     assert len(held) == 4 and not trained & held
     assert any(source.path is None for source in trained)
+
+
+def test_no_frame_of_a_held_out_video_is_trained_on() -> None:
+    sources = [Source(path=Path(f"{index}.mkv"), frame=30 * k) for index in range(12) for k in range(16)]
+    jobs = plan(DataConfig(clean=400, compressed=0), sources)
+    files = {split: {job.source.path for job in jobs if job.split == split} - {None} for split in ("train", "held")}
+    assert files["held"] == {Path("5.mkv")} and not files["train"] & files["held"]
+
+
+def test_frames_of_a_video_are_those_it_has(tmp_path: Path) -> None:
+    write_clip(tmp_path / "a.mkv", Clip(times=[Fraction(k, 25) for k in range(45)]))
+    assert [source.frame for source in list_sources(tmp_path)] == [0, 30]
 
 
 def test_too_few_pictures_and_none(tmp_path: Path) -> None:
