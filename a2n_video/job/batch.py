@@ -47,6 +47,7 @@ class Outcome:
 def collect(inputs: Sequence[Path], output_dir: Path, pattern: str, options: JobOptions) -> list[BatchItem]:
     """The files to do: those named, and all videos below the folders named, whose own folders are kept below `output_dir`.
 
+    What another file's result is called is no source, unless it was named itself: the same command a second time begins nothing new.
     `pattern` makes a result's name from {stem}, {suffix}, {scale} and {model}. OptionError for a pattern with other fields, for two
     sources with one result; InputError for folders without a video.
     """
@@ -54,6 +55,8 @@ def collect(inputs: Sequence[Path], output_dir: Path, pattern: str, options: Job
     if not found:
         raise InputError(f"no video in {', '.join(map(str, inputs))}; known suffixes are {' '.join(sorted(VIDEO_SUFFIXES))}")
     items = [BatchItem(source=source, dest=output_dir / base / _name(pattern, source, options)) for source, base in found]
+    results = {item.dest.resolve() for item in items if item.dest.resolve() != item.source.resolve()}
+    items = [item for item in items if item.source in inputs or item.source.resolve() not in results]
     seen: dict[Path, Path] = {}
     for item in items:
         if (other := seen.setdefault(item.dest, item.source)) != item.source:
@@ -67,9 +70,10 @@ def _sources(given: Path, output_dir: Path) -> Iterator[tuple[Path, Path]]:
         yield given, Path()
         return
     results = output_dir.resolve()
+    within = given.resolve() in results.parents
     for path in sorted(given.rglob("*")):
         hidden = any(part.startswith(".") or part.endswith(".a2n") for part in path.relative_to(given).parts)
-        inside_results = results != given.resolve() and path.resolve().is_relative_to(results)
+        inside_results = within and path.resolve().is_relative_to(results)
         if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file() and not hidden and not inside_results:
             yield path, path.parent.relative_to(given)
 

@@ -51,6 +51,22 @@ def test_results_are_no_sources(folder: Path) -> None:
     assert len(collect([folder], folder / "results", "{stem}{suffix}", OPTIONS)) == 3
 
 
+def test_a_second_run_into_the_same_folder_finds_the_same_sources(folder: Path) -> None:
+    pattern = "{stem}_x{scale}{suffix}"
+    first = collect([folder], folder, pattern, OPTIONS)
+    for item in first:
+        shutil.copy(item.source, item.dest)
+    assert collect([folder], folder, pattern, OPTIONS) == first
+    named = collect([folder / "a_x2.mkv"], folder, pattern, OPTIONS)
+    assert [item.dest.name for item in named] == ["a_x2_x2.mkv"]  # whoever names it means it
+
+
+def test_results_may_go_to_a_folder_above(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    found = collect([Path(folder.name)], Path("."), "{stem}_x{scale}{suffix}", OPTIONS)
+    assert [str(item.dest) for item in found] == ["a_x2.mkv", "below/b_x2.MKV", "c_x2.mp4"]
+
+
 def test_a_container_that_is_not_written_becomes_mkv(tmp_path: Path) -> None:
     assert collect([tmp_path / "x.wmv"], tmp_path, "{stem}-{model}{suffix}", OPTIONS)[0].dest.name == "x-auto.mkv"
 
