@@ -43,6 +43,10 @@ class InputIdentity:
             tail = hashlib.sha256(file.read(_SAMPLE_BYTES)).hexdigest()
         return cls(size=status.st_size, mtime_ns=status.st_mtime_ns, head=head, tail=tail)
 
+    def same_content(self, other: InputIdentity) -> bool:
+        """Whether all but the time of change is equal."""
+        return (self.size, self.head, self.tail) == (other.size, other.head, other.tail)
+
 
 @dataclass(frozen=True, kw_only=True)
 class JobRecord:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from a2n_video.engine.protocol import Geometry
 from a2n_video.engine.select import check_numbers, resolve_plan
-from a2n_video.errors import OptionError, OutputError, OutputExistsError, UnsupportedFormatError
+from a2n_video.errors import InputError, OptionError, OutputError, OutputExistsError, UnsupportedFormatError
 from a2n_video.io.audio import sounds_made_anew
 from a2n_video.io.filters import look_for_interlace
 from a2n_video.io.fitting import Fit
@@ -23,6 +23,7 @@ from a2n_video.io.sandbox import sandboxed
 from a2n_video.io.whole import cut_short
 from a2n_video.io.writer import EncoderSettings
 from a2n_video.job.directory import result_stands
+from a2n_video.job.journal import InputIdentity
 from a2n_video.job.picture import PicturePlan, pix_fmts_of_checked, settle_picture
 from a2n_video.media.containers import HOLDS
 from a2n_video.media.final import FinalFile
@@ -46,6 +47,7 @@ class JobPlan:
     """
 
     source: Path
+    identity: InputIdentity  # of the file that all below was read from
     dest: Path
     options: JobOptions
     info: VideoInfo
@@ -107,6 +109,14 @@ class JobPlan:
         start, end = self.time_map.window
         return end - start
 
+    def check_source(self) -> None:
+        """InputError where the source is no longer the file that this was settled from: its sound would not belong to the picture.
+
+        A new time of change alone is let pass: backups and `touch` make one.
+        """
+        if not identity_of(self.source).same_content(self.identity):
+            raise InputError(f"{self.source}: it was changed or replaced while this job ran; run it again with --restart")
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """What had to be done to the source's time."""
@@ -117,9 +127,10 @@ def prepare(source: Path, dest: Path, options: JobOptions) -> JobPlan:
     """Look at the source and settle the job; nothing is written. Whatever cannot work is an error here, not at hour five."""
     container = container_of(dest)
     dest = dest.resolve() if dest.is_symlink() else dest  # the link stays, what it points to is replaced
-    _check_options(options)
+    check_options(options)
     look: Any = sandboxed if options.execution.sandbox else _here
     info = look(probe, source, options.execution.max_pixels)
+    identity = identity_of(source)
     check_paths(source, dest, overwrite=options.execution.overwrite or _only_to_tidy_up(dest, options.execution))
     holding = HOLDS[container]
     lead_in = LEAD_IN if holding.lead_in or holding.steady else Fraction(0)
@@ -137,6 +148,7 @@ def prepare(source: Path, dest: Path, options: JobOptions) -> JobPlan:
     time_map = time_map.cut(start=options.time.start, end=options.time.end, frames=options.time.frames)
     return JobPlan(
         source=source,
+        identity=identity,
         dest=dest,
         options=options,
         info=info,
@@ -149,6 +161,14 @@ def prepare(source: Path, dest: Path, options: JobOptions) -> JobPlan:
         encoder=picture.encoder,
         cut_short=cut_short(source) or scanned.error,
     )
+
+
+def identity_of(source: Path) -> InputIdentity:
+    """Which file this is now; InputError where it cannot be read."""
+    try:
+        return InputIdentity.of(source)
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read any more ({error.strerror})") from error
 
 
 def settle_execution(options: JobOptions, geometry: Geometry, frames: int) -> ExecutionPlan:
@@ -218,9 +238,12 @@ def _only_to_tidy_up(dest: Path, execution: Execution) -> bool:
     return execution.resume and not execution.restart and result_stands(dest)
 
 
-def _check_options(options: JobOptions) -> None:
+def check_options(options: JobOptions) -> None:
+    """OptionError for what no job can do, whatever its source is."""
     check_numbers(options.model)
     if options.time.frames is not None and options.time.frames < 1:
         raise OptionError(f"--frames {options.time.frames}: at least 1")
+    if options.fidelity.fps is not None and options.fidelity.fps <= 0:
+        raise OptionError(f"--fps {options.fidelity.fps}: more than 0")
     if options.encode.codec is not None:
         pix_fmts_of_checked(options.encode.codec, options.encode.encoder_backend)

@@ -8,9 +8,8 @@ from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
-from a2n_video.errors import InputError
 from a2n_video.job.directory import JobDirectory
-from a2n_video.job.journal import InputIdentity, JobRecord, Journal, SegmentRecord
+from a2n_video.job.journal import JobRecord, Journal, SegmentRecord
 from a2n_video.job.plan import JobPlan
 from a2n_video.job.segments import standing_segments
 from a2n_video.options import ExecutionPlan, JobOptions
@@ -20,13 +19,10 @@ _LIBRARIES: Final = {"torch": ("torch",), "accelerator": ("torch",), "openvino":
 _MOST_ENCODER_THREADS: Final = 16
 
 
-def job_record(plan: JobPlan, identity: InputIdentity | None = None) -> JobRecord:
-    """What this job is, for the journal; `marks` are entered once the length of segments is settled.
-
-    `identity`: the input's, where this machine does not see the file.
-    """
+def job_record(plan: JobPlan) -> JobRecord:
+    """What this job is, for the journal; `marks` are entered once the length of segments is settled."""
     return JobRecord(
-        input=identity or _identity(plan),
+        input=plan.identity,
         options=compared_options(plan.options),
         versions=_versions(plan.execution.engine),
         weights_sha256=plan.execution.weights_sha256,
@@ -34,13 +30,6 @@ def job_record(plan: JobPlan, identity: InputIdentity | None = None) -> JobRecor
         encoder=json.loads(json.dumps(asdict(plan.encoder), default=str)),
         time_map=plan.time_map.as_json(),
     )
-
-
-def _identity(plan: JobPlan) -> InputIdentity:
-    try:
-        return InputIdentity.of(plan.source)
-    except OSError as error:
-        raise InputError(f"{plan.source}: cannot be read any more ({error.strerror})") from error
 
 
 def compared_options(options: JobOptions) -> dict[str, Any]:

@@ -183,7 +183,11 @@ def _watched(plan: JobPlan, stops: Stops, most_bytes: int) -> Iterator[tuple[Wat
 
 
 def _finish(plan: JobPlan, folder: JobDirectory, journal: Journal, stops: Stops) -> Finished:
-    """Join, verify and put in place; in a child process where the source is not trusted, for that demuxes it once more."""
+    """Join, verify and put in place; in a child process where the source is not trusted, for that demuxes it once more.
+
+    InputError, and nothing put in place, where the source is another file by now.
+    """
+    plan.check_source()
     records = journal.segments.values()
     given = plan, segment_files(folder.path, journal.segments), sum(record.frames for record in records), folder.result
     moved_bytes = MOVED_BYTES + MOVED_TIMES * sum(record.size for record in records)
@@ -192,6 +196,7 @@ def _finish(plan: JobPlan, folder: JobDirectory, journal: Journal, stops: Stops)
     else:
         with _watched(plan, stops, moved_bytes + MOVED_TIMES * plan.info.size_bytes) as (watch, check):
             done = finish(plan.source, *given, watch=watch, check=check)
+    plan.check_source()  # what was copied from it was read just now
     journal.add_result(ResultRecord(size=done.size, sha256=done.sha256))
     publish(folder.result, plan.dest, overwrite=plan.options.execution.overwrite)
     return done

@@ -111,7 +111,7 @@ class SegmentWorker:
         return found if setup.ship else found + self._unseen()
 
     def _versions(self) -> dict[str, str]:
-        return {"a2n-video": a2n_video.__version__, **job_record(self._plan, identity=self._setup.job.input).versions}
+        return {"a2n-video": a2n_video.__version__, **job_record(self._plan).versions}
 
     def _weights_sha256(self) -> str | None:
         execution = self._plan.execution

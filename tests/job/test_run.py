@@ -1,0 +1,62 @@
+"""What a run does when the world changes under it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from a2n_video import upscale_video
+from a2n_video.errors import InputError, JobConflictError
+from tests.made import make_source
+
+
+def upscale(source: Path, dest: Path, on_frame: Callable[[], object], **options: object) -> int:
+    """Upscale in segments of eight frames; `on_frame` is called once, in the middle."""
+    called: list[int] = []
+
+    def progress(frames: int) -> None:
+        if frames >= 20 and not called:
+            called.append(frames)
+            on_frame()
+
+    return upscale_video(source, dest, model="nearest", segment_frames=8, on_progress=progress, **options).frames  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return make_source(tmp_path / "in.mkv", pts=range(48))
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    return make_source(tmp_path / "other.mkv", pts=range(60))
+
+
+def test_a_source_that_was_replaced_meanwhile_gives_no_result(source: Path, other: Path, tmp_path: Path) -> None:
+    """Its sound would be put beside the old one's picture."""
+    dest = tmp_path / "out.mkv"
+    with pytest.raises(InputError, match=r"in\.mkv: it was changed or replaced while this job ran; .*--restart"):
+        upscale(source, dest, lambda: os.replace(other, source))
+    assert not dest.exists()
+    with pytest.raises(JobConflictError, match="changed"):
+        upscale(source, dest, lambda: None)
+    assert upscale(source, dest, lambda: None, restart=True) == 60
+
+
+def test_an_old_result_stays_when_the_source_was_replaced(source: Path, other: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "out.mkv"
+    dest.write_bytes(b"an older result")
+    with pytest.raises(InputError, match="changed or replaced"):
+        upscale(source, dest, lambda: os.replace(other, source), overwrite=True, resume=False)
+    assert dest.read_bytes() == b"an older result"
+    assert not (tmp_path / "out.mkv.a2n").exists()
+
+
+def test_a_source_that_was_only_touched_is_the_same(source: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.mkv"
+    shutil.copy(source, copy)
+    assert upscale(source, tmp_path / "out.mkv", lambda: os.replace(copy, source)) == 48
