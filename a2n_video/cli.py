@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,13 +41,23 @@ def _told(arguments: argparse.Namespace, stops: Stops) -> int:
     try:
         return _dispatch(arguments, stops)
     except KeyboardInterrupt as error:
-        print(f"{PROG}: stopped; the same command goes on from here", file=sys.stderr)
+        print(f"{PROG}: stopped; {_after_a_stop(arguments)}", file=sys.stderr)
         return exit_code_of_stop(error)
     except A2NVideoError as error:
         if arguments.verbose:
-            raise
+            traceback.print_exc()
         print(f"{PROG}: {' '.join(str(error).split())}", file=sys.stderr)
         return exit_code(error)
+
+
+def _after_a_stop(arguments: argparse.Namespace) -> str:
+    """What the same command will do: pipes, pictures and --no-resume keep nothing."""
+    from a2n_video.job.streaming import is_streamed
+
+    one = len(arguments.files) == 2 and arguments.output_dir is None
+    if not getattr(arguments, "resume", True) or arguments.preview is not None or (one and is_streamed(*arguments.files)):
+        return "nothing was kept"
+    return "the same command goes on from here"
 
 
 def _dispatch(arguments: argparse.Namespace, stops: Stops) -> int:

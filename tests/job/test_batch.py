@@ -63,7 +63,7 @@ def test_a_second_run_into_the_same_folder_finds_the_same_sources(folder: Path) 
 
 def test_results_may_go_to_a_folder_above(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder.parent)
-    found = collect([Path(folder.name)], Path("."), "{stem}_x{scale}{suffix}", OPTIONS)
+    found = collect([Path(folder.name)], Path(), "{stem}_x{scale}{suffix}", OPTIONS)
     assert [str(item.dest) for item in found] == ["a_x2.mkv", "below/b_x2.MKV", "c_x2.mp4"]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +39,7 @@ def test_a_source_that_was_replaced_meanwhile_gives_no_result(source: Path, othe
     """Its sound would be put beside the old one's picture."""
     dest = tmp_path / "out.mkv"
     with pytest.raises(InputError, match=r"in\.mkv: it was changed or replaced while this job ran; .*--restart"):
-        upscale(source, dest, lambda: os.replace(other, source))
+        upscale(source, dest, lambda: other.replace(source))
     assert not dest.exists()
     with pytest.raises(JobConflictError, match="changed"):
         upscale(source, dest, lambda: None)
@@ -51,7 +50,7 @@ def test_an_old_result_stays_when_the_source_was_replaced(source: Path, other: P
     dest = tmp_path / "out.mkv"
     dest.write_bytes(b"an older result")
     with pytest.raises(InputError, match="changed or replaced"):
-        upscale(source, dest, lambda: os.replace(other, source), overwrite=True, resume=False)
+        upscale(source, dest, lambda: other.replace(source), overwrite=True, resume=False)
     assert dest.read_bytes() == b"an older result"
     assert not (tmp_path / "out.mkv.a2n").exists()
 
@@ -59,4 +58,4 @@ def test_an_old_result_stays_when_the_source_was_replaced(source: Path, other: P
 def test_a_source_that_was_only_touched_is_the_same(source: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.mkv"
     shutil.copy(source, copy)
-    assert upscale(source, tmp_path / "out.mkv", lambda: os.replace(copy, source)) == 48
+    assert upscale(source, tmp_path / "out.mkv", lambda: copy.replace(source)) == 48

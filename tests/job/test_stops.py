@@ -115,8 +115,9 @@ def test_no_resume_keeps_nothing(source: Path, tmp_path: Path) -> None:
     wait_for(job_path(dest) / "journal.jsonl", process)
     time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == INTERRUPTED
+    assert "stopped; nothing was kept" in str(err)
     assert list(tmp_path.iterdir()) == []
 
 
