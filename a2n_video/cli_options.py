@@ -22,6 +22,17 @@ def pair(text: str) -> tuple[str, str]:
     return key, value
 
 
+def rate(text: str) -> Fraction:
+    """N or N/D frames a second, more than 0."""
+    try:
+        found = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        found = Fraction(0)
+    if found <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no frame rate; write 25 or 24000/1001")
+    return found
+
+
 def names(text: str) -> tuple[str, ...]:
     """A list with commas."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
@@ -82,7 +93,7 @@ OPTIONS: Final[tuple[tuple[str, tuple[str, ...], dict[str, Any]], ...]] = (
         },
     ),
     ("fidelity", ("--size",), {"metavar": "SIZE", "help": "1440p, 2560x1440 or fit:3840x2160; picks the network's scale"}),
-    ("fidelity", ("--fps",), {"type": Fraction, "metavar": "N/D", "help": "frame rate of a source that has no time stamps"}),
+    ("fidelity", ("--fps",), {"type": rate, "metavar": "N/D", "help": "frame rate of a source that has no time stamps"}),
     ("job", ("--overwrite",), {"action": "store_true", "help": "replace an output that exists"}),
     ("job", ("--restart",), {"action": "store_true", "help": "begin anew instead of going on with a stopped job"}),
     ("job", ("--no-resume",), {"dest": "resume", "action": "store_false", "help": "begin anew, and keep nothing if this run is stopped"}),
@@ -145,7 +156,7 @@ def parser() -> argparse.ArgumentParser:
     talk = result.add_argument_group("talk")
     talk.add_argument("--dry-run", action="store_true", default=False, help="print the plan and stop")
     talk.add_argument("-q", "--quiet", action="store_true", default=False, help="no progress and no plan, only errors")
-    talk.add_argument("-v", "--verbose", action="store_true", default=False, help="more of what goes on; tracebacks of errors")
+    talk.add_argument("-v", "--verbose", action="store_true", default=False, help="errors with their tracebacks")
     talk.add_argument("--json", action="store_true", default=False, help="events as JSON lines on stdout")
     talk.add_argument("--log-file", type=Path, metavar="FILE", default=None, help="append the same lines to a file")
     talk.add_argument("--list-models", action="store_true", default=False, help="print the bundled models and stop")

@@ -27,9 +27,9 @@ def test_a_traceback_changes_no_exit_code(tmp_path: Path, capsys: pytest.Capture
     [
         (["in.mkv", "out.mkv"], "the same command goes on from here"),
         (["in.mkv", "--output-dir", "out"], "the same command goes on from here"),
-        (["in.mkv", "out.mkv", "--no-resume"], "nothing was kept"),
-        (["in.mkv", "out.y4m"], "nothing was kept"),
-        (["in.mkv", "--preview", "look.png"], "nothing was kept"),
+        (["in.mkv", "out.mkv", "--no-resume"], "the same command begins anew"),
+        (["in.mkv", "out.y4m"], "the same command begins anew"),
+        (["in.mkv", "--preview", "look.png"], "the same command begins anew"),
     ],
 )
 def test_a_stop_says_what_the_same_command_will_do(

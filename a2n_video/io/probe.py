@@ -48,7 +48,7 @@ _WITH_EDIT_LISTS: Final = frozenset({".mp4", ".m4v", ".mov"})
 def _probed(path: Path, max_pixels: int, video_number: int | None, *, ignore_edits: bool) -> VideoInfo:
     with open_source(path, ignore_edits=ignore_edits) as container:
         stream = video_stream(container, path, video_number)
-        _check_pixels(stream, path, max_pixels)
+        check_stream(stream, path, max_pixels)
         streams = tuple(_stream_info(s) for s in container.streams)
         chapters = tuple(_chapter(c) for c in container.chapters())
         frame = first_frame(container, stream, path)
@@ -107,13 +107,18 @@ def decoding(stream: VideoStream, threads: int = 0) -> Iterator[av.VideoCodecCon
         decoder.flush_buffers()  # without the GIL
 
 
-def _check_pixels(stream: VideoStream, path: Path, max_pixels: int) -> None:
+def check_stream(stream: VideoStream, path: Path, max_pixels: int) -> None:
+    """DecodeError for a codec that nobody knows, UnsupportedFormatError for a picture larger than allowed."""
     if stream.codec_context is None:
         raise DecodeError(f"{path}: its video's codec is not known")
-    width, height = stream.codec_context.width, stream.codec_context.height
+    check_pixels(path, stream.codec_context.width, stream.codec_context.height, max_pixels)
+
+
+def check_pixels(source: Path | str, width: int, height: int, max_pixels: int) -> None:
+    """UnsupportedFormatError for a picture larger than allowed."""
     if width * height > max_pixels:
         raise UnsupportedFormatError(
-            f"{path}: {width}x{height} is more than the {max_pixels} pixels allowed; raise --max-pixels if you trust this file"
+            f"{source}: {width}x{height} is more than the {max_pixels} pixels allowed; raise --max-pixels if you trust this source"
         )
 
 

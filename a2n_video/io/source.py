@@ -21,6 +21,9 @@ FORMATS: Final = ",".join(
     )
 )
 _ATTACHED_PICTURE: Final = 0x400
+# By their names FFmpeg would open them with the demuxer of image patterns, which is none of ours.
+_JPEG: Final = frozenset({".jpg", ".jpeg"})
+_JPEG_MAGIC: Final = b"\xff\xd8\xff"
 
 
 def open_source(path: Path | str, *, ignore_edits: bool = False) -> InputContainer:
@@ -31,10 +34,11 @@ def open_source(path: Path | str, *, ignore_edits: bool = False) -> InputContain
     list of an MP4 or QuickTime file (`VideoInfo.ignore_edits`).
     """
     path = Path(path)
-    _check_readable(path)
+    jpeg = _head(path) == _JPEG_MAGIC and path.suffix.lower() in _JPEG
     try:
         return av.open(
             f"file:{path}",
+            format="jpeg_pipe" if jpeg else None,
             options={"protocol_whitelist": PROTOCOLS, "format_whitelist": FORMATS, **({"ignore_editlist": "1"} if ignore_edits else {})},
         )
     except (av.FFmpegError, ValueError) as error:
@@ -42,11 +46,11 @@ def open_source(path: Path | str, *, ignore_edits: bool = False) -> InputContain
         raise DecodeError(f"{path}: not a video file that can be opened ({reason})") from error
 
 
-def _check_readable(path: Path) -> None:
-    """Turn the usual reasons for not opening into one line each, before FFmpeg words them."""
+def _head(path: Path) -> bytes:
+    """The first bytes; the usual reasons for not opening are one line each here, before FFmpeg words them."""
     try:
         with path.open("rb") as file:
-            empty = not file.read(1)
+            head = file.read(len(_JPEG_MAGIC))
     except IsADirectoryError:
         raise InputError(f"{path}: this is a folder, not a file; give files, or a folder with --output-dir") from None
     except FileNotFoundError:
@@ -56,8 +60,9 @@ def _check_readable(path: Path) -> None:
     except (OSError, ValueError) as error:
         code = errno.errorcode.get(getattr(error, "errno", 0) or 0, "")
         raise InputError(f"{path}: cannot be read ({error.args[-1] if error.args else code})") from None
-    if empty:
+    if not head:
         raise DecodeError(f"{path}: the file is empty")
+    return head
 
 
 def video_stream(container: InputContainer, path: Path | str, number: int | None = None) -> VideoStream:

@@ -12,6 +12,8 @@ from typing import BinaryIO, Final
 import av.logging
 from av.container import InputContainer
 
+from a2n_video.io import y4m
+
 _EBML_SEGMENT: Final = 0x18538067
 _TS_PACKETS: Final = (188, 192, 204)  # plain, with time codes (m2ts), with error correction
 _TS_SYNC: Final = 0x47
@@ -20,7 +22,7 @@ _TS_SYNC: Final = 0x47
 def cut_short(path: Path) -> str | None:
     """How a file ends before its own structure does, as words for people; None where it is whole or its format does not say.
 
-    Knows MP4 and MOV (boxes), Matroska and WebM (the segment's size), AVI and WAV (RIFF chunks), MPEG-TS (whole packets).
+    Knows MP4 and MOV (boxes), Matroska and WebM (the segment's size), AVI and WAV (RIFF chunks), MPEG-TS (whole packets), y4m (frames).
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -36,18 +38,21 @@ class _Logs:
     """FFmpeg's messages, handed to Python as long as somebody listens; then the level is what it was before the first.
 
     No longer than that: a decoder's thread that has something to say waits for the GIL, and whoever frees that decoder holds it.
+    Repeated ones are not held back: PyAV would tell them with the next other one, which may be of another file.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._listeners = 0
         self._level: int | None = None
+        self._skips = True
 
     def __enter__(self) -> None:
         with self._lock:
             if not self._listeners:
-                self._level = av.logging.get_level()
+                self._level, self._skips = av.logging.get_level(), av.logging.get_skip_repeated()
                 av.logging.set_level(av.logging.ERROR)
+                av.logging.set_skip_repeated(False)
             self._listeners += 1
 
     def __exit__(self, *_: object) -> None:
@@ -55,6 +60,7 @@ class _Logs:
             self._listeners -= 1
             if not self._listeners:
                 av.logging.set_level(self._level)
+                av.logging.set_skip_repeated(self._skips)
 
 
 _logs: Final = _Logs()
@@ -140,5 +146,6 @@ _FORMATS: Final[tuple[_Check, ...]] = (
     (lambda head: head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"), _mp4_missing),
     (lambda head: head[:4] == b"\x1a\x45\xdf\xa3", _matroska_missing),
     (lambda head: head[:4] == b"RIFF", _riff_missing),
+    (lambda head: head.startswith(y4m.MAGIC), y4m.missing_bytes),
     (lambda head: any(_is_ts_of(head, packet) for packet in _TS_PACKETS), _ts_missing),
 )

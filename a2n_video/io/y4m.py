@@ -5,8 +5,11 @@ Words as FFmpeg and x264 read and write them: C420p10, C444p16, Cmono12, XCOLORR
 
 from __future__ import annotations
 
+import math
+import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import BinaryIO, Final
@@ -14,9 +17,9 @@ from typing import BinaryIO, Final
 import av
 import numpy as np
 
-from a2n_video.errors import DecodeError, EncodeError
+from a2n_video.errors import DecodeError, EncodeError, OutputError
 from a2n_video.frames import frame_planes, tag_frame
-from a2n_video.media.colorspec import ColorSpec
+from a2n_video.media.colorspec import CHROMA_SITING, ColorSpec
 from a2n_video.media.pixfmt import pix_fmt_of
 from a2n_video.media.planes import PlaneFormat
 
@@ -51,12 +54,13 @@ def read_header(stream: BinaryIO) -> Y4mHeader:
     values = {word[0]: word[1:] for word in words[1:] if word[0] != "X"}
     extra = dict(word[1:].split("=", 1) for word in words[1:] if word[0] == "X" and "=" in word)
     match = _COLOR.fullmatch(values.get("C", "420jpeg"))
-    if match is None or not values.get("W", "").isdigit() or not values.get("H", "").isdigit():
+    width, height = (int(side) if side.isdigit() else 0 for side in (values.get("W", ""), values.get("H", "")))
+    if match is None or not width or not height:
         raise DecodeError(f"y4m of kind C{values.get('C')} {values.get('W')}x{values.get('H')} is not taken")
     across, down = _CHROMA[match[1]] if match[1] else (0, 0)
     fmt = PlaneFormat(
-        width=int(values["W"]),
-        height=int(values["H"]),
+        width=width,
+        height=height,
         family="gray" if match[3] else "yuv",
         depth=int(match[4] or 8),
         log2_chroma_w=across,
@@ -70,7 +74,7 @@ def read_header(stream: BinaryIO) -> Y4mHeader:
 
 def read_frames(stream: BinaryIO, header: Y4mHeader) -> Iterator[av.VideoFrame]:
     """The frames, pts counting from 0 in 1/rate; a last one that is cut off is a DecodeError."""
-    size = header.fmt.samples * header.fmt.dtype.itemsize
+    size = _frame_bytes(header)
     number = 0
     while line := stream.readline(_LONGEST_LINE):
         data = stream.read(size) if line.startswith(b"FRAME") else b""
@@ -84,6 +88,23 @@ def read_frames(stream: BinaryIO, header: Y4mHeader) -> Iterator[av.VideoFrame]:
         frame.pts, frame.time_base = number, 1 / header.rate
         number += 1
         yield frame
+
+
+def missing_bytes(file: BinaryIO, size: int) -> int:
+    """How many bytes the last frame of a y4m file of `size` bytes lacks; 0 where it is whole, or cannot be read at all."""
+    file.seek(0)
+    try:
+        frame = _frame_bytes(read_header(file))
+    except DecodeError:
+        return 0
+    while file.readline(_LONGEST_LINE):
+        if file.seek(frame, os.SEEK_CUR) >= size:
+            break
+    return max(0, file.tell() - size)
+
+
+def _frame_bytes(header: Y4mHeader) -> int:
+    return header.fmt.samples * header.fmt.dtype.itemsize
 
 
 class Y4mWriter:
@@ -101,11 +122,20 @@ class Y4mWriter:
         self.frames += 1
 
     def close(self) -> None:
-        self.stream.flush()
+        with self._told():
+            self.stream.flush()
 
     def _put(self, data: bytes) -> None:
-        try:
+        with self._told():
             self.stream.write(data)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Errors of a pipe as ours; a file of ours names its own."""
+        try:
+            yield
+        except OutputError:
+            raise
         except OSError as error:
             raise EncodeError(f"frame {self.frames} could not be written to the pipe ({error.strerror})") from error
 
@@ -113,18 +143,23 @@ class Y4mWriter:
 def _first_line(header: Y4mHeader) -> bytes:
     fmt = header.fmt
     chroma = next((name for name, factors in _CHROMA.items() if factors == (fmt.log2_chroma_w, fmt.log2_chroma_h)), "444")
-    siting = {place: name for name, place in _SITING.items() if name}.get(header.color.chroma_location, "jpeg")
     if fmt.family == "gray":
         kind = "mono" + ("" if fmt.depth == 8 else str(fmt.depth))
     elif fmt.depth > 8:
         kind = f"{chroma}p{fmt.depth} XYSCSS={chroma}P{fmt.depth}"
     else:
-        kind = chroma + (siting if chroma == "420" else "")
+        kind = chroma + (_siting(header.color) if chroma == "420" else "")
     color_range = "FULL" if header.color.full_range else "LIMITED"
     words = (
         f"W{fmt.width} H{fmt.height} F{header.rate.numerator}:{header.rate.denominator} Ip A{header.sar.numerator}:{header.sar.denominator}"
     )
     return f"{MAGIC.decode()} {words} C{kind} XCOLORRANGE={color_range}\n".encode()
+
+
+def _siting(color: ColorSpec) -> str:
+    """The word for where chroma sits, or for the nearest place that has one; untagged chroma is written where the engine took it to be."""
+    places = {name: CHROMA_SITING[place] for name, place in _SITING.items() if name}
+    return min(places, key=lambda name: math.dist(places[name], color.siting))
 
 
 def _ratio(text: str | None) -> Fraction | None:

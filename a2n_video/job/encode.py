@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from a2n_video.errors import IncompleteSourceError
 from a2n_video.io.fitting import fitted
@@ -14,10 +14,12 @@ from a2n_video.io.reader import Damage, VideoReader
 from a2n_video.io.sandbox import SandboxedReader
 from a2n_video.job.journal import Journal, SegmentRecord
 from a2n_video.job.plan import JobPlan
+from a2n_video.job.result import DamageReport
 from a2n_video.job.resume import job_record
 from a2n_video.job.segments import SegmentedWriter, Stretch, missing_stretches, segment_length
 from a2n_video.job.stages import Patience, Stages
 from a2n_video.job.stops import Stops
+from a2n_video.options import JobOptions
 from a2n_video.upscaler import Upscaler
 
 if TYPE_CHECKING:
@@ -133,7 +135,34 @@ class SegmentMaker:
         return marks
 
 
-def check_errors(plan: JobPlan, found: int, damage: Sequence[Damage]) -> None:
+class Bearing(Protocol):
+    """What is asked how much damage it bears: the plan of a job of segments, or of one stream."""
+
+    @property
+    def source(self) -> Path: ...
+    @property
+    def options(self) -> JobOptions: ...
+    @property
+    def cut_short(self) -> str | None: ...
+
+
+def check_whole(plan: Bearing) -> None:
+    """IncompleteSourceError for a source that ends before its time where no damage is to be borne."""
+    if plan.cut_short and plan.options.execution.fail_on_damage:
+        raise IncompleteSourceError(f"{plan.source}: {plan.cut_short}; leave out --fail-on-damage to make what can be made")
+
+
+def damage_report(plan: Bearing, errors: int, damage: Sequence[Damage]) -> DamageReport:
+    """What was wrong with the source: `errors` in all, and what this run's readers met."""
+    return DamageReport(
+        errors=errors,
+        repeated=sum(met.repeated for met in damage),
+        first=next((met.first for met in damage if met.first), None),
+        cut_short=plan.cut_short,
+    )
+
+
+def check_errors(plan: Bearing, found: int, damage: Sequence[Damage]) -> None:
     """IncompleteSourceError once there are more errors than the job may bear; `damage` says where the first one was."""
     execution = plan.options.execution
     bearable = 0 if execution.fail_on_damage else execution.max_errors

@@ -15,12 +15,12 @@ from a2n_video.io.reader import Damage
 from a2n_video.io.sandbox import MOVED_BYTES, MOVED_TIMES, Limits, bytes_moved, limited
 from a2n_video.job.directory import JobDirectory, result_stands
 from a2n_video.job.distributed import DistributedMaker
-from a2n_video.job.encode import Progress, SegmentMaker
+from a2n_video.job.encode import Progress, SegmentMaker, check_whole, damage_report
 from a2n_video.job.finish import Finished, Watch, finish
 from a2n_video.job.journal import Journal, ResultRecord, SegmentRecord
 from a2n_video.job.plan import JobPlan, prepare
 from a2n_video.job.report import Plan
-from a2n_video.job.result import DamageReport, UpscaleResult
+from a2n_video.job.result import UpscaleResult
 from a2n_video.job.resume import resumed
 from a2n_video.job.segments import segment_files
 from a2n_video.job.space import check_space
@@ -97,14 +97,14 @@ def run(
     started = time.monotonic()
     with _job_directory(plan) as folder, Journal.open(folder.journal) as journal:
         plan, standing = resumed(plan, folder, journal)
-        _check_whole(plan)
+        check_whole(plan)
         check_space(plan, folder.path)
         journal.on_segment = on_segment
         maker = (make or _maker(plan))(plan, folder, journal, stops)
         stands = result_stands(plan.dest)  # and its segments may be gone: the last run was stopped while it tidied up
         if not stands:
             maker.make(standing, on_progress)
-        damage = _damage(plan, maker, journal)
+        damage = damage_report(plan, sum(record.errors for record in journal.segments.values()), maker.damage)
         if not any(record.frames for record in journal.segments.values()):
             folder.remove()
             raise IncompleteSourceError(
@@ -147,20 +147,6 @@ def _job_directory(plan: JobPlan) -> Iterator[JobDirectory]:
             if not execution.resume or folder.is_empty:
                 folder.remove()
             raise
-
-
-def _check_whole(plan: JobPlan) -> None:
-    if plan.cut_short and plan.options.execution.fail_on_damage:
-        raise IncompleteSourceError(f"{plan.source}: {plan.cut_short}; leave out --fail-on-damage to make what can be made")
-
-
-def _damage(plan: JobPlan, maker: Maker, journal: Journal) -> DamageReport:
-    return DamageReport(
-        errors=sum(record.errors for record in journal.segments.values()),
-        repeated=sum(damage.repeated for damage in maker.damage),
-        first=next((damage.first for damage in maker.damage if damage.first), None),
-        cut_short=plan.cut_short,
-    )
 
 
 @contextmanager

@@ -155,7 +155,7 @@ class Stages:
             where = f" after {stage.steps} frames" if stage.steps else " before its first frame"
         return error(
             f"{self._what}: the {word} hung: nothing came of it for {limit:.0f} s{where}; "
-            "the same command goes on from here, with --stall-timeout SECONDS it waits longer"
+            "with --stall-timeout SECONDS the same command waits longer"
         )
 
     def let_go(self, function: Callable[[], None], name: str) -> None:

@@ -10,36 +10,31 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, cast
 
 from a2n_video.engine.select import resolve_plan
-from a2n_video.errors import OptionError
+from a2n_video.errors import DecodeError, IncompleteSourceError, InputError, JobConflictError, OptionError
 from a2n_video.io.backends import open_writer
-from a2n_video.io.filters import look_for_interlace
 from a2n_video.io.fitting import fitted
 from a2n_video.io.outfile import OutFile, publish
-from a2n_video.io.packets import scan
-from a2n_video.io.probe import probe
-from a2n_video.io.reader import VideoReader
-from a2n_video.io.sequences import PICTURES, PictureWriter, is_numbered, is_picture, numbered_files, read_pictures
+from a2n_video.io.sequences import PICTURES, PictureWriter, is_numbered, is_picture, numbered_name, standing_files
 from a2n_video.io.writer import FORMAT_NAMES, EncoderSettings
-from a2n_video.io.y4m import MAGIC, PIX_FMTS, Y4mHeader, Y4mWriter, read_frames, read_header
-from a2n_video.job.encode import Progress, frames_until
+from a2n_video.io.y4m import MAGIC, PIX_FMTS, Y4mHeader, Y4mWriter
+from a2n_video.job.directory import JobDirectory
+from a2n_video.job.encode import Progress, check_errors, check_whole, damage_report
+from a2n_video.job.incoming import Stream, stream_of, y4m_stream
 from a2n_video.job.picture import PicturePlan, picture_for, settle_picture
-from a2n_video.job.plan import JobPlan, check_paths, prepare
+from a2n_video.job.plan import JobPlan, check_options, check_paths, prepare
 from a2n_video.job.report import Plan
 from a2n_video.job.result import UpscaleResult
-from a2n_video.job.stages import Stages
+from a2n_video.job.stages import Patience, Stages
 from a2n_video.job.stops import Stops
-from a2n_video.media.index import TimeMap
-from a2n_video.media.info import StreamInfo, VideoInfo
-from a2n_video.media.interlace import plan_interlace, result_map
+from a2n_video.media.info import VideoInfo
 from a2n_video.media.steady import off_rate
 from a2n_video.media.streams import Container, StreamFate, StreamPlan, container_of, plan_streams
 from a2n_video.options import ExecutionPlan, JobOptions
@@ -51,7 +46,6 @@ if TYPE_CHECKING:
     from a2n_video.engine.protocol import Geometry
 
 PIPE: Final = Path("-")
-_RATE: Final = Fraction(25)
 _DEPTH: Final = 4
 
 
@@ -62,27 +56,10 @@ class _Sink(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Stream:
-    """A source to be read once: what it is, its frames, their clock, and the number of the first where it has one.
-
-    `times` are those of its frames, None where the pipe or the pictures have none but their rate; `count` how many come, if known.
-    """
-
-    info: VideoInfo
-    frames: Iterator[av.VideoFrame]
-    rate: Fraction
-    time_base: Fraction
-    first: int = 1
-    times: TimeMap | None = None
-    count: int | None = None
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
 class StreamedPlan:
     """A job that is one stream, settled: see `report.Plan`."""
 
-    source: _Stream
+    stream: Stream
     dest: Path
     options: JobOptions
     picture: PicturePlan
@@ -91,7 +68,15 @@ class StreamedPlan:
 
     @property
     def info(self) -> VideoInfo:
-        return self.source.info
+        return self.stream.info
+
+    @property
+    def source(self) -> Path:
+        return self.info.path
+
+    @property
+    def cut_short(self) -> str | None:
+        return self.stream.cut_short
 
     @property
     def encoder(self) -> EncoderSettings:
@@ -103,19 +88,19 @@ class StreamedPlan:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return (*self.source.notes, *self.picture.notes)
+        return (*self.stream.notes, *self.picture.notes)
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        return self.source.times.warnings if self.source.times is not None else ()
+        return self.stream.times.warnings if self.stream.times is not None else ()
 
     @property
     def frames(self) -> int | None:
-        return self.source.count
+        return self.stream.count
 
     @property
     def seconds(self) -> Fraction | None:
-        return None if self.source.count is None else self.source.count / self.source.rate
+        return None if self.stream.count is None else self.stream.count / self.stream.rate
 
 
 def is_streamed(source: Path, dest: Path) -> bool:
@@ -132,16 +117,28 @@ def plan_stream(source: Path, dest: Path, options: JobOptions) -> Plan:
 def stream(plan: StreamedPlan, stack: ExitStack, on_progress: Progress | None, stops: Stops) -> UpscaleResult:
     """Carry out such a job; `stack` is what it was settled with."""
     started = time.monotonic()
+    check_whole(plan)
     with stops.deferred():
         frames = _upscaled_into(plan, stack, on_progress, stops)
     unread = " (a pipe cannot be read again to verify it)" if plan.dest == PIPE else ""
-    return UpscaleResult(path=plan.dest, frames=frames, seconds=time.monotonic() - started, verified=f"{frames} frames written{unread}")
+    met = plan.stream.damage
+    return UpscaleResult(
+        path=plan.dest,
+        frames=frames,
+        seconds=time.monotonic() - started,
+        verified=f"{frames} frames written{unread}",
+        damage=damage_report(plan, met.errors, [met]),
+        warnings=(*plan.warnings, *met.changes),
+    )
 
 
 def settled(source: Path, dest: Path, options: JobOptions, stack: ExitStack) -> JobPlan | StreamedPlan:
     """The job as one of these, or from file to file where that is what it comes to; `stack` holds the files between."""
+    check_options(options)
     if source == PIPE and not _peeked(stdin()).startswith(MAGIC):
-        source = _spooled(stack)
+        _check_unused(dest, options)
+        # What is made of a pipe is kept by no run: the next one would find another file, of another time.
+        source, options = _spooled(stack), options.with_changes(resume=False)
     if dest == PIPE and options.encode.pipe_format != "y4m":
         if source == PIPE or is_numbered(source):
             raise OptionError("--pipe-format nut and mkv need a source with a clock of its own: a file, or nut or mkv on the pipe")
@@ -152,11 +149,10 @@ def settled(source: Path, dest: Path, options: JobOptions, stack: ExitStack) -> 
     return _planned(_opened(source, options), dest, options)
 
 
-def _planned(stream: _Stream, dest: Path, options: JobOptions) -> StreamedPlan:
+def _planned(stream: Stream, dest: Path, options: JobOptions) -> StreamedPlan:
     """What becomes of the picture and of everything else; OptionError for what cannot be, and for losses with --keep-all."""
     raw = is_raw(dest)
-    if dest != PIPE and not is_picture(dest):
-        check_paths(stream.info.path, dest, overwrite=options.execution.overwrite)
+    _check_places(stream, dest, overwrite=options.execution.overwrite)
     if raw and options.encode.codec is not None:
         raise OptionError(f"--codec {options.encode.codec}: {dest} takes plain pictures, which no video encoder makes; leave it out")
     container: Container = "y4m" if raw else container_of(dest)
@@ -175,7 +171,33 @@ def _planned(stream: _Stream, dest: Path, options: JobOptions) -> StreamedPlan:
         streams.refuse_losses()
     model = replace(options.model, scale=picture.geometry.scale)
     execution = resolve_plan(model, picture.geometry)
-    return StreamedPlan(source=stream, dest=dest, options=options, picture=picture, streams=streams, execution=execution)
+    return StreamedPlan(stream=stream, dest=dest, options=options, picture=picture, streams=streams, execution=execution)
+
+
+def _check_places(stream: Stream, dest: Path, *, overwrite: bool) -> None:
+    """Refuse, as for files, to write where it cannot be, over a result that stands, and over any of the source's own pictures."""
+    if dest == PIPE:
+        return
+    own = {_file_at(path): path for path in stream.files}
+    for place in _places(stream, dest):
+        check_paths(own.get(_file_at(place), stream.info.path), place, overwrite=overwrite)
+
+
+def _places(stream: Stream, dest: Path) -> list[Path]:
+    """The files that will be written and stand already, or the first one; where nobody knows how many come, that one alone."""
+    first = numbered_name(dest, stream.first)
+    if first == dest or stream.count is None:
+        return [first]
+    numbers = range(stream.first, stream.first + stream.count)
+    return [path for number, path in standing_files(dest).items() if number in numbers] or [first]
+
+
+def _file_at(path: Path) -> tuple[int, int] | None:
+    """Which file a name leads to, by whatever way; None where there is none."""
+    with suppress(OSError):
+        status = path.stat()
+        return status.st_dev, status.st_ino
+    return None
 
 
 def is_raw(dest: Path) -> bool:
@@ -183,7 +205,7 @@ def is_raw(dest: Path) -> bool:
     return dest == PIPE or is_picture(dest) or dest.suffix.lower() == ".y4m"
 
 
-def _lost_times(stream: _Stream, raw: bool) -> Iterator[StreamFate]:
+def _lost_times(stream: Stream, raw: bool) -> Iterator[StreamFate]:
     late = off_rate(stream.times) if raw and stream.times is not None else None
     if late is not None:
         reason = f"y4m holds one rate, {stream.rate} a second here, and frame {late} is off it; nut and mkv hold any"
@@ -219,110 +241,86 @@ def piped(result: UpscaleResult) -> UpscaleResult:
     return replace(result, path=PIPE)
 
 
-def _opened(source: Path, options: JobOptions) -> _Stream:
-    if source == PIPE:
-        return _y4m_stream(stdin(), options)
+def _opened(source: Path, options: JobOptions) -> Stream:
     if options.execution.sandbox:
         raise OptionError("--sandbox guards jobs from file to file; leave it out, or write a video file first")
-    if is_numbered(source) or is_picture(source):
-        files = numbered_files(source) if is_numbered(source) else [source]
-        rate = options.fidelity.fps or _RATE
-        info = replace(probe(files[0], options.execution.max_pixels), path=source, frame_rate=rate, time_base=1 / rate)
-        digits = [c for c in files[0].stem.split(".")[-1] if c.isdigit()]
-        first = int("".join(digits) or 1) if is_numbered(source) else 1
-        frames = islice(read_pictures(files, rate), options.time.frames)
-        count = len(files) if options.time.frames is None else min(len(files), options.time.frames)
-        return _Stream(info=info, frames=frames, rate=rate, time_base=1 / rate, first=first, count=count)
-    return _file_stream(source, options)
-
-
-def _y4m_stream(stream: io.BufferedReader, options: JobOptions) -> _Stream:
-    header = read_header(stream)
-    base = 1 / header.rate
-    info = VideoInfo(
-        path=PIPE,
-        container="yuv4mpegpipe",
-        size_bytes=0,
-        duration=None,
-        metadata={},
-        chapters=(),
-        streams=(StreamInfo(index=0, kind="video", codec="rawvideo", time_base=base),),
-        video_index=0,
-        pix_fmt="",
-        planes=header.fmt,
-        color=header.color,
-        frame_rate=header.rate,
-        time_base=base,
-        sar=header.sar,
-        interlaced=header.interlaced,
-    )
-    if header.interlaced and options.fidelity.deinterlace == "auto":
-        raise OptionError("the pipe says that it is interlaced; deinterlace it before, or insist with --deinterlace off")
-    frames = islice(read_frames(stream, header), options.time.frames)
-    return _Stream(info=info, frames=frames, rate=header.rate, time_base=base)
-
-
-def _file_stream(source: Path, options: JobOptions) -> _Stream:
-    info = probe(source, options.execution.max_pixels)
-    source_map = scan(source, info, fps=options.fidelity.fps).time_map
-    found = look_for_interlace(source, info)
-    interlace = plan_interlace(options.fidelity.deinterlace, found, info.height)
-    time_map = result_map(interlace, source_map).cut(start=options.time.start, end=options.time.end, frames=options.time.frames)
-    reader = VideoReader(source, info=info, time_map=time_map, source_map=source_map, deinterlace=interlace.mode)
-    rate = (info.frame_rate or _RATE) * {"field": Fraction(2), "ivtc": Fraction(4, 5)}.get(interlace.mode, Fraction(1))
-    notes = (interlace.note,) if interlace.note else ()
-    return _Stream(
-        info=info,
-        frames=frames_until(reader),
-        rate=rate,
-        time_base=time_map.time_base,
-        times=time_map,
-        count=time_map.frames,
-        notes=notes,
-    )
+    if options.cluster.ray:
+        raise OptionError("--ray makes segments, which jobs from or to pipes and pictures do not have; leave it out")
+    return y4m_stream(PIPE, stdin(), options) if source == PIPE else stream_of(source, options)
 
 
 def _upscaled_into(plan: StreamedPlan, stack: ExitStack, on_progress: Progress | None, stops: Stops) -> int:
-    """The pipeline, from the stream into whatever the plan says; the number of frames."""
-    stream, fit, options = plan.source, plan.picture.fit, plan.options
-    sink, finish = _sink(plan, stack)
+    """The pipeline, from the stream into whatever the plan says; the number of frames, of which there is one at least."""
+    stream, options = plan.stream, plan.options
+    sink, put_in_place = _sink(plan, stack)
     model = replace(options.model, scale=plan.geometry.scale)
     upscaler = Upscaler.from_options(model, plan.execution, plan.geometry.layout)
     count = 0
-    with Stages(stream.info.path, stops) as stages:
+    with Stages(plan.source, stops, Patience.asked(options.execution.stall_timeout)) as stages:
         stack.callback(stages.let_go, upscaler.close, "upscale")
-        decoded = stages.prefetch(stream.frames, _DEPTH, "decode")
-        for count, frame in enumerate(stages.prefetch(fitted(upscaler.upscale_frames(decoded), fit), _DEPTH, "upscale"), 1):
+        decoded = stages.prefetch(stream.frames, _DEPTH, "decode", position=stream.position)
+        upscaled = stages.prefetch(fitted(upscaler.upscale_frames(decoded), plan.picture.fit), _DEPTH, "upscale")
+        for count, frame in enumerate(upscaled, 1):
+            check_errors(plan, stream.damage.errors, [stream.damage])
             sink.write(frame)
             if on_progress is not None:
                 on_progress(count)
+    check_errors(plan, stream.damage.errors, [stream.damage])
+    if not count:
+        raise _no_frame(plan)
     sink.close()
-    if finish is not None:
-        file, final = finish
-        file.finish()
-        publish(file.path, final, overwrite=options.execution.overwrite)
+    put_in_place()
     return count
 
 
-def _partial(path: Path, stack: ExitStack) -> OutFile:
-    """A file that is gone again unless it is given its name."""
-    stack.callback(path.unlink, missing_ok=True)
-    return stack.enter_context(OutFile(path))
+def _no_frame(plan: StreamedPlan) -> InputError:
+    if plan.source == PIPE:
+        return DecodeError("the pipe ended before a frame of the part that was asked for came; look at what writes into it")
+    return IncompleteSourceError(f"{plan.source}: damaged: no frame of the part that was asked for can be decoded; nothing was written")
 
 
-_Placed = tuple[OutFile, Path] | None
+def _target(dest: Path) -> Path:
+    """Where a result comes to lie: a link stays, and what it points to is replaced; not so with pictures, whose folder is one."""
+    return dest.resolve() if dest.is_symlink() and not is_picture(dest) else dest
 
 
-def _sink(plan: StreamedPlan, stack: ExitStack) -> tuple[_Sink, _Placed]:
-    """Who takes the frames, and a file that still has to get its name."""
+def _check_unused(dest: Path, options: JobOptions) -> None:
+    """JobConflictError where a stopped job from file to file waits to go on with this output, unless it is to be thrown away."""
+    folder = JobDirectory(_target(dest))
+    if not folder.is_empty and options.execution.resume and not options.execution.restart:
+        raise JobConflictError(
+            f"{folder.path}: holds an unfinished job from file to file; finish that one, or give --restart to begin anew"
+        )
+
+
+def _workplace(dest: Path, options: JobOptions, stack: ExitStack) -> JobDirectory:
+    """The job's folder, locked, empty, and gone again whatever happens."""
+    folder = stack.enter_context(JobDirectory(_target(dest)))
+    _check_unused(dest, options)
+    stack.callback(folder.remove)
+    folder.clear()
+    return folder
+
+
+def _sink(plan: StreamedPlan, stack: ExitStack) -> tuple[_Sink, Callable[[], None]]:
+    """Who takes the frames, and what gives the finished file its name."""
     dest, picture, overwrite = plan.dest, plan.picture, plan.options.execution.overwrite
-    if is_picture(dest):
-        options = picture.encoder.options
-        return PictureWriter(dest, picture.encoder.pix_fmt, plan.source.first, options=options, overwrite=overwrite), None
-    header = Y4mHeader(fmt=picture.fit.target, rate=plan.source.rate, sar=picture.encoder.sar, color=picture.fit.color)
+    header = Y4mHeader(fmt=picture.fit.target, rate=plan.stream.rate, sar=picture.encoder.sar, color=picture.fit.color)
     if dest == PIPE:
-        return Y4mWriter(stdout(), header), None
-    file = _partial(dest.with_name(f"{dest.name}.part"), stack)
+        return Y4mWriter(stdout(), header), lambda: None
+    folder = _workplace(dest, plan.options, stack)
+    if is_picture(dest):
+        settings, first = picture.encoder, plan.stream.first
+        made = PictureWriter(dest, settings.pix_fmt, first, folder=folder.path, options=settings.options, overwrite=overwrite)
+        return made, lambda: None
+    file = stack.enter_context(OutFile(folder.result))
+
+    def put_in_place() -> None:
+        file.finish()
+        publish(file.path, folder.dest, overwrite=overwrite)
+
     if is_raw(dest):
-        return Y4mWriter(cast(BinaryIO, file), header), (file, dest)
-    return cast(_Sink, open_writer(cast(BinaryIO, file), picture.encoder)), (file, dest)
+        return Y4mWriter(cast(BinaryIO, file), header), put_in_place
+    writer = open_writer(cast(BinaryIO, file), picture.encoder)
+    stack.callback(writer.abort)  # before the file is closed, for it would write an end when it goes
+    return writer, put_in_place

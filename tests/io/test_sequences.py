@@ -12,67 +12,24 @@ import numpy as np
 import pytest
 
 from a2n_video.cli import main
-from a2n_video.errors import DecodeError, InputError, OptionError, OutputError, OutputExistsError
-from a2n_video.frames import native_frame
-from a2n_video.io.sequences import PictureWriter, is_numbered, numbered_files
-from a2n_video.io.y4m import PIX_FMTS, Y4mHeader, Y4mWriter, read_frames, read_header
-from a2n_video.job import streaming
+from a2n_video.errors import (
+    DecodeError,
+    IncompleteSourceError,
+    InputError,
+    OptionError,
+    OutputError,
+    OutputExistsError,
+    UnsupportedFormatError,
+)
+from a2n_video.io.reader import Damage
+from a2n_video.io.sequences import PictureWriter, is_numbered, numbered_files, read_pictures
+from a2n_video.io.y4m import read_frames, read_header
 from a2n_video.job.run import upscale_video
 from a2n_video.media.colorspec import ColorSpec
-from a2n_video.media.pixfmt import plane_format
 from tests.clips import Clip, Sound, write_clip
 from tests.made import make_source
+from tests.pipes import Pipes, y4m
 from tests.test_picture import frame_of, planes_in, planes_of, read, repeated, source
-
-LIMITED = ColorSpec(full_range=False, chroma_location=1)
-
-
-def y4m(pix_fmt: str, count: int = 3, size: tuple[int, int] = (18, 14)) -> bytes:
-    fmt = plane_format(pix_fmt, *size)
-    assert fmt is not None
-    out = io.BytesIO()
-    writer = Y4mWriter(out, Y4mHeader(fmt=fmt, rate=Fraction(24000, 1001), sar=Fraction(32, 27), color=LIMITED))
-    for number in range(count):
-        writer.write(frame_of(pix_fmt, planes_of(pix_fmt, size, number), LIMITED))
-    return out.getvalue()
-
-
-@pytest.mark.parametrize("pix_fmt", PIX_FMTS)
-def test_y4m_reads_what_it_wrote(pix_fmt: str) -> None:
-    data = io.BytesIO(y4m(pix_fmt))
-    header = read_header(data)
-    assert (header.rate, header.sar, header.color.full_range) == (Fraction(24000, 1001), Fraction(32, 27), False)
-    for number, frame in enumerate(read_frames(data, header)):
-        assert frame.format.name == pix_fmt
-        assert frame.pts == number
-        for a, b in zip(planes_of(pix_fmt, (18, 14), number), planes_in(frame), strict=True):
-            assert np.array_equal(a, b)
-    assert number == 2
-
-
-@pytest.mark.parametrize("pix_fmt", ["gray", "yuv420p", "yuv422p10le", "yuv444p12le", "yuv444p16le"])
-def test_ffmpeg_reads_it_alike(pix_fmt: str) -> None:
-    with av.open(io.BytesIO(y4m(pix_fmt)), format="yuv4mpegpipe") as container:
-        frames = [native_frame(frame) for frame in container.decode(video=0)]
-    assert [frame.format.name for frame in frames] == [pix_fmt] * 3
-    for a, b in zip(planes_of(pix_fmt, (18, 14), 1), planes_in(frames[1]), strict=True):
-        assert np.array_equal(a, b)
-
-
-def test_y4m_that_breaks_off_is_an_error() -> None:
-    data = io.BytesIO(y4m("yuv420p")[:-5])
-    with pytest.raises(DecodeError, match="frame 2"):
-        list(read_frames(data, read_header(data)))
-    with pytest.raises(DecodeError):
-        read_header(io.BytesIO(b"RIFF...\n"))
-
-
-class Pipes:
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, given: bytes = b"") -> None:
-        self.out = io.BytesIO()
-        pipe = io.BufferedReader(io.BytesIO(given))  # type: ignore[arg-type]
-        monkeypatch.setattr(streaming, "stdin", lambda: pipe)
-        monkeypatch.setattr(streaming, "stdout", lambda: self.out)
 
 
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv444p10le", "gray16le"])
@@ -126,13 +83,19 @@ def test_a_file_onto_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 DEEP = ColorSpec(matrix=0, full_range=True)
 
 
+def workplace(folder: Path) -> Path:
+    """Where pictures are made before they come into `folder`."""
+    (folder / "made").mkdir()
+    return folder / "made"
+
+
 @pytest.mark.parametrize(
     ("suffix", "pix_fmt"), [("png", "gbrp16le"), ("png", "gbrap16le"), ("tif", "gbrp16le"), ("tiff", "gbrp"), ("png", "gray16le")]
 )
 def test_pictures_in_and_out_keep_every_bit(suffix: str, pix_fmt: str, tmp_path: Path) -> None:
     folds = {"gbrp16le": "rgb48be", "gbrap16le": "rgba64be", "gbrp": "rgb24", "gray16le": "gray16be"}
     fold = folds[pix_fmt] if suffix == "png" else folds[pix_fmt].replace("be", "le")
-    writer = PictureWriter(tmp_path / f"in_%03d.{suffix}", fold, first=7)
+    writer = PictureWriter(tmp_path / f"in_%03d.{suffix}", fold, first=7, folder=workplace(tmp_path))
     for number in range(3):
         frame = frame_of(pix_fmt, planes_of(pix_fmt, (20, 10), number), DEEP)
         writer.write(frame.reformat(format=fold) if fold != pix_fmt else frame)
@@ -157,8 +120,9 @@ def test_a_video_as_pictures_and_back(tmp_path: Path) -> None:
 
 
 def test_one_picture(tmp_path: Path) -> None:
-    writer = PictureWriter(tmp_path / "a.png", "rgb24")
+    writer = PictureWriter(tmp_path / "a.png", "rgb24", folder=workplace(tmp_path))
     writer.write(frame_of("gbrp", planes_of("gbrp", (9, 7)), DEEP).reformat(format="rgb24"))
+    writer.close()
     upscale_video(tmp_path / "a.png", tmp_path / "b.png", model="nearest", scale=3)
     assert (read(tmp_path / "b.png")[0].width, read(tmp_path / "b.png")[0].height) == (27, 21)
     with pytest.raises(OutputExistsError):
@@ -241,3 +205,91 @@ def test_jpeg_pictures_have_a_quality(tmp_path: Path) -> None:
     for crf in (2, 31):
         upscale_video(path, tmp_path / f"{crf}.jpg", model="nearest", crf=crf)
     assert (tmp_path / "2.jpg").read_bytes() != (tmp_path / "31.jpg").read_bytes()
+
+
+def test_numbers_are_those_of_the_pattern_alone(tmp_path: Path) -> None:
+    for name in ("shot2_00009.png", "shot2_00010.png", "shot2_9.png", "shot3_00011.png", "shot2_00012.png.part"):
+        (tmp_path / name).write_bytes(b"x")
+    assert {number: path.name for number, path in numbered_files(tmp_path / "shot2_%05d.png").items()} == {
+        9: "shot2_00009.png",
+        10: "shot2_00010.png",
+    }
+
+
+def one_picture(folder: Path, *, overwrite: bool = True) -> PictureWriter:
+    return PictureWriter(folder / "a.png", "rgb24", folder=workplace(folder), overwrite=overwrite)
+
+
+def test_a_second_frame_for_one_picture_leaves_the_older_picture(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"older")
+    writer, frame = one_picture(tmp_path), frame_of("gbrp", planes_of("gbrp", (9, 7)), DEEP).reformat(format="rgb24")
+    writer.write(frame)
+    with pytest.raises(OutputError, match="%05d"):
+        writer.write(frame)
+    assert (tmp_path / "a.png").read_bytes() == b"older"
+
+
+def jpegs(folder: Path, count: int = 3) -> list[Path]:
+    """Numbered JPEGs, a thumbnail's whole picture in the head of each."""
+    made = write_clip(folder / "in.mkv", Clip(times=[Fraction(n, 25) for n in range(count)], codec="mjpeg"))
+    upscale_video(made, folder / "j_%02d.jpg", model="nearest")
+    paths = [folder / f"j_{number:02d}.jpg" for number in range(1, count + 1)]
+    for path in paths:
+        data = path.read_bytes()
+        thumbnail = b"\xff\xe1" + (len(data) + 2).to_bytes(2) + data
+        path.write_bytes(data[:2] + thumbnail + data[2:] + b"more that comes after the end")
+    return paths
+
+
+def pictures(paths: list[Path], damage: Damage, max_pixels: int = 10**6) -> list[av.VideoFrame]:
+    return list(read_pictures(paths, Fraction(25), max_pixels, damage))
+
+
+def test_jpegs_are_read_and_known_to_be_whole(tmp_path: Path) -> None:
+    damage = Damage()
+    assert len(pictures(jpegs(tmp_path), damage)) == 3
+    assert not damage.errors
+
+
+def test_a_name_does_not_make_a_jpeg(tmp_path: Path) -> None:
+    upscale_video(source(tmp_path / "in.mkv", "yuv420p", count=1), tmp_path / "p.png", model="nearest")
+    (tmp_path / "p.png").rename(tmp_path / "p.jpg")
+    assert len(pictures([tmp_path / "p.jpg"], Damage())) == 1
+
+
+def test_a_jpeg_that_was_cut_off_is_told_though_its_decoder_says_nothing(tmp_path: Path) -> None:
+    paths, damage = jpegs(tmp_path), Damage()
+    data = paths[1].read_bytes()
+    paths[1].write_bytes(data[: data.rindex(b"\xff\xd9")])
+    assert len(pictures(paths, damage)) == 3
+    assert (damage.at, damage.first, damage.repeated_at) == ([1], "j_02.jpg: the file is cut short", [])
+
+
+@pytest.mark.parametrize("broken", [b"", b"no picture at all", None])
+def test_the_last_good_picture_stands_in_for_one_that_cannot_be_decoded(broken: bytes | None, tmp_path: Path) -> None:
+    upscale_video(source(tmp_path / "in.mkv", "yuv420p", count=4), tmp_path / "p_%d.png", model="nearest")
+    paths, damage = [tmp_path / f"p_{number}.png" for number in range(1, 5)], Damage()
+    for path in paths[1:3]:
+        path.write_bytes(path.read_bytes()[:200] if broken is None else broken)
+    frames = pictures(paths, damage)
+    assert [frame.pts for frame in frames] == [0, 1, 2, 3]
+    assert (damage.at, damage.repeated_at, damage.first) == ([1, 2], [1, 2], "p_2.png: cannot be decoded")
+    for number in (1, 2):
+        for a, b in zip(planes_in(frames[0]), planes_in(frames[number]), strict=True):
+            assert np.array_equal(a, b)
+    with pytest.raises((DecodeError, IncompleteSourceError), match=r"p_2\.png"):
+        pictures(paths[1:], Damage())
+
+
+def test_a_missing_picture_is_no_damage(tmp_path: Path) -> None:
+    upscale_video(source(tmp_path / "in.mkv", "yuv420p", count=2), tmp_path / "p_%d.png", model="nearest")
+    with pytest.raises(InputError, match="no such file"):
+        pictures([tmp_path / "p_1.png", tmp_path / "p_3.png"], Damage())
+
+
+def test_pixels_of_every_picture_count(tmp_path: Path) -> None:
+    upscale_video(source(tmp_path / "in.mkv", "yuv420p", count=2), tmp_path / "p_%d.png", model="nearest")
+    upscale_video(tmp_path / "p_2.png", tmp_path / "p_3.png", model="nearest")
+    paths = [tmp_path / f"p_{number}.png" for number in (1, 2, 3)]
+    with pytest.raises(UnsupportedFormatError, match=r"p_3\.png: 128x96 .*--max-pixels"):
+        pictures(paths, Damage(), 64 * 48)

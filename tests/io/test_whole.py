@@ -56,3 +56,13 @@ def test_only_this_threads_demuxer_is_heard(clip: Path) -> None:
         other.start()
         other.join()
     assert found == ["a place"]
+
+
+def test_what_is_said_again_and_again_is_not_told_of_the_next_file(clip: Path) -> None:
+    with av.open(str(clip)) as container, complaints(container) as found:
+        for _ in range(3):
+            av.logging.log(av.logging.ERROR, container.format.name, "a place")
+    with av.open(str(clip)) as container, complaints(container) as after:
+        av.logging.log(av.logging.ERROR, "h264", "another's")
+    assert (found, after) == (3 * ["a place"], [])
+    assert av.logging.get_skip_repeated()

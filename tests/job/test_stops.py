@@ -117,7 +117,7 @@ def test_no_resume_keeps_nothing(source: Path, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == INTERRUPTED
-    assert "stopped; nothing was kept" in str(err)
+    assert "stopped; the same command begins anew" in str(err)
     assert list(tmp_path.iterdir()) == []
 
 
