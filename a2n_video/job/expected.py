@@ -11,6 +11,7 @@ from pathlib import Path
 from a2n_video.io.joining import scan_segment
 from a2n_video.job.plan import JobPlan
 from a2n_video.media.final import FinalFile
+from a2n_video.media.index import placed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,12 +19,13 @@ class Expected:
     """What the result must be: what the run planned (`final`) and encoded. Everything else is read anew from the source and the result.
 
     `times` are the settled pts of all frames in units of `final.time_map.time_base`, `encoded` their number as the encoder was given
-    them.
+    them. `left`: a result that is not right stays where it is, and is not removed with its folder.
     """
 
     final: FinalFile
     times: Sequence[int]
     encoded: int
+    left: bool = True
     refused: Mapping[int, tuple[int, ...]] = field(default_factory=dict)  # damaged packets that no container takes, by stream and place
     moved: Mapping[int, tuple[int, ...]] = field(default_factory=dict)  # damaged times, which no container takes, likewise
     undecoded: Mapping[int, int] = field(default_factory=dict)  # packets of converted streams that could not be decoded, by stream
@@ -36,7 +38,9 @@ def encoded_times(segments: Sequence[Path], time_base: Fraction) -> array[int]:
 
 def expect(plan: JobPlan, times: Sequence[int], encoded: int | None = None) -> Expected:
     """What a job's result must be: `times` are the settled pts of its segments' frames, `encoded` how many the encoder was given."""
-    return Expected(final=plan.final, times=times, encoded=len(times) if encoded is None else encoded)
+    # A job into a pipe has its folder in one that is removed with it.
+    left = plan.options.execution.resume and plan.options.encode.pipe_format == "y4m"
+    return Expected(final=plan.final, times=times, encoded=len(times) if encoded is None else encoded, left=left)
 
 
 @dataclass
@@ -49,11 +53,5 @@ class Placing:
         stream = self.final.info.streams[index]
         if stream.is_cover:
             return time
-        settled = self.final.time_map.seconds_of(time, position)
-        start, end = self.final.time_map.begin, self.final.time_map.limit
-        if end is not None and settled >= end:
-            return None
-        if start is not None and settled < start:
-            reaches = stream.kind == "subtitle" and settled + duration > start
-            return start if reaches else None
-        return settled
+        span = placed(self.final.time_map, time, duration, position, stretches=stream.kind == "subtitle")
+        return None if span is None else span[0]

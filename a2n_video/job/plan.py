@@ -18,7 +18,7 @@ from a2n_video.io.filters import look_for_interlace
 from a2n_video.io.fitting import Fit
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import probe
-from a2n_video.io.remux import unwritable_audio
+from a2n_video.io.remux import unwritable_streams
 from a2n_video.io.sandbox import sandboxed
 from a2n_video.io.whole import cut_short
 from a2n_video.io.writer import EncoderSettings
@@ -141,7 +141,8 @@ def prepare(source: Path, dest: Path, options: JobOptions) -> JobPlan:
     streams = plan_streams(info, container, options.fidelity, scanned.empty).plus(*picture.fates)
     starts = {index: times.start * times.time_base for index, times in scanned.streams.items() if times.start is not None}
     streams = streams.plus(*time_fates(info, streams, time_map, starts))
-    streams = _with_sounds(streams, look(unwritable_audio, source, info, streams), look(sounds_made_anew, source, info, streams))
+    unwritable = look(unwritable_streams, source, info, streams, time_map)
+    streams = _with_sounds(streams, unwritable, look(sounds_made_anew, source, info, streams))
     if options.fidelity.keep_all:
         streams.refuse_losses()
     _check_clock(source, time_map, container)
@@ -179,14 +180,14 @@ def settle_execution(options: JobOptions, geometry: Geometry, frames: int) -> Ex
     return execution
 
 
-def _with_sounds(streams: StreamPlan, unwritable: frozenset[int], anew: Mapping[int, tuple[str, str] | None]) -> StreamPlan:
-    """The plan without sound that no muxer or decoder can begin with, and with the layouts that change."""
-    reason = "its header is damaged or empty: no sample rate or layout can be found in it"
-    damaged = unwritable | {index for index, layouts in anew.items() if layouts is None}
+def _with_sounds(streams: StreamPlan, unwritable: Mapping[int, str], anew: Mapping[int, tuple[str, str] | None]) -> StreamPlan:
+    """The plan without streams that no muxer or decoder can begin with, and with the layouts of sound that change."""
+    damaged = "its header is damaged or empty: no sample rate or layout can be found in it"
+    refused = {index: damaged for index, layouts in anew.items() if layouts is None} | dict(unwritable)
 
     def settled(fate: StreamFate) -> StreamFate:
-        if fate.index in damaged:
-            return replace(fate, fate="dropped", reason=reason)
+        if fate.index in refused:
+            return replace(fate, fate="dropped", reason=refused[fate.index])
         before, after = (anew.get(fate.index) if fate.index is not None else None) or ("", "")
         return replace(fate, reason=f"{fate.reason}; {before} becomes {after}") if before != after else fate
 

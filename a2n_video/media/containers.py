@@ -184,11 +184,30 @@ SAME_LANGUAGE: Final[dict[str, str]] = {
     a: b
     for pair in (
         *(("alb", "sqi"), ("arm", "hye"), ("baq", "eus"), ("bur", "mya"), ("chi", "zho"), ("cze", "ces"), ("dut", "nld"), ("fre", "fra")),
-        *(("geo", "kat"), ("ger", "deu"), ("gre", "ell"), ("ice", "isl"), ("mac", "mkd"), ("may", "msa"), ("per", "fas"), ("rum", "ron")),
-        *(("slo", "slk"), ("tib", "bod"), ("wel", "cym")),
+        *(("geo", "kat"), ("ger", "deu"), ("gre", "ell"), ("ice", "isl"), ("mac", "mkd"), ("mao", "mri"), ("may", "msa"), ("per", "fas")),
+        *(("rum", "ron"), ("slo", "slk"), ("tib", "bod"), ("wel", "cym")),
     )
     for a, b in (pair, pair[::-1])
 }
+
+# ISO 639-1, with the three codes it has given up, in ISO 639-2.
+ISO_639_1: Final[dict[str, str]] = dict(
+    pair.split(":")
+    for row in (
+        "aa:aar ab:abk ae:ave af:afr ak:aka am:amh an:arg ar:ara as:asm av:ava ay:aym az:aze ba:bak be:bel bg:bul bh:bih bi:bis bm:bam",
+        "bn:ben bo:bod br:bre bs:bos ca:cat ce:che ch:cha co:cos cr:cre cs:ces cu:chu cv:chv cy:cym da:dan de:deu dv:div dz:dzo ee:ewe",
+        "el:ell en:eng eo:epo es:spa et:est eu:eus fa:fas ff:ful fi:fin fj:fij fo:fao fr:fra fy:fry ga:gle gd:gla gl:glg gn:grn gu:guj",
+        "gv:glv ha:hau he:heb hi:hin ho:hmo hr:hrv ht:hat hu:hun hy:hye hz:her ia:ina id:ind ie:ile ig:ibo ii:iii ik:ipk in:ind io:ido",
+        "is:isl it:ita iu:iku iw:heb ja:jpn ji:yid jv:jav ka:kat kg:kon ki:kik kj:kua kk:kaz kl:kal km:khm kn:kan ko:kor kr:kau ks:kas",
+        "ku:kur kv:kom kw:cor ky:kir la:lat lb:ltz lg:lug li:lim ln:lin lo:lao lt:lit lu:lub lv:lav mg:mlg mh:mah mi:mri mk:mkd ml:mal",
+        "mn:mon mr:mar ms:msa mt:mlt my:mya na:nau nb:nob nd:nde ne:nep ng:ndo nl:nld nn:nno no:nor nr:nbl nv:nav ny:nya oc:oci oj:oji",
+        "om:orm or:ori os:oss pa:pan pi:pli pl:pol ps:pus pt:por qu:que rm:roh rn:run ro:ron ru:rus rw:kin sa:san sc:srd sd:snd se:sme",
+        "sg:sag si:sin sk:slk sl:slv sm:smo sn:sna so:som sq:sqi sr:srp ss:ssw st:sot su:sun sv:swe sw:swa ta:tam te:tel tg:tgk th:tha",
+        "ti:tir tk:tuk tl:tgl tn:tsn to:ton tr:tur ts:tso tt:tat tw:twi ty:tah ug:uig uk:ukr ur:urd uz:uzb ve:ven vi:vie vo:vol wa:wln",
+        "wo:wol xh:xho yi:yid yo:yor za:zha zh:zho zu:zul",
+    )
+    for pair in row.split()
+)
 
 
 def mov_language(language: str) -> str | None:
@@ -199,13 +218,23 @@ def mov_language(language: str) -> str | None:
     return None
 
 
+# These keep chapters as a track of text, whose first sample is shown from the beginning on.
+CHAPTERS_FROM_ZERO: Final = frozenset({"mp4", "mov"})
 # Tags that describe the old file's bytes and would be false in the new one.
 STALE_TAGS: Final = frozenset(
     {
         *("encoder", "major_brand", "minor_version", "compatible_brands", "rotate", "duration", "software", "vendor_id", "encoded_by"),
         *("bps", "number_of_frames", "number_of_bytes", "_statistics_tags", "_statistics_writing_app", "_statistics_writing_date_utc"),
+        "encoding_tool",
     }
 )
+# Names of tags that FFmpeg reads as others from a container.
+_MATROSKA_NAMES = {"lead_performer": "performer", "part_number": "track"}
+RENAMED_TAGS: Final[dict[str, dict[str, str]]] = {
+    "mkv": _MATROSKA_NAMES,
+    "webm": _MATROSKA_NAMES,
+    "nut": {"author": "artist", "creationtime": "date", "x-creationtime": "date", "x-disposition": "disposition"},
+}
 # Global tags that MP4 and QuickTime have atoms for; with any other, all are written as named keys (mdta) instead.
 MP4_TAGS: Final = frozenset({"title", "artist", "comment", "date", "genre", "copyright", "creation_time", "timecode", "location"})
 MP4_ONLY_TAGS: Final = frozenset(

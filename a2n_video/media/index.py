@@ -32,6 +32,7 @@ __all__ = [
     "TimeMap",
     "TimeRules",
     "build_time_map",
+    "placed",
 ]
 
 _FALLBACK_RATE: Final = Fraction(25)
@@ -200,11 +201,12 @@ def _no_times(fps: Fraction | None, rate: Fraction | None) -> str:
 def _shift(first: int, time_base: Fraction, rules: TimeRules) -> int:
     """Ticks that bring the earliest of all streams to zero; none where it lies after zero and the source's clock has a meaning.
 
-    Packets that an edit list hides do not count, and audio alone may use its lead-in before zero.
+    Audio alone may use its lead-in before zero. Packets that an edit list hides do not count, unless nothing may lie before zero: they
+    are copied too, and nut refuses them there.
     """
     starts = [first * time_base]
     for stream in rules.others:
-        start = stream.start if stream.shown_start is None else stream.shown_start
+        start = stream.start if stream.shown_start is None or not rules.lead_in else stream.shown_start
         if stream.kind in ("audio", "video", "subtitle") and start is not None:
             seconds = start * stream.time_base
             lead = stream.kind == "audio" and not rules.any_origin and -rules.lead_in <= seconds < 0
@@ -221,3 +223,23 @@ def _last_duration(shown: Sequence[PacketTime], step: Fraction) -> int:
 
 def _keyframes(shown: Sequence[PacketTime], shift: int) -> tuple[int, ...]:
     return tuple(sorted({packet.pts + shift for packet in shown if packet.keyframe and packet.pts is not None}))
+
+
+def placed(
+    time_map: TimeMap, time: Fraction, duration: Fraction, position: int | None, *, stretches: bool
+) -> tuple[Fraction, Fraction] | None:
+    """When a packet of another stream begins and ends in the result, None where it lies outside. `time` is raw; all in seconds.
+
+    It belongs to the result where it begins inside; one that `stretches` (a subtitle) is cut to fit instead. What copies and what
+    verifies both ask here, with exact times: rounded ones fall on either side of a cut.
+    """
+    start = time_map.seconds_of(time, position)
+    end = start + duration
+    begin, limit = time_map.begin, time_map.limit
+    if limit is not None and start >= limit:
+        return None
+    if begin is not None and start < begin:
+        if not stretches or end <= begin:
+            return None
+        start = begin
+    return start, end if limit is None or not stretches else min(end, limit)

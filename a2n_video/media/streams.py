@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import PurePath
 from typing import Any, Final, Literal
 
 from a2n_video.errors import OptionError
-from a2n_video.media.containers import (
-    DISPOSITIONS,
-    HOLDS,
-    MP4_ONLY_TAGS,
-    MP4_TAGS,
-    SAME_LANGUAGE,
-    TEXT_SUBTITLES,
-    Container,
-    Holding,
-    is_stale,
-    mov_language,
-)
+from a2n_video.media.containers import CHAPTERS_FROM_ZERO, DISPOSITIONS, HOLDS, TEXT_SUBTITLES, Container, Holding
 from a2n_video.media.info import StreamInfo, VideoInfo
+from a2n_video.media.tags import loses_region, lost_tags, needs_named_keys, tag_of, written_language
 from a2n_video.options import Fidelity
 
 __all__ = ["Container", "Fate", "StreamFate", "StreamPlan", "container_of", "format_plan", "plan_streams"]
@@ -159,11 +149,6 @@ def describe(info: VideoInfo, stream: StreamInfo) -> str:
     return f"{name}{number} ({details})"
 
 
-def tag_of(tags: Mapping[str, str], name: str) -> str | None:
-    """A tag's value whatever its case: Matroska writes names in capitals."""
-    return next((value for key, value in tags.items() if key.lower() == name), None)
-
-
 def _stream_fate(info: VideoInfo, stream: StreamInfo, container: Container, reencode: str | None) -> StreamFate:
     base = StreamFate(what=describe(info, stream), kind="cover" if stream.is_cover else stream.kind, fate="dropped", index=stream.index)
     if stream.index == info.video_index:
@@ -228,13 +213,15 @@ def _data(base: StreamFate, info: VideoInfo, stream: StreamInfo, container: Cont
 def _chapters(info: VideoInfo, container: Container) -> Iterator[StreamFate]:
     if info.chapters:
         base = StreamFate(what=f"chapters ({len(info.chapters)})", kind="chapters", fate="dropped")
-        yield _copied_if(base, HOLDS[container].chapters, f"{container} holds no chapters")
+        kept = _copied_if(base, HOLDS[container].chapters, f"{container} holds no chapters")
+        late = container in CHAPTERS_FROM_ZERO and min(chapter.start for chapter in info.chapters) > 0
+        reason = f"{container}'s begin with the file: one without a name fills what lies before the first"
+        yield replace(kept, reason=reason) if late else kept
 
 
 def _tags(info: VideoInfo, container: Container) -> Iterator[StreamFate]:
     """Tags the container has no place for: the file's, then each kept stream's, dispositions and language included."""
-    holding = HOLDS[container]
-    lost = lost_tags(info.metadata, holding.tags)
+    lost = lost_tags(info.metadata, container, of_stream=False)
     if lost:
         yield StreamFate(what=f"tags {', '.join(lost)}", kind="tags", fate="dropped", reason=f"{container} has no place for them")
     for stream in info.streams:
@@ -248,9 +235,13 @@ def _tags(info: VideoInfo, container: Container) -> Iterator[StreamFate]:
 def _stream_tags(info: VideoInfo, stream: StreamInfo, container: Container) -> Iterator[StreamFate]:
     holding = HOLDS[container]
     what = describe(info, stream)
-    lost = [*lost_tags(stream.metadata, holding.stream_tags), *_lost_language(stream, container)]
+    lost = lost_tags(stream.metadata, container, of_stream=True)
     if lost:
         yield StreamFate(what=f"tags {', '.join(lost)} of {what}", kind="tags", fate="dropped", reason=f"{container} has no place for them")
+    language = tag_of(stream.metadata, "language") or ""
+    if (code := written_language(language, container)) and loses_region(language, container):
+        reason = f"{container} has languages of three letters only"
+        yield StreamFate(what=f"language {language} of {what}", kind="tags", fate="converted", to=code, reason=reason)
     flags = [name for name, flag in DISPOSITIONS.items() if stream.disposition & flag and name != "default"]
     unheld = [name for name in flags if name not in holding.dispositions]
     if unheld:
@@ -258,57 +249,9 @@ def _stream_tags(info: VideoInfo, stream: StreamInfo, container: Container) -> I
         yield StreamFate(what=f"mark {', '.join(unheld)} of {what}", kind="disposition", fate="dropped", reason=reason)
 
 
-# Tags that say nothing, or that the muxer makes for itself.
-_EMPTY_VALUES: Final[Mapping[str, frozenset[str]]] = {
-    "language": frozenset({"und", ""}),
-    "creation_time": frozenset({"1970-01-01T00:00:00.000000Z"}),
-    "handler_name": frozenset({"VideoHandler", "SoundHandler", "SubtitleHandler", "DataHandler", "TimeCodeHandler", ""}),
-}
-
-
-def lost_tags(tags: Mapping[str, str], held: Iterable[str] | None) -> list[str]:
-    """Names of the tags that a container with places for `held` (None: for all) loses. What describes the old file is no loss."""
-    if held is None:
-        return []
-    kept = set(held)
-    return [
-        name
-        for name, value in tags.items()
-        if not is_stale(name) and name.lower() not in kept and value not in _EMPTY_VALUES.get(name.lower(), frozenset())
-    ]
-
-
-def kept_tags(tags: Mapping[str, str], container: Container, *, of_stream: bool) -> dict[str, str]:
-    """The tags to write into a container so that all it holds are kept; what describes the old file is left out.
-
-    MP4 calls a track's title `name` when read and `title` when written; QuickTime has one code for each of its languages; a value that
-    FFmpeg read twice (`a;a`) is one.
-    """
-    holding = HOLDS[container]
-    held = holding.stream_tags if of_stream else holding.tags
-    kept = {}
-    for name, value in tags.items():
-        half = value[: len(value) // 2]
-        if is_stale(name) or value in _EMPTY_VALUES.get(name.lower(), frozenset()) or (held is not None and name.lower() not in held):
-            continue
-        if of_stream and name == "name" and tag_of(tags, "title") is None:
-            name = "title"
-        if of_stream and container == "mov" and name.lower() == "language":
-            value = mov_language(value) or "und"
-        kept[name] = half if half and value == f"{half};{half}" else value
-    return kept
-
-
 def kept_disposition(disposition: int, container: Container) -> int:
     """The marks of a stream that a container holds."""
     return disposition & sum(DISPOSITIONS[name] for name in HOLDS[container].dispositions)
-
-
-def _lost_language(stream: StreamInfo, container: Container) -> list[str]:
-    language = tag_of(stream.metadata, "language")
-    if container == "mov" and language and mov_language(language) is None:
-        return [f"language {language}"]
-    return []
 
 
 def _side_data(info: VideoInfo, container: Container) -> Iterator[StreamFate]:
@@ -337,21 +280,10 @@ def _mirrored(matrix: tuple[int, ...]) -> str:
 
 
 def _muxer_options(info: VideoInfo, container: Container) -> tuple[tuple[str, str], ...]:
-    """For MP4 and QuickTime: colour tags even where some are unknown, and named keys for tags that have no atom.
-
-    Their common atoms are read by more players, so named keys only then.
-    """
+    """For MP4 and QuickTime: colour tags even where some are unknown, and named keys where tags need them."""
     if container not in ("mp4", "mov"):
         return ()
-    names = {name.lower() for name in info.metadata if not is_stale(name)}
-    atoms = MP4_TAGS | {"location-eng"} | (MP4_ONLY_TAGS if container == "mp4" else frozenset())
-    return (("movflags", "+write_colr" + ("+use_metadata_tags" if names - atoms else "")),)
-
-
-def same_language(a: str | None, b: str | None) -> bool:
-    """Whether two ISO 639-2 codes name one language; none is `und`."""
-    first, second = a or "und", b or "und"
-    return first == second or SAME_LANGUAGE.get(first) == second
+    return (("movflags", "+write_colr" + ("+use_metadata_tags" if needs_named_keys(info.metadata, container) else "")),)
 
 
 _WORDS: Final[Mapping[Fate, str]] = {"upscaled": "upscaled", "copied": "kept", "converted": "converted", "dropped": "DROPPED"}

@@ -10,13 +10,15 @@ from typing import Any
 
 import av
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from a2n_video.errors import OutputError
 from a2n_video.io.faults import listening
 from a2n_video.io.joining import segment_container
 from a2n_video.io.outfile import OutFile
 from a2n_video.io.probe import probe
-from a2n_video.io.remux import RemuxJob, RemuxResult, remux
+from a2n_video.io.remux import RemuxJob, RemuxResult, fine_base, remux
 from a2n_video.io.writer import VideoWriter
 from a2n_video.media.final import FinalFile
 from a2n_video.media.index import PacketTime, build_time_map
@@ -192,6 +194,50 @@ def test_a_cut_takes_all_streams_with_it(rich: Path, box: str) -> None:
     if box == "mkv":
         lines = [(time, duration) for time, duration, _ in packets(dest, 3)]
         assert lines == [(Fraction(k, 4) - Fraction(12, 25), Fraction(1, 5)) for k in range(2, 6)]
+
+
+@pytest.mark.parametrize("number", range(1, 13))
+@pytest.mark.parametrize("box", ["mkv", "mp4", "nut"])
+def test_sound_whose_tick_is_a_packet_is_cut_and_moved_exactly(box: str, number: int, tmp_path: Path) -> None:
+    """In AVI one tick of MP3 is 24 ms: a shift in such ticks is off by up to 12, and takes in a packet too many."""
+    source = make_source(tmp_path / "a.avi", codec="mpeg4", audio=("libmp3lame",))
+    times = [time for time, _, _ in packets(source, 1)]
+    job = job_for(source, box, cut={"start": Fraction(number, 25)})
+    start = -job.final.time_map.shift  # the first frame there is at or after --start
+    expected = [time - start for time in times if time is not None and time >= start]
+    dest, result = written(job)
+    sound, first = [time for time, _, _ in packets(dest, 1)], min(time for time, _, _ in packets(dest, 0) if time is not None)
+    assert result.copied[1] == len(sound) == len(expected)
+    assert all(abs(a - first - b) <= MS for a, b in zip(sound, expected, strict=True))  # type: ignore[operator]
+
+
+@given(
+    st.fractions(min_value=Fraction(1, 200_000), max_value=1, max_denominator=200_000).filter(bool),
+    st.lists(st.fractions(min_value=-100_000, max_value=100_000, max_denominator=200_000), max_size=2),
+)
+def test_a_fine_base_divides_the_tick_and_fits_into_ffmpeg(tick: Fraction, shifts: list[Fraction]) -> None:
+    base = fine_base(tick, *shifts)
+    assert (tick / base).denominator == 1 and base.denominator < 1 << 31 > base.numerator
+    exact = all((shift / base).denominator == 1 for shift in shifts)
+    assert exact or base <= Fraction(tick.numerator, 1 << 30), "only where FFmpeg's numbers end is a shift rounded"
+
+
+@pytest.mark.parametrize("box", ["mp4", "mov", "mkv"])
+def test_chapters_that_begin_late_do(box: str, tmp_path: Path) -> None:
+    """MP4's are a track of text, whose first would begin with the file."""
+    late = [(Fraction(1), Fraction(2), "two"), (Fraction(2, 5), Fraction(1), "one")]
+    source = make_source(tmp_path / "a.nut", audio=(), chapters=late)
+    dest, _ = written(job_for(source, box))
+    with av.open(str(dest)) as output:
+        found = [(c["start"] * Fraction(c["time_base"]), c["metadata"].get("title", "")) for c in output.chapters()]
+    assert found == [*([] if box == "mkv" else [(0, "")]), (Fraction(2, 5), "one"), (1, "two")]
+
+
+@pytest.mark.parametrize("codec", ["flac", "libopus"])
+def test_the_last_packet_of_a_source_without_durations_is_shown(codec: str, tmp_path: Path) -> None:
+    source = make_source(tmp_path / "a.nut", audio=(codec,))
+    dest, _ = written(job_for(source, "mp4"))
+    assert [hash for _, _, hash in packets(dest, 1)] == [hash for _, _, hash in packets(source, 1)]
 
 
 def test_a_line_that_reaches_over_a_cut_is_cut_too(tmp_path: Path) -> None:

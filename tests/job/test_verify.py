@@ -20,12 +20,15 @@ from a2n_video.io.probe import probe
 from a2n_video.job.expected import Expected, expect
 from a2n_video.job.plan import prepare
 from a2n_video.job.verify import compare, verify
+from a2n_video.media.index import LEAD_IN
 from a2n_video.media.info import HdrMetadata
 from a2n_video.options import JobOptions
-from tests.clips import TICK, Sound
+from tests.clips import TICK, Clip, Sound, read_frames, write_clip
 from tests.made import make_source
-from tests.survival import TRACKS, clip, fonts, sounds, text_subtitles
+from tests.survival import TRACKS, clip, fonts, picture_packets, sounds, text_subtitles
 
+FRAME = Fraction(1, 25)
+STEADY = [n * FRAME for n in range(30)]
 Change = Callable[[Any], Any]
 Spoil = Callable[[Any, Any, dict[int, Any]], None]
 
@@ -249,6 +252,144 @@ def test_chapters_without_names_stay_so(suffix: str, names: list[str], tmp_path:
     source = make_source(tmp_path / "in.mkv", pts=range(12), audio=(), chapters=chapters)
     assert upscale_video(source, tmp_path / f"out.{suffix}", model="nearest", preset="ultrafast").exit_code == 0
     assert [chapter.metadata.get("title", "") for chapter in probe(tmp_path / f"out.{suffix}").chapters] == names
+
+
+# What a plan calls kept must be so at the end: each of these cost a whole job its result.
+SURVIVES: dict[str, tuple[str, str, Clip]] = {
+    f"{codec} from {suffix} to {box}": (suffix, box, Clip(times=STEADY, time_base=FRAME, codec=video, sounds=(sound,), options={"bf": "0"}))
+    for suffix, box, video, codec in (
+        ("avi", "mkv", "mpeg4", "libmp3lame"),
+        ("mp4", "nut", "libx264", "aac"),
+        ("mov", "nut", "libx264", "aac"),
+        ("avi", "avi", "mpeg4", "ac3"),
+        ("avi", "avi", "mpeg4", "aac"),
+        ("avi", "nut", "mpeg4", "mp2"),
+        ("mp4", "nut", "libx264", "libmp3lame"),
+        ("nut", "mp4", "libx264", "libopus"),
+        ("nut", "mp4", "libx264", "flac"),
+        ("flv", "mp4", "flv", "flac"),
+    )
+    for sound in (
+        Sound(
+            codec=codec,
+            layout="stereo",
+            rate=48000 if codec == "libopus" else 44100,
+            start=FRAME if suffix == "nut" else Fraction(0),
+            seconds=Fraction(6 if box == "nut" else 5, 5),
+        ),
+    )
+}
+
+
+@pytest.mark.parametrize("name", list(SURVIVES))
+def test_sound_that_is_copied_comes_through_every_muxer(name: str, tmp_path: Path) -> None:
+    suffix, box, made = SURVIVES[name]
+    source = write_clip(tmp_path / f"in.{suffix}", made)
+    done = upscale_video(source, tmp_path / f"out.{box}", model="nearest", preset="ultrafast", keep_all=box != "avi")
+    assert done.verified == f"verified: {len(STEADY)} frames, 1 audio identical"
+
+
+@pytest.mark.parametrize("codec", ["ac3", "aac", "libmp3lame"])
+def test_reordered_video_comes_through_nut_beside_sound(codec: str, tmp_path: Path) -> None:
+    """Its first decode times lie before zero, where nut writes what is read as years away."""
+
+    def add(output: Any) -> list[Any]:
+        stream = output.add_stream("libx264", rate=25, options={"bf": "3", "preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        return [lambda: picture_packets(stream, 20), *sounds(Sound(codec=codec, layout="stereo"))(output)]
+
+    clip(tmp_path / "in.mp4", add=add, frames=20)
+    done = upscale_video(tmp_path / "in.mp4", tmp_path / "out.nut", model="nearest", preset="veryfast", encoder_options={"bf": "3"})
+    assert done.verified == "verified: 20 frames, 1 video, 1 audio identical"
+    times = [time for time, _ in read_frames(tmp_path / "out.nut")]
+    assert [time - times[0] for time in times] == [n * FRAME for n in range(20)] and 0 <= times[0] < LEAD_IN
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+def test_a_start_in_an_avi_takes_the_packets_that_verification_expects(number: int, tmp_path: Path) -> None:
+    source = write_clip(tmp_path / "in.avi", SURVIVES["libmp3lame from avi to mkv"][2])
+    done = upscale_video(source, tmp_path / "out.mkv", model="nearest", preset="ultrafast", start=number * FRAME)
+    assert done.verified == f"verified: {len(STEADY) - number} frames, 1 audio identical"
+
+
+def test_sound_half_a_packet_off_is_named_where_a_tick_of_the_source_is_a_packet(tmp_path: Path) -> None:
+    source, result = write_clip(tmp_path / "in.avi", SURVIVES["libmp3lame from avi to mkv"][2]), tmp_path / "out.mkv"
+    upscale_video(source, result, model="nearest", preset="ultrafast")
+    expected = expect(prepare(source, tmp_path / "again.mkv", JobOptions().with_changes(model="nearest")), range(len(STEADY)))
+    assert not compare(expected, result).differences
+    rewritten(tmp_path / "spoilt.mkv", result, nothing, change=shifted(1, 12))
+    assert any("+12.00 ms late" in difference for difference in compare(expected, tmp_path / "spoilt.mkv").differences)
+
+
+@pytest.mark.parametrize(("codec", "suffix", "box"), [("eac3", "nut", "mp4"), ("mp2", "mp4", "avi")])
+def test_sound_that_a_container_would_refuse_at_the_end_is_dropped_by_name(codec: str, suffix: str, box: str, tmp_path: Path) -> None:
+    """E-AC-3 that nut calls AC-3, and layer 2 that MP4 calls layer 3, in packets too large for AVI's clock."""
+    sound = Sound(codec=codec, layout="stereo", rate=44100, start=FRAME)
+    source = write_clip(tmp_path / f"in.{suffix}", Clip(times=STEADY, time_base=FRAME, sounds=(sound,), options={"bf": "0"}))
+    plan = prepare(source, tmp_path / f"out.{box}", JobOptions().with_changes(model="nearest"))
+    assert [fate.kind for fate in plan.streams.losses if fate.kind == "audio"] == ["audio"]
+    assert upscale_video(source, tmp_path / f"out.{box}", model="nearest", preset="ultrafast").verified == f"verified: {len(STEADY)} frames"
+
+
+@pytest.mark.parametrize("box", ["mp4", "mov", "ts", "mkv"])
+@pytest.mark.parametrize("language", ["de", "en-US", "English", "ENG"])
+def test_a_language_is_kept_or_named(language: str, box: str, tmp_path: Path) -> None:
+    source, dest = tmp_path / "in.mkv", tmp_path / f"out.{box}"
+    clip(source, add=sounds(Sound(seconds=Fraction(1, 4), tags={"language": language})))
+    assert upscale_video(source, dest, model="nearest", preset="ultrafast").exit_code == 0
+    found = probe(dest).streams[1].metadata.get("language", "und")
+    codes = {"de": ("deu", "ger"), "en-US": ("eng",), "English": ("und",), "ENG": ("eng",)}
+    assert found == language if box == "mkv" else found in codes[language]
+
+
+TAGGED = {
+    "mp4": [{"track": "03"}, {"track": "A1"}, {"disc": "Disc 1"}, {"location": "Paris"}, {"creation_time": "2020"}],
+    "mkv": [
+        {"MusicBrainz Album Id": "x"},
+        {"comment-deu": "x"},
+        {"encoding_tool": "x"},
+        {"stereo_mode": "mono"},
+        {"creation_time": "2020"},
+    ],
+    "nut": [{"author": "x"}],
+}
+
+
+@pytest.mark.parametrize(("box", "tags"), [(box, tags) for box, several in TAGGED.items() for tags in several])
+def test_a_tag_that_a_muxer_rewrites_costs_no_result(box: str, tags: dict[str, str], tmp_path: Path) -> None:
+    clip(tmp_path / "in.nut", tags={"title": "T", **tags})
+    assert upscale_video(tmp_path / "in.nut", tmp_path / f"out.{box}", model="nearest", preset="ultrafast").exit_code == 0
+
+
+@pytest.mark.parametrize("change", [{}, {"start": 2 * FRAME}, {"frames": 10}])
+@pytest.mark.parametrize("suffix", ["mkv", "mp4", "mov", "nut"])
+def test_chapters_come_through_wherever_they_begin(suffix: str, change: dict[str, Any], tmp_path: Path) -> None:
+    marks = [(Fraction(1, 5), Fraction(1), "late"), (Fraction(1, 10), Fraction(1, 5), "first"), (Fraction(0), Fraction(0), "none")]
+    source = make_source(tmp_path / "in.nut", pts=range(12), audio=(), chapters=marks[: 2 if change else 3])
+    done = upscale_video(source, tmp_path / f"out.{suffix}", model="nearest", preset="ultrafast", **change)
+    assert done.verified.endswith(f", {2 if change else 3} chapters identical")
+
+
+def test_a_chapter_of_no_length_before_a_cut_lies_outside(tmp_path: Path) -> None:
+    marks = [(Fraction(0), Fraction(0), "none"), (Fraction(0), Fraction(1), "all")]
+    source = make_source(tmp_path / "in.mkv", pts=range(12), audio=(), chapters=marks)
+    done = upscale_video(source, tmp_path / "out.mkv", model="nearest", preset="ultrafast", start=2 * FRAME)
+    assert done.verified == "verified: 10 frames, 1 chapter identical"
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_it_says_that_a_result_was_left_only_where_it_was(left: bool, job: tuple[Expected, Path]) -> None:
+    with pytest.raises(VerificationError) as caught:
+        verify(replace(job[0], encoded=9, left=left), job[1])
+    assert ("left there" in str(caught.value)) == left
+
+
+def test_a_job_that_keeps_nothing_leaves_nothing(job: tuple[Expected, Path], tmp_path: Path) -> None:
+    source = job[0].final.info.path
+    for changes, left in (({}, True), ({"resume": False}, False), ({"pipe_format": "nut"}, False)):
+        plan = prepare(source, tmp_path / "out.nut", JobOptions().with_changes(model="nearest", **changes))
+        assert expect(plan, job[0].times).left == left
 
 
 def test_payloads_are_compared_as_their_codec_sees_them() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from a2n_video.errors import OptionError
 from a2n_video.media.epochs import Epoch, RunTracker, find_epochs
-from a2n_video.media.index import PacketTime, ScanResult, StreamTimes, TimeMap, TimeRules, build_time_map
+from a2n_video.media.index import PacketTime, ScanResult, StreamTimes, TimeMap, TimeRules, build_time_map, placed
 
 TB = Fraction(1, 1000)
 RATE = Fraction(25)
@@ -207,3 +207,28 @@ def test_epochs_of_nothing() -> None:
     assert find_epochs(None) == ()
     time_map = build_time_map([], TB, None)
     assert time_map.times == () and time_map.epochs == (Epoch(first=0, last=0),)
+
+
+@pytest.mark.parametrize(("lead_in", "shift"), [(Fraction(1, 10), 0), (Fraction(0), 24)])
+def test_hidden_packets_count_where_nothing_may_lie_before_zero(lead_in: Fraction, shift: int) -> None:
+    """The first packet of an MP4's AAC, which its edit list hides, is copied too: nut would refuse it below zero."""
+    sound = stream(1, "audio", [PacketTime(-1024, -1024, 1024, hidden=True), PacketTime(0, 0, 1024)], base=Fraction(1, 44100))
+    assert mapped(packets([0, 40, 80]), sound, lead_in=lead_in).shift_pts == shift
+
+
+def test_what_begins_a_hair_before_a_cut_lies_outside() -> None:
+    """The 31st packet of 24 ms begins at 720 ms, a frame of 25 a second too: neither is rounded to the other's ticks."""
+    time_map = mapped(packets(list(range(0, 2000, 40)))).cut(start=Fraction(18, 25), end=Fraction(1))
+    tick = Fraction(24, 1000)
+    numbers = [n for n in range(80) if placed(time_map, n * tick, tick, None, stretches=False)]
+    assert numbers == list(range(30, 42))
+    assert placed(time_map, 30 * tick - Fraction(1, 44100), tick, None, stretches=False) is None
+    assert placed(time_map, Fraction(1), tick, None, stretches=False) is None
+
+
+def test_only_what_stretches_is_cut_to_fit() -> None:
+    time_map = mapped(packets(list(range(0, 2000, 40)))).cut(start=Fraction(18, 25), end=Fraction(1))
+    assert placed(time_map, Fraction(0), Fraction(9), None, stretches=True) == (0, Fraction(7, 25))
+    assert placed(time_map, Fraction(0), Fraction(9), None, stretches=False) is None
+    assert placed(time_map, Fraction(9, 10), Fraction(9), None, stretches=False) == (Fraction(9, 50), Fraction(459, 50))
+    assert placed(time_map, Fraction(0), Fraction(18, 25), None, stretches=True) is None

@@ -19,7 +19,8 @@ from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.containers import DISPOSITIONS, HOLDS, MOV_LANGUAGES, SAME_LANGUAGE, Container, mov_language
 from a2n_video.media.info import Chapter, StreamInfo, VideoInfo
 from a2n_video.media.planes import PlaneFormat
-from a2n_video.media.streams import StreamPlan, container_of, format_plan, kept_tags, plan_streams, same_language
+from a2n_video.media.streams import StreamPlan, container_of, format_plan, plan_streams
+from a2n_video.media.tags import kept_tags, same_language
 from a2n_video.options import Fidelity
 from tests.clips import MUXERS, Sound, add_sound, sound_packets
 
@@ -89,6 +90,28 @@ def test_keep_all_names_every_loss() -> None:
     assert not plan_streams(info, "mkv", Fidelity(keep_all=True)).losses
 
 
+def test_a_language_without_a_code_is_a_loss_and_a_region_is_told() -> None:
+    info = source(*(stream(n, "audio", "aac", metadata={"language": word}) for n, word in enumerate(("de", "en-US", "English"), 1)))
+    for container in ("mp4", "ts"):
+        fates = [fate for fate in plan_streams(info, container, Fidelity()).fates if fate.kind == "tags"]
+        assert [(fate.fate, fate.to, fate.what[:16]) for fate in fates] == [
+            ("converted", "eng", "language en-US o"),
+            ("dropped", None, "tags language En"),
+        ]
+        with pytest.raises(OptionError, match="language English"):
+            plan_streams(info, container, Fidelity(keep_all=True))
+    assert not plan_streams(info, "mkv", Fidelity(keep_all=True)).losses
+
+
+def test_chapters_that_begin_late_are_told_of_where_one_without_a_name_comes_first() -> None:
+    def reason(start: int, container: Container) -> str:
+        info = source(chapters=(Chapter(id=1, start=Fraction(start), end=Fraction(9)),))
+        return next(fate.reason for fate in plan_streams(info, container, Fidelity(keep_all=True)).fates if fate.kind == "chapters")
+
+    assert "one without a name" in reason(1, "mp4") and "one without a name" in reason(1, "mov")
+    assert not reason(0, "mp4") and not reason(1, "mkv")
+
+
 def test_an_empty_track_is_no_loss() -> None:
     plan = plan_streams(source(stream(1, "audio", "aac")), "mp4", Fidelity(keep_all=True), frozenset({1}))
     assert plan.fates[1].fate == "dropped" and "no packets" in plan.fates[1].reason and not plan.losses
@@ -117,8 +140,16 @@ def test_the_plan_reads_and_travels() -> None:
 
 
 def test_tags_of_the_old_file_stay_behind_and_names_fit_the_new_one() -> None:
-    tags = {"BPS-eng": "9", "ENCODER": "x", "name": "A", "language": "fre", "handler_name": "SoundHandler", "creation_time": "a;a"}
-    assert kept_tags(tags, "mov", of_stream=True) == {"title": "A", "language": "fra", "creation_time": "a"}
+    time = "2021-03-04T05:06:07.000000Z"
+    tags = {
+        "BPS-eng": "9",
+        "ENCODER": "x",
+        "name": "A",
+        "language": "fre",
+        "handler_name": "SoundHandler",
+        "creation_time": f"{time};{time}",
+    }
+    assert kept_tags(tags, "mov", of_stream=True) == {"title": "A", "language": "fra", "creation_time": time}
     assert kept_tags({"language": "tlh"}, "mov", of_stream=True) == {"language": "und"}
     assert kept_tags({"genre": "G", "FOO": "bar"}, "avi", of_stream=False) == {"genre": "G"}
 
