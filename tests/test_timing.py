@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 
 from a2n_video import upscale_video
@@ -21,6 +22,7 @@ from a2n_video.errors import OptionError
 from a2n_video.job.plan import prepare
 from a2n_video.options import JobOptions
 from tests.clips import MS, QUICK, TICK, Clip, Sound, read_frames, read_stream, write_clip
+from tests.made import picture
 
 FRAME = Fraction(1, 25)
 
@@ -339,3 +341,27 @@ def test_a_start_far_into_the_file_is_frame_exact(suffix: str, tmp_path: Path) -
     found = read_frames(result)
     assert [number for _, number in found] == list(range(37, 45))
     assert all(abs(time - found[0][0] - n) <= MS for n, (time, _) in enumerate(found))
+
+
+def test_times_that_only_an_overflow_makes_are_none(tmp_path: Path) -> None:
+    """As in nut files whose decode times began below zero: pts near -2^63 among others."""
+    source, dest = tmp_path / "bad.nut", tmp_path / "out.mkv"
+    with av.open(str(source), "w", options={"avoid_negative_ts": "disabled"}) as output:
+        video: Any = output.add_stream("libx264", rate=25, options={"bf": "3"})
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        sound: Any = output.add_stream("flac", rate=44100, layout="mono")
+        for number in range(30):
+            frame = picture(number)
+            frame.pts = number
+            output.mux(video.encode(frame))
+            samples = av.AudioFrame.from_ndarray(np.zeros((1, 1764), np.int16), format="s16", layout="mono")
+            samples.sample_rate, samples.pts = 44100, number * 1764
+            output.mux(sound.encode(samples))
+        output.mux(video.encode())
+        output.mux(sound.encode())
+    with av.open(str(source)) as written:
+        assert any((packet.pts or 0) < -(1 << 62) for packet in written.demux(video=0))
+    result = upscale_video(source, dest, model="nearest")
+    assert result.frames == 30 and result.exit_code in (0, 4)
+    with av.open(str(dest)) as made:
+        assert 1 < float((made.duration or 0) / 1_000_000) < 3

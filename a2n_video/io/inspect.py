@@ -15,6 +15,7 @@ from av.packet import Packet
 
 from a2n_video.io.probe import fraction
 from a2n_video.io.source import open_source
+from a2n_video.media.timemap import told
 
 _US: Final = Fraction(1, 1_000_000)
 _READ_RETRIES: Final = 100
@@ -93,7 +94,8 @@ def _demuxed(container: Any, streams: list[Any]) -> Iterable[Packet[Any]]:
 
 
 def _time(packet: Packet[Any], base: Fraction, place: Place | None) -> Fraction | None:
-    pts = packet.pts if packet.pts is not None else packet.dts
+    pts = told(packet.pts)
+    pts = told(packet.dts) if pts is None else pts
     seconds = Fraction(0) if pts is None else pts * base
     if place is None:
         return seconds

@@ -15,6 +15,7 @@ from a2n_video.io.source import open_source
 from a2n_video.io.whole import complaints
 from a2n_video.media.index import LEAD_IN, PacketTime, RunTracker, ScanResult, StreamTimes
 from a2n_video.media.info import StreamInfo, VideoInfo
+from a2n_video.media.timemap import told
 
 _TS_DISCONT: Final = 0x0200  # AVFMT_TS_DISCONT: the format's clocks may jump
 # QuickTime counts samples, so its clock cannot restart; edits are FFmpeg's affair, and its decode times then need not rise.
@@ -80,13 +81,14 @@ def _read(container: InputContainer, video: StreamInfo, trackers: dict[int, RunT
         # A packet cut by a parser out of a larger one has no place of its own: it lies where the last one lay.
         position = packet.pos if packet.pos is not None else position
         index, duration = packet.stream_index, packet.duration or 0
+        pts, dts = told(packet.pts), told(packet.dts)
         if index != video.index:
-            trackers[index].add(packet.pts, packet.dts, duration, position, hidden=packet.is_discard)
+            trackers[index].add(pts, dts, duration, position, hidden=packet.is_discard)
             continue
         hidden = packet.is_discard or (shows is not None and not shows(memoryview(packet)))
         if not hidden:
-            trackers[index].add(packet.pts, packet.dts, duration, position)
-        packets.append(PacketTime(packet.pts, packet.dts, duration, packet.is_keyframe, position, hidden))
+            trackers[index].add(pts, dts, duration, position)
+        packets.append(PacketTime(pts, dts, duration, packet.is_keyframe, position, hidden))
 
 
 def _vp8_shows(data: memoryview) -> bool:

@@ -31,6 +31,7 @@ from a2n_video.media.index import TimeMap, placed
 from a2n_video.media.info import Chapter, StreamInfo, VideoInfo
 from a2n_video.media.streams import Container, StreamPlan
 from a2n_video.media.tags import kept_tags
+from a2n_video.media.timemap import told
 
 _BUFFER_BYTES: Final = 1 << 18
 _READ_RETRIES: Final = 100
@@ -389,11 +390,12 @@ class _Copying:
         """Decode and presentation time on the result's clock, and duration, in ticks of `base`; a packet without follows the last one."""
         ticks, last = int(stream.time_base / base), self._last_dts.get(stream.index)
         duration = (packet.duration or 0) * ticks
-        raw = packet.dts if packet.dts is not None else packet.pts
+        pts, raw = told(packet.pts), told(packet.dts)
+        raw = pts if raw is None else raw
         dts = raw * ticks + shift if raw is not None else (last or 0) + (duration or ticks)
         if not duration and last is not None and stream.kind != "subtitle":
             duration = self._usual_step(stream.index, dts - last)
-        return dts, packet.pts * ticks + shift if packet.pts is not None else dts, duration
+        return dts, pts * ticks + shift if pts is not None else dts, duration
 
     def _usual_step(self, index: int, step: int) -> int:
         """How long a packet is that does not say (nut), the shortest step so far: MP4 would not show the last one else."""

@@ -8,10 +8,17 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from math import ceil
-from typing import Any
+from typing import Any, Final
 
 from a2n_video.errors import OptionError
 from a2n_video.media.epochs import BACKWARD_S, Epoch
+
+_NO_TIME: Final = 1 << 62  # ticks of nanoseconds for 146 years
+
+
+def told(ticks: int | None) -> int | None:
+    """A time that a packet or frame says; None where it says none, or one that only an overflow somewhere can have made."""
+    return ticks if ticks is None or abs(ticks) < _NO_TIME else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,8 +204,9 @@ class Clock:
 
         A frame that would not rise comes a millisecond (a tick, if that is longer) after the one before it.
         """
+        raw_pts = told(raw_pts)
         if raw_pts is None or not self._map.pts_trusted:
-            settled = self._without_pts(dts)
+            settled = self._without_pts(told(dts))
         else:
             settled = self._from_raw(raw_pts)
             self._anchor, self._since = settled, 0
