@@ -37,7 +37,7 @@ def exit_codes() -> str:
         4: "the source is damaged or incomplete; the result was kept",
         5: "the output: exists, equals the input, disk, permission, locked, journal of another job",
         6: "weights or device",
-        7: "the result does not match its source; it is left under its temporary name",
+        7: "the result does not match its source; it is left under its temporary name (not with `--no-resume`, nor on pipes)",
         errors.BATCH_FAILED: "some files of a batch failed",
         errors.INTERRUPTED: "stopped by Ctrl-C",
         errors.TERMINATED: "stopped by SIGTERM",
