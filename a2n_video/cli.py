@@ -52,10 +52,8 @@ def _told(arguments: argparse.Namespace, stops: Stops) -> int:
 
 def _after_a_stop(arguments: argparse.Namespace) -> str:
     """What the same command will do: pipes, pictures and --no-resume keep no part of a job."""
-    from a2n_video.job.streaming import is_streamed
-
     one = len(arguments.files) == 2 and arguments.output_dir is None
-    if not getattr(arguments, "resume", True) or arguments.preview is not None or (one and is_streamed(*arguments.files)):
+    if not getattr(arguments, "resume", True) or arguments.preview is not None or (one and _is_streamed(*arguments.files)):
         return "the same command begins anew"
     return "the same command goes on from here"
 

@@ -24,9 +24,9 @@ _ACCELERATOR_BATCH_PIXELS: Final = 1 << 20
 _MAX_BATCH: Final = 8
 # OpenVINO and the native network keep maps of the whole frame, and Linux kills what grows too large: a frame whose maps would not fit
 # goes to torch in strips, decided beforehand. Bytes a pixel and some room: OpenVINO took 832 between 320x180 and 1280x720 (x2, bfloat16),
-# the native network has four maps of 40 channels, 640, and the frame and its result; and each of its threads rows of the head.
+# the native network has four maps of 40 channels, 640, and the frame and its result. What each of many threads takes besides depends
+# on the network, which is not loaded yet: the native engine looks again, exactly, and goes in strips where it must.
 _WHOLE_FRAME_BYTES_PER_PIXEL: Final = 1100
-_HEAD_BYTES_PER_RESULT_COLUMN: Final = 3400  # times the scale again: the rows are as many
 WHOLE_FRAME_MAX_PIXELS: Final = 4096 * 2304
 # Bytes of maps a pixel, at most, in torch: where this is far from the free memory, nothing needs to be probed.
 _TORCH_BYTES_PER_PIXEL: Final = 2048
@@ -165,8 +165,7 @@ def _fits_whole(options: ModelOptions, geometry: Geometry) -> bool:
     from a2n_video.engine.host_memory import free_host_bytes
 
     pixels = geometry.source.width * geometry.source.height
-    heads = (options.threads or _cores()) * geometry.source.width * geometry.scale**2 * _HEAD_BYTES_PER_RESULT_COLUMN
-    need = pixels * (options.batch_size or 1) * _WHOLE_FRAME_BYTES_PER_PIXEL + heads
+    need = pixels * (options.batch_size or 1) * _WHOLE_FRAME_BYTES_PER_PIXEL
     return pixels <= WHOLE_FRAME_MAX_PIXELS and need <= free_host_bytes() // 2
 
 

@@ -122,22 +122,23 @@ class Y4mWriter:
         self.frames += 1
 
     def close(self) -> None:
-        with self._told():
+        with told_of_pipe(f"frame {self.frames}"):
             self.stream.flush()
 
     def _put(self, data: bytes) -> None:
-        with self._told():
+        with told_of_pipe(f"frame {self.frames}"):
             self.stream.write(data)
 
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Errors of a pipe as ours; a file of ours names its own."""
-        try:
-            yield
-        except OutputError:
-            raise
-        except OSError as error:
-            raise EncodeError(f"frame {self.frames} could not be written to the pipe ({error.strerror})") from error
+
+@contextmanager
+def told_of_pipe(what: str) -> Iterator[None]:
+    """A pipe's errors as ours; a file of ours names its own."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        raise EncodeError(f"{what} could not be written to the pipe ({error.strerror})") from error
 
 
 def _first_line(header: Y4mHeader) -> bytes:

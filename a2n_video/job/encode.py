@@ -19,11 +19,13 @@ from a2n_video.job.resume import job_record
 from a2n_video.job.segments import SegmentedWriter, Stretch, missing_stretches, segment_length
 from a2n_video.job.stages import Patience, Stages
 from a2n_video.job.stops import Stops
-from a2n_video.options import JobOptions
+from a2n_video.options import ExecutionPlan, JobOptions
 from a2n_video.upscaler import Upscaler
 
 if TYPE_CHECKING:
     import av
+
+    from a2n_video.engine.protocol import Geometry
 
 Progress = Callable[[int], None]  # frames encoded so far, those of earlier runs included
 
@@ -174,7 +176,18 @@ def check_errors(plan: Bearing, found: int, damage: Sequence[Damage]) -> None:
         )
 
 
-def upscaler_of(plan: JobPlan) -> Upscaler:
+class Settled(Protocol):
+    """What an upscaler is made from: the plan of a job of segments, or of one stream."""
+
+    @property
+    def options(self) -> JobOptions: ...
+    @property
+    def geometry(self) -> Geometry: ...
+    @property
+    def execution(self) -> ExecutionPlan: ...
+
+
+def upscaler_of(plan: Settled) -> Upscaler:
     """The upscaler a plan asks for; the caller closes it."""
     model = replace(plan.options.model, scale=plan.geometry.scale)
     return Upscaler.from_options(model, plan.execution, plan.geometry.layout)

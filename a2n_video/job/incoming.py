@@ -83,9 +83,10 @@ def y4m_stream(source: Path, pipe: io.BufferedReader, options: JobOptions) -> St
         sar=header.sar,
         interlaced=header.interlaced,
     )
-    frames = _counted_anew(islice(read_frames(pipe, header), *_numbers(options.time, header.rate)))
+    read = _Counted(read_frames(pipe, header))
+    frames = _counted_anew(islice(read, *_numbers(options.time, header.rate)))
     notes = () if options.fidelity.fps is None else (f"--fps is left aside: the pipe says {header.rate} frames a second",)
-    return Stream(info=info, frames=frames, rate=header.rate, time_base=base, notes=notes)
+    return Stream(info=info, frames=frames, rate=header.rate, time_base=base, notes=notes, position=lambda: read.count)
 
 
 def _of_pictures(source: Path, options: JobOptions) -> Stream:
@@ -147,6 +148,19 @@ def _numbers(time: TimeRange, rate: Fraction) -> tuple[int, int | None]:
     if last is not None and last <= first:
         raise OptionError(f"no frame lies between --start and --end: frames come every {float(1 / rate):.3f} s")
     return first, last
+
+
+@dataclass
+class _Counted:
+    """Frames, and how many came so far: where the first ones are skipped, nothing else tells that they come."""
+
+    frames: Iterator[av.VideoFrame]
+    count: int = 0
+
+    def __iter__(self) -> Iterator[av.VideoFrame]:
+        for frame in self.frames:
+            self.count += 1
+            yield frame
 
 
 def _counted_anew(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -42,6 +43,13 @@ class InputIdentity:
             file.seek(max(0, status.st_size - _SAMPLE_BYTES))
             tail = hashlib.sha256(file.read(_SAMPLE_BYTES)).hexdigest()
         return cls(size=status.st_size, mtime_ns=status.st_mtime_ns, head=head, tail=tail)
+
+    def fits(self, path: Path) -> bool:
+        """Whether a file has this size and time of change: nobody has written to it then."""
+        with suppress(OSError):
+            status = path.stat()
+            return (self.size, self.mtime_ns) == (status.st_size, status.st_mtime_ns)
+        return False
 
     def same_content(self, other: InputIdentity) -> bool:
         """Whether all but the time of change is equal."""

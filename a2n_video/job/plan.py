@@ -47,7 +47,7 @@ class JobPlan:
     """
 
     source: Path
-    identity: InputIdentity  # of the file that all below was read from
+    identity: InputIdentity  # of the source, taken before it was looked through
     dest: Path
     options: JobOptions
     info: VideoInfo
@@ -112,9 +112,9 @@ class JobPlan:
     def check_source(self) -> None:
         """InputError where the source is no longer the file that this was settled from: its sound would not belong to the picture.
 
-        A new time of change alone is let pass: backups and `touch` make one.
+        A new time of change alone is let pass: backups and `touch` make one. (A stopped job is stricter: nobody looked meanwhile.)
         """
-        if not identity_of(self.source).same_content(self.identity):
+        if not self.identity.fits(self.source) and not identity_of(self.source).same_content(self.identity):
             raise InputError(f"{self.source}: it was changed or replaced while this job ran; run it again with --restart")
 
     @property

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -99,7 +100,7 @@ def run(
         plan, standing = resumed(plan, folder, journal)
         check_whole(plan)
         check_space(plan, folder.path)
-        journal.on_segment = on_segment
+        journal.on_segment = partial(_entered, plan, on_segment)
         maker = (make or _maker(plan))(plan, folder, journal, stops)
         stands = result_stands(plan.dest)  # and its segments may be gone: the last run was stopped while it tidied up
         if not stands:
@@ -123,6 +124,13 @@ def run(
         resumed_frames=sum(record.frames for record in standing.values()),
         warnings=(*plan.time_map.warnings, *(change for damage in maker.damage for change in damage.changes)),
     )
+
+
+def _entered(plan: JobPlan, on_segment: Callable[[SegmentRecord], None] | None, record: SegmentRecord) -> None:
+    """A segment is on the disk. Whether it was made of the source that the job began with is asked now, not after days."""
+    plan.check_source()
+    if on_segment is not None:
+        on_segment(record)
 
 
 def _maker(plan: JobPlan) -> MakerFactory:

@@ -17,19 +17,18 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, cast
 
-from a2n_video.engine.select import resolve_plan
 from a2n_video.errors import DecodeError, IncompleteSourceError, InputError, JobConflictError, OptionError
 from a2n_video.io.backends import open_writer
 from a2n_video.io.fitting import fitted
-from a2n_video.io.outfile import OutFile, publish
+from a2n_video.io.outfile import OutFile, output_error, publish
 from a2n_video.io.sequences import PICTURES, PictureWriter, is_numbered, is_picture, numbered_name, standing_files
 from a2n_video.io.writer import FORMAT_NAMES, EncoderSettings
-from a2n_video.io.y4m import MAGIC, PIX_FMTS, Y4mHeader, Y4mWriter
+from a2n_video.io.y4m import MAGIC, PIX_FMTS, Y4mHeader, Y4mWriter, told_of_pipe
 from a2n_video.job.directory import JobDirectory
-from a2n_video.job.encode import Progress, check_errors, check_whole, damage_report
+from a2n_video.job.encode import Progress, check_errors, check_whole, damage_report, upscaler_of
 from a2n_video.job.incoming import Stream, stream_of, y4m_stream
 from a2n_video.job.picture import PicturePlan, picture_for, settle_picture
-from a2n_video.job.plan import JobPlan, check_options, check_paths, prepare
+from a2n_video.job.plan import JobPlan, check_options, check_paths, prepare, settle_execution
 from a2n_video.job.report import Plan
 from a2n_video.job.result import UpscaleResult
 from a2n_video.job.stages import Patience, Stages
@@ -38,7 +37,6 @@ from a2n_video.media.info import VideoInfo
 from a2n_video.media.steady import off_rate
 from a2n_video.media.streams import Container, StreamFate, StreamPlan, container_of, plan_streams
 from a2n_video.options import ExecutionPlan, JobOptions
-from a2n_video.upscaler import Upscaler
 
 if TYPE_CHECKING:
     import av
@@ -143,7 +141,7 @@ def settled(source: Path, dest: Path, options: JobOptions, stack: ExitStack) -> 
         if source == PIPE or is_numbered(source):
             raise OptionError("--pipe-format nut and mkv need a source with a clock of its own: a file, or nut or mkv on the pipe")
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="a2n-video-")))
-        return prepare(source, folder / f"out.{options.encode.pipe_format}", options)
+        return prepare(source, folder / f"out.{options.encode.pipe_format}", options.with_changes(resume=False))
     if source != PIPE and not is_streamed(source, dest):
         return prepare(source, dest, options)
     return _planned(_opened(source, options), dest, options)
@@ -169,8 +167,7 @@ def _planned(stream: Stream, dest: Path, options: JobOptions) -> StreamedPlan:
         streams = replace(streams, fates=tuple(fates))
     if options.fidelity.keep_all:
         streams.refuse_losses()
-    model = replace(options.model, scale=picture.geometry.scale)
-    execution = resolve_plan(model, picture.geometry)
+    execution = settle_execution(options, picture.geometry, stream.count or 0)
     return StreamedPlan(stream=stream, dest=dest, options=options, picture=picture, streams=streams, execution=execution)
 
 
@@ -228,16 +225,19 @@ def _spooled(stack: ExitStack) -> Path:
     """Stdin whole in a temporary file, which its demuxer can search."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="a2n-video-")))
     path = folder / "stdin"
-    with path.open("wb") as file:
-        shutil.copyfileobj(stdin(), file, 1 << 20)
+    try:
+        with path.open("wb") as file:
+            shutil.copyfileobj(stdin(), file, 1 << 20)
+    except OSError as error:
+        raise output_error(error, folder.parent, "what comes from the pipe cannot be kept here (TMPDIR names another folder)") from error
     return path
 
 
 def piped(result: UpscaleResult) -> UpscaleResult:
     """The finished file into stdout."""
-    with result.path.open("rb") as file:
+    with result.path.open("rb") as file, told_of_pipe("the result"):
         shutil.copyfileobj(file, stdout(), 1 << 20)
-    stdout().flush()
+        stdout().flush()
     return replace(result, path=PIPE)
 
 
@@ -253,8 +253,7 @@ def _upscaled_into(plan: StreamedPlan, stack: ExitStack, on_progress: Progress |
     """The pipeline, from the stream into whatever the plan says; the number of frames, of which there is one at least."""
     stream, options = plan.stream, plan.options
     sink, put_in_place = _sink(plan, stack)
-    model = replace(options.model, scale=plan.geometry.scale)
-    upscaler = Upscaler.from_options(model, plan.execution, plan.geometry.layout)
+    upscaler = upscaler_of(plan)
     count = 0
     with Stages(plan.source, stops, Patience.asked(options.execution.stall_timeout)) as stages:
         stack.callback(stages.let_go, upscaler.close, "upscale")
@@ -280,7 +279,7 @@ def _no_frame(plan: StreamedPlan) -> InputError:
 
 
 def _target(dest: Path) -> Path:
-    """Where a result comes to lie: a link stays, and what it points to is replaced; not so with pictures, whose folder is one."""
+    """Where a result comes to lie: a link stays, and what it points to is replaced. A link of a picture's name is replaced itself."""
     return dest.resolve() if dest.is_symlink() and not is_picture(dest) else dest
 
 

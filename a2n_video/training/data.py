@@ -87,7 +87,7 @@ class Job:
 def plan(config: DataConfig, sources: list[Source]) -> list[Job]:
     """Every clip of the set, the same for the same config and sources."""
     files = list(dict.fromkeys(source.path for source in sources))
-    held_files = files[HELD_OUT_EVERY // 2 :: HELD_OUT_EVERY]
+    held_files = set(files[HELD_OUT_EVERY // 2 :: HELD_OUT_EVERY])
     held = [source for source in sources if source.path in held_files]
     kept = [source for source in sources if source.path not in held_files]
     if not kept or not held:

@@ -242,16 +242,6 @@ def test_too_large_frames_go_to_strips_beforehand(monkeypatch: pytest.MonkeyPatc
         planned(dtype="int8")
 
 
-def test_the_heads_of_many_threads_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """1080p takes 2.2 GiB of maps and room; 64 threads of x4 take 6 more."""
-    fmt = PlaneFormat(width=1920, height=1080, family="yuv", log2_chroma_w=1, log2_chroma_h=1)
-    large = Geometry(source=fmt, color=ColorSpec().settled(fmt), scale=4)
-    monkeypatch.setattr("a2n_video.engine.host_memory.free_host_bytes", lambda: 6 << 30)
-    options = ModelOptions(model="a2n", scale=4, device="cpu", engine="native", dtype="float32")
-    assert select.resolve_plan(replace(options, threads=2), large).engine == "native"
-    assert select.resolve_plan(replace(options, threads=64), large).engine == "torch"
-
-
 def test_where_it_was_not_built_it_is_said_and_another_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(select, "has_native", lambda: False)
     assert planned().engine in ("openvino", "torch")

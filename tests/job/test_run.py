@@ -41,6 +41,8 @@ def test_a_source_that_was_replaced_meanwhile_gives_no_result(source: Path, othe
     with pytest.raises(InputError, match=r"in\.mkv: it was changed or replaced while this job ran; .*--restart"):
         upscale(source, dest, lambda: other.replace(source))
     assert not dest.exists()
+    with (tmp_path / "out.mkv.a2n" / "journal.jsonl").open() as journal:
+        assert sum('"segment"' in line for line in journal) < 6  # told with the next segment, not at the end
     with pytest.raises(JobConflictError, match="changed"):
         upscale(source, dest, lambda: None)
     assert upscale(source, dest, lambda: None, restart=True) == 60

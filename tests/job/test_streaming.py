@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import pytest
@@ -15,6 +17,7 @@ import pytest
 from a2n_video.cli import main
 from a2n_video.errors import (
     DecodeError,
+    EncodeError,
     IncompleteSourceError,
     InputError,
     JobConflictError,
@@ -24,7 +27,8 @@ from a2n_video.errors import (
     UnsupportedFormatError,
     exit_code,
 )
-from a2n_video.io.y4m import read_frames, read_header
+from a2n_video.io.y4m import Y4mHeader, read_frames, read_header
+from a2n_video.job import streaming
 from a2n_video.job.directory import JobDirectory, job_path
 from a2n_video.job.result import UpscaleResult
 from a2n_video.job.run import upscale_video
@@ -289,15 +293,17 @@ def test_a_video_is_no_single_picture_and_the_older_one_stays(whole: Path, tmp_p
     assert names(tmp_path) == ["out.png"]
 
 
-@pytest.mark.parametrize(("dest", "first"), [("film.y4m", "film.y4m"), ("film_%02d.png", "film_01.png"), ("film.png", "film.png")])
-@pytest.mark.parametrize("fails", [False, True])
+PLACES = [("film.y4m", "film.y4m"), ("film_%02d.png", "film_01.png"), ("film.png", "film.png")]
+
+
+@pytest.mark.parametrize(("dest", "first", "fails"), [*((*place, False) for place in PLACES), *((*place, True) for place in PLACES[:2])])
 def test_nothing_of_the_users_is_touched_and_nothing_is_left(dest: str, first: str, fails: bool, broken: Path, tmp_path: Path) -> None:
     (tmp_path / f"{first}.part").write_bytes(b"precious")
-    changes = {"max_errors": 0} if fails and dest != "film.png" else {"frames": 1}
-    try:
-        upscale(broken, tmp_path / dest, **changes)
-    except IncompleteSourceError:
-        assert fails
+    if fails:
+        with pytest.raises(IncompleteSourceError):
+            upscale(broken, tmp_path / dest, max_errors=0)
+    else:
+        upscale(broken, tmp_path / dest, frames=1)
     assert (tmp_path / f"{first}.part").read_bytes() == b"precious"
     assert set(names(tmp_path)) - {path.name for path in tmp_path.glob("film_*.png")} <= {"broken.mkv", f"{first}.part", first}
 
@@ -514,3 +520,43 @@ def test_a_stage_that_hangs_ends_the_job_where_that_was_asked_for(stage: str, co
     )
     assert ended.returncode == code and "hung" in ended.stderr
     assert not names(tmp_path)
+
+
+def test_skipping_to_the_start_is_no_hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame every 20 ms; the first one wanted comes after half a second."""
+    pipes = Pipes(monkeypatch, y4m("yuv420p", 40, (16, 16), Fraction(25)))
+
+    def slow(stream: BinaryIO, header: Y4mHeader) -> Iterator[av.VideoFrame]:
+        for frame in read_frames(stream, header):
+            time.sleep(0.02)
+            yield frame
+
+    monkeypatch.setattr("a2n_video.job.incoming.read_frames", slow)
+    result = upscale("-", tmp_path / "out.y4m", start=Fraction(1), stall_timeout=0.3)
+    assert result.frames == 15 and not pipes.out.getvalue()
+
+
+class _Full:
+    """A pipe whose reader has gone."""
+
+    def write(self, data: bytes) -> int:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+def test_a_reader_that_goes_is_one_line_for_containers_too(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "stdout", _Full)
+    with pytest.raises(EncodeError, match="the result could not be written to the pipe"):
+        upscale(whole, "-", pipe_format="nut", preset="ultrafast")
+
+
+def test_a_full_temporary_folder_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    Pipes(monkeypatch, b"anything but y4m")
+    monkeypatch.setattr(streaming.shutil, "copyfileobj", full)
+    with pytest.raises(OutputError, match="TMPDIR"):
+        upscale("-", tmp_path / "out.mkv")
