@@ -21,8 +21,9 @@ _US: Final = Fraction(1, 1_000_000)
 _READ_RETRIES: Final = 100
 _WITHOUT_ADTS: Final = ("matroska", "mov")  # a damaged AAC frame in these may look like a header, and is none
 
-# seconds and byte offset of a packet, its duration, its stream's index -> seconds on the clock to compare on, None to leave it out
-Place = Callable[[Fraction, int | None, Fraction, int], Fraction | None]
+# seconds and byte offset of a packet, its duration, its stream's index, whether it is a keyframe -> seconds on the clock to compare on,
+# None to leave it out
+Place = Callable[[Fraction, int | None, Fraction, int, bool], Fraction | None]
 
 
 @dataclass
@@ -99,7 +100,8 @@ def _time(packet: Packet[Any], base: Fraction, place: Place | None) -> Fraction 
     seconds = Fraction(0) if pts is None else pts * base
     if place is None:
         return seconds
-    return place(seconds, packet.pos, packet.duration * base if packet.duration else Fraction(0), packet.stream_index)
+    duration = packet.duration * base if packet.duration else Fraction(0)
+    return place(seconds, packet.pos, duration, packet.stream_index, packet.is_keyframe)
 
 
 def _enter(stream: StreamPackets, time: Fraction, duration: Fraction) -> None:

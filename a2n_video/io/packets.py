@@ -37,7 +37,10 @@ def scan(path: Path | str, info: VideoInfo, *, fps: Fraction | None = None, lead
         bases = {stream.index: fraction(stream.time_base) or info.time_base for stream in container.streams}
         kinds = {stream.index: stream.type for stream in container.streams}
         trackers = {index: RunTracker(base, leaps=leaps, restarts=not names & _ONE_CLOCK) for index, base in bases.items()}
-        packets: list[PacketTime] = []
+        packets: dict[int, list[PacketTime]] = {
+            stream.index: [] for stream in info.streams if stream.kind == "video" and not stream.is_cover
+        }
+        packets[info.video_index] = []
         error: str | None = None
         with complaints(container) as passed_over:
             try:
@@ -61,8 +64,9 @@ def scan(path: Path | str, info: VideoInfo, *, fps: Fraction | None = None, lead
         video_index=info.video_index,
         time_base=bases[info.video_index],
         rate=info.frame_rate,
-        packets=tuple(packets),
+        packets=tuple(packets[info.video_index]),
         streams=streams,
+        other_videos={index: tuple(found) for index, found in packets.items() if index != info.video_index},
         pts_trusted=not names & _WITHOUT_PTS,
         any_origin=leaps,
         fps=fps,
@@ -72,7 +76,7 @@ def scan(path: Path | str, info: VideoInfo, *, fps: Fraction | None = None, lead
     )
 
 
-def _read(container: InputContainer, video: StreamInfo, trackers: dict[int, RunTracker], packets: list[PacketTime]) -> None:
+def _read(container: InputContainer, video: StreamInfo, trackers: dict[int, RunTracker], packets: dict[int, list[PacketTime]]) -> None:
     position: int | None = None
     shows = _SHOWS.get(video.codec)
     for packet in container.demux():
@@ -84,11 +88,13 @@ def _read(container: InputContainer, video: StreamInfo, trackers: dict[int, RunT
         pts, dts = told(packet.pts), told(packet.dts)
         if index != video.index:
             trackers[index].add(pts, dts, duration, position, hidden=packet.is_discard)
+            if index in packets:
+                packets[index].append(PacketTime(pts, dts, duration, packet.is_keyframe, packet.pos))
             continue
         hidden = packet.is_discard or (shows is not None and not shows(memoryview(packet)))
         if not hidden:
             trackers[index].add(pts, dts, duration, position)
-        packets.append(PacketTime(pts, dts, duration, packet.is_keyframe, position, hidden))
+        packets[index].append(PacketTime(pts, dts, duration, packet.is_keyframe, position, hidden))
 
 
 def _vp8_shows(data: memoryview) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 import av.logging
-from av.container import InputContainer
+from av.container import InputContainer, OutputContainer
 
 from a2n_video.io import y4m
 
@@ -67,8 +67,8 @@ _logs: Final = _Logs()
 
 
 @contextmanager
-def complaints(container: InputContainer) -> Iterator[list[str]]:
-    """The errors a demuxer only logs while it passes over damage, in this thread; filled when the block ends."""
+def complaints(container: InputContainer | OutputContainer) -> Iterator[list[str]]:
+    """What a demuxer only logs while it passes over damage, and a muxer when it refuses, in this thread; filled when the block ends."""
     found: list[str] = []
     with _logs, av.logging.Capture() as logs:
         yield found

@@ -11,7 +11,8 @@ from pathlib import Path
 from a2n_video.io.joining import scan_segment
 from a2n_video.job.plan import JobPlan
 from a2n_video.media.final import FinalFile
-from a2n_video.media.index import placed
+from a2n_video.media.index import Window
+from a2n_video.media.tags import tag_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,15 +44,28 @@ def expect(plan: JobPlan, times: Sequence[int], encoded: int | None = None) -> E
     return Expected(final=plan.final, times=times, encoded=len(times) if encoded is None else encoded, left=left)
 
 
-@dataclass
 class Placing:
-    """Where a source packet belongs on the result's clock, and whether it belongs to the result at all."""
+    """Where a source packet belongs on the result's clock, and whether it belongs to the result at all; for one reading of the source."""
 
-    final: FinalFile
+    def __init__(self, final: FinalFile) -> None:
+        self._streams = final.info.streams
+        self._window = Window(final.time_map)
 
-    def __call__(self, time: Fraction, position: int | None, duration: Fraction, index: int) -> Fraction | None:
-        stream = self.final.info.streams[index]
+    def __call__(self, time: Fraction, position: int | None, duration: Fraction, index: int, keyframe: bool) -> Fraction | None:
+        stream = self._streams[index]
         if stream.is_cover:
             return time
-        span = placed(self.final.time_map, time, duration, position, stretches=stream.kind == "subtitle")
+        span = self._window.place(stream, time, duration, position, keyframe=keyframe)
         return None if span is None else span[0]
+
+
+def due_chapters(final: FinalFile) -> list[tuple[Fraction, str]]:
+    """When each chapter of the result begins, and its name: counted from the source, not by what writes them (`media.chapters`)."""
+    times, due = final.time_map, []
+    for chapter in final.info.chapters:
+        start, end = (time + times.epochs[0].offset + times.shift for time in (chapter.start, chapter.end))
+        over = times.begin is not None and end <= times.begin and start < times.begin
+        if over or start > end or (times.limit is not None and start >= times.limit):
+            continue
+        due.append((start if times.begin is None else max(start, times.begin), tag_of(chapter.metadata, "title") or ""))
+    return sorted(due, key=lambda chapter: chapter[0])

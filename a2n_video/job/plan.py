@@ -18,14 +18,15 @@ from a2n_video.io.filters import look_for_interlace
 from a2n_video.io.fitting import Fit
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import probe
-from a2n_video.io.remux import unwritable_streams
 from a2n_video.io.sandbox import sandboxed
+from a2n_video.io.trial import unwritable_streams
 from a2n_video.io.whole import cut_short
 from a2n_video.io.writer import EncoderSettings
 from a2n_video.job.directory import result_stands
 from a2n_video.job.journal import InputIdentity
 from a2n_video.job.picture import PicturePlan, pix_fmts_of_checked, settle_picture
 from a2n_video.media.containers import HOLDS
+from a2n_video.media.cuts import with_cut_videos
 from a2n_video.media.final import FinalFile
 from a2n_video.media.hdr import given_hdr
 from a2n_video.media.index import LEAD_IN, TimeMap
@@ -141,24 +142,25 @@ def prepare(source: Path, dest: Path, options: JobOptions) -> JobPlan:
     streams = plan_streams(info, container, options.fidelity, scanned.empty).plus(*picture.fates)
     starts = {index: times.start * times.time_base for index, times in scanned.streams.items() if times.start is not None}
     streams = streams.plus(*time_fates(info, streams, time_map, starts))
-    unwritable = look(unwritable_streams, source, info, streams, time_map)
-    streams = _with_sounds(streams, unwritable, look(sounds_made_anew, source, info, streams))
+    part = time_map.cut(start=options.time.start, end=options.time.end, frames=options.time.frames)
+    streams = with_cut_videos(info, streams, part, scanned)
+    unwritable = look(unwritable_streams, source, info, streams, part)
+    streams = _with_trials(streams, unwritable, look(sounds_made_anew, source, info, streams))
     if options.fidelity.keep_all:
         streams.refuse_losses()
     _check_clock(source, time_map, container)
-    time_map = time_map.cut(start=options.time.start, end=options.time.end, frames=options.time.frames)
     return JobPlan(
         source=source,
         identity=identity,
         dest=dest,
         options=options,
         info=info,
-        time_map=time_map,
+        time_map=part,
         source_map=scanned.time_map,
         interlace=interlace,
         streams=streams,
         picture=picture,
-        execution=settle_execution(options, picture.geometry, time_map.frames),
+        execution=settle_execution(options, picture.geometry, part.frames),
         encoder=picture.encoder,
         cut_short=cut_short(source) or scanned.error,
     )
@@ -180,7 +182,7 @@ def settle_execution(options: JobOptions, geometry: Geometry, frames: int) -> Ex
     return execution
 
 
-def _with_sounds(streams: StreamPlan, unwritable: Mapping[int, str], anew: Mapping[int, tuple[str, str] | None]) -> StreamPlan:
+def _with_trials(streams: StreamPlan, unwritable: Mapping[int, str], anew: Mapping[int, tuple[str, str] | None]) -> StreamPlan:
     """The plan without streams that no muxer or decoder can begin with, and with the layouts of sound that change."""
     damaged = "its header is damaged or empty: no sample rate or layout can be found in it"
     refused = {index: damaged for index, layouts in anew.items() if layouts is None} | dict(unwritable)

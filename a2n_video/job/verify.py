@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import count
@@ -13,20 +13,20 @@ from a2n_video.errors import InputError, VerificationError
 from a2n_video.io.inspect import StreamPackets, read_attachments, read_packets
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import probe
-from a2n_video.io.remux import fills_before_chapters, shifted_chapters
 from a2n_video.io.subtitles import Cue, cut_cues, one_at_a_time, read_cues
-from a2n_video.job.expected import Expected, Placing
-from a2n_video.media.containers import DISPOSITIONS, HOLDS
+from a2n_video.job.expected import Expected, Placing, due_chapters
+from a2n_video.media.containers import CHAPTERS_FROM_ZERO, DISPOSITIONS, HOLDS
 from a2n_video.media.hdr import hdr_differences
 from a2n_video.media.index import LEAD_IN, TimeMap
 from a2n_video.media.info import StreamInfo, VideoInfo
 from a2n_video.media.pixfmt import native_pix_fmt
-from a2n_video.media.streams import StreamFate, describe, kept_disposition
+from a2n_video.media.streams import NO_EMPTY_TRACKS, StreamFate, describe, kept_disposition
 from a2n_video.media.tags import kept_tags, same_language, same_time, tag_of
 
 _MS: Final = Fraction(1, 1000)
 _US: Final = Fraction(1, 1_000_000)
 _SHOWN: Final = 5
+_IN_TIME: Final = ("video", "audio", "subtitle")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,39 +144,47 @@ class _Check:
 
     def streams(self) -> Iterator[str]:
         """Every other stream as planned: copied ones packet for packet."""
-        pairs, missing = self._pairs()
+        kept = self._kept()
+        wanted = self._wanted(kept)
+        pairs, missing = self._pairs([fate for fate in kept if fate.index is not None and not self._left_out(fate, wanted[fate.index])])
         yield from missing
         copied = [(source, target) for fate, source, target in pairs if fate.fate == "copied"]
-        place = Placing(self.expected.final)
-        wanted = read_packets(
-            self.expected.final.info.path, {s.index: s.codec for s, _ in copied}, place, ignore_edits=self.expected.final.info.ignore_edits
-        )
         got = read_packets(self.found.info.path, {t.index: s.codec for s, t in copied})
         for source, target in copied:
             yield from self._same_packets(source, target, wanted[source.index], got[target.index])
         for fate, source, target in pairs:
             if fate.fate == "converted":
-                yield from self._converted(fate, source, target)
+                yield from self._converted(fate, (source, target), wanted[source.index])
             yield from self._same_tags(source, target)
             name = "cover" if source.is_cover else source.kind
             self.counts[name] = self.counts.get(name, 0) + 1
 
-    def _pairs(self) -> tuple[list[tuple[StreamFate, StreamInfo, StreamInfo]], list[str]]:
+    def _kept(self) -> list[StreamFate]:
+        """The fates of the streams that the result is to have. Data that is converted becomes chapters or a tag, compared as such."""
+        fates = (fate for fate in self.expected.final.plan.fates if fate.index is not None and fate.kind in (*_IN_TIME, "cover", "data"))
+        return [fate for fate in fates if fate.fate == "copied" or (fate.fate == "converted" and fate.kind != "data")]
+
+    def _wanted(self, kept: Sequence[StreamFate]) -> dict[int, StreamPackets]:
+        """The source's packets that belong to the result, of every stream that is kept."""
+        final = self.expected.final
+        codecs = {f.index: final.info.streams[f.index].codec if f.fate == "copied" else "any" for f in kept if f.index is not None}
+        return read_packets(final.info.path, codecs, Placing(final), ignore_edits=final.info.ignore_edits)
+
+    def _left_out(self, fate: StreamFate, wanted: StreamPackets) -> bool:
+        """Whether the muxer leaves a stream out since nothing of it lies in the part that was taken."""
+        return not wanted.times and fate.kind in ("video", "audio") and self.expected.final.plan.container in NO_EMPTY_TRACKS
+
+    def _pairs(self, kept: Sequence[StreamFate]) -> tuple[list[tuple[StreamFate, StreamInfo, StreamInfo]], list[str]]:
         """Kept source streams beside the result's, by their order among their kind."""
         pairs, missing = [], []
-        spare = {kind: [s for s in self.found.info.streams if _kind(s) == kind] for kind in ("video", "audio", "subtitle", "cover", "data")}
+        spare = {kind: [s for s in self.found.info.streams if _kind(s) == kind] for kind in (*_IN_TIME, "cover", "data")}
         spare["video"] = [s for s in spare["video"] if s.index != self.found.info.video_index]
-        for fate in self.expected.final.plan.fates:
-            if fate.index is None or fate.fate not in ("copied", "converted") or fate.kind not in spare:
-                continue
-            source = self.expected.final.info.streams[fate.index]
-            if fate.kind == "data" and fate.fate == "converted":
-                continue  # its chapters and timecode are compared as such
-            if spare[fate.kind]:
-                pairs.append((fate, source, spare[fate.kind].pop(0)))
+        for fate in kept:
+            if spare[fate.kind] and fate.index is not None:
+                pairs.append((fate, self.expected.final.info.streams[fate.index], spare[fate.kind].pop(0)))
             else:
                 missing.append(f"{fate.what} is missing")
-        extra = [s for kind in ("video", "audio", "subtitle", "cover") for s in spare[kind]]
+        extra = [s for kind in (*_IN_TIME, "cover") for s in spare[kind]]
         missing += [f"the result has one {_kind(s)} stream too many ({s.codec})" for s in extra]
         return pairs, missing
 
@@ -208,13 +216,14 @@ class _Check:
                 yield f"{what}: packet {number} comes {_ms(late)} late against the picture"
                 return
 
-    def _converted(self, fate: StreamFate, source: StreamInfo, target: StreamInfo) -> Iterator[str]:
+    def _converted(self, fate: StreamFate, streams: tuple[StreamInfo, StreamInfo], want: StreamPackets) -> Iterator[str]:
+        source, target = streams
         if target.codec != fate.to:
             yield f"{fate.what} became {target.codec}, not {fate.to}"
         elif fate.kind == "subtitle":
             yield from self._same_cues(fate, source, target)
         elif fate.kind == "audio":
-            yield from self._same_extent(fate, source, target)
+            yield from self._same_extent(fate, (source, target), want)
 
     def _same_cues(self, fate: StreamFate, source: StreamInfo, target: StreamInfo) -> Iterator[str]:
         times = self.expected.final.time_map
@@ -234,12 +243,12 @@ class _Check:
                 yield f"{fate.what}: cue {number} reads {_words(b)!r}, not {_words(a)!r}"
                 return
 
-    def _same_extent(self, fate: StreamFate, source: StreamInfo, target: StreamInfo) -> Iterator[str]:
+    def _same_extent(self, fate: StreamFate, streams: tuple[StreamInfo, StreamInfo], want: StreamPackets) -> Iterator[str]:
         """Audio made anew begins and ends with the old, but for the lead-in and padding of codecs, and for what cannot be decoded.
 
         A codec's first packet may only prime it: sound then begins with the second, which comes late where there is a gap between.
         """
-        want = read_packets(self.expected.final.info.path, {source.index: "any"}, Placing(self.expected.final))[source.index]
+        source, target = streams
         got = read_packets(self.found.info.path, {target.index: "any"})[target.index]
         start, found_start = self._origin
         earliest = sorted(want.times[:2])
@@ -290,20 +299,20 @@ class _Check:
                 yield f"tag {name} is {tag_of(got.metadata, name.lower())!r}, not {value!r}"
 
     def _same_chapters(self) -> Iterator[str]:
-        chapters = shifted_chapters(self.expected.final)
-        self.counts["chapter"] = len(chapters)
-        filling = fills_before_chapters(self.expected.final, chapters)
-        want, got = [*([filling] if filling else []), *chapters], self.found.info.chapters
+        due = due_chapters(self.expected.final)
+        self.counts["chapter"] = len(due)
+        filled = self.expected.final.plan.container in CHAPTERS_FROM_ZERO and due[0][0] >= _MS if due else False
+        want, got = [*([(Fraction(0), "")] if filled else []), *due], self.found.info.chapters
         if len(want) != len(got):
             yield f"{len(want)} chapters, {len(got)} in the result"
             return
         start, found_start = self._origin
-        for number, (a, b) in enumerate(zip(want, got, strict=True), 0 if filling else 1):
-            title, found_title = tag_of(a.metadata, "title") or "", tag_of(b.metadata, "title") or ""
+        for number, ((begins, title), chapter) in enumerate(zip(want, got, strict=True), 0 if filled else 1):
+            found_title = tag_of(chapter.metadata, "title") or ""
             if title != found_title:
                 yield f"chapter {number} is called {found_title!r}, not {title!r}"
-            late = (b.start - found_start) - (a.start - start)
-            if abs(late) > self._tick + _MS and a is not filling:
+            late = (chapter.start - found_start) - (begins - start)
+            if abs(late) > self._tick + _MS and number:
                 yield f"chapter {number} begins {_ms(late)} late"
 
 

@@ -18,6 +18,7 @@ from statistics import median_low
 from typing import Final, NamedTuple
 
 from a2n_video.media.epochs import BACKWARD_S, Epoch, Run, RunTracker, StreamTimes, find_epochs
+from a2n_video.media.info import StreamInfo
 from a2n_video.media.timemap import Clock, TimeMap, nudge, ticks
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "StreamTimes",
     "TimeMap",
     "TimeRules",
+    "Window",
     "build_time_map",
     "placed",
 ]
@@ -53,13 +55,14 @@ class PacketTime(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ScanResult:
-    """What one demux pass found: the video's packets in file order, and when every stream runs."""
+    """What one demux pass found: the video's packets in file order, those of the `other_videos`, and when every stream runs."""
 
     video_index: int
     time_base: Fraction
     rate: Fraction | None
     packets: tuple[PacketTime, ...]
     streams: Mapping[int, StreamTimes] = field(default_factory=dict)
+    other_videos: Mapping[int, tuple[PacketTime, ...]] = field(default_factory=dict)  # by stream index, covers aside
     pts_trusted: bool = True
     any_origin: bool = False
     fps: Fraction | None = None
@@ -230,8 +233,8 @@ def placed(
 ) -> tuple[Fraction, Fraction] | None:
     """When a packet of another stream begins and ends in the result, None where it lies outside. `time` is raw; all in seconds.
 
-    It belongs to the result where it begins inside; one that `stretches` (a subtitle) is cut to fit instead. What copies and what
-    verifies both ask here, with exact times: rounded ones fall on either side of a cut.
+    It belongs to the result where it begins inside; one that `stretches` (a subtitle) is cut to fit instead. Times are exact: rounded
+    ones fall on either side of a cut.
     """
     start = time_map.seconds_of(time, position)
     end = start + duration
@@ -243,3 +246,27 @@ def placed(
             return None
         start = begin
     return start, end if limit is None or not stretches else min(end, limit)
+
+
+class Window:
+    """Which packets of the other streams belong to the result, and when: what plans, copies and verifies all ask here.
+
+    For one pass over the packets in file order. A video that is copied begins with its first keyframe at or after a cut, without the
+    pictures shown before that: they refer to what was cut off, MP4's reader leaves them out, and their decode times fit into no container.
+    """
+
+    def __init__(self, time_map: TimeMap) -> None:
+        self._time_map = time_map
+        self._begun: dict[int, Fraction] = {}  # when each video's first keyframe is shown
+
+    def place(
+        self, stream: StreamInfo, time: Fraction, duration: Fraction, position: int | None, *, keyframe: bool
+    ) -> tuple[Fraction, Fraction] | None:
+        """When a packet begins and ends in the result, as `placed`; a cover lies nowhere in time, and is not asked for."""
+        span = placed(self._time_map, time, duration, position, stretches=stream.kind == "subtitle")
+        if span is None or stream.kind != "video" or self._time_map.begin is None:
+            return span
+        if keyframe:
+            self._begun.setdefault(stream.index, span[0])
+        begun = self._begun.get(stream.index)
+        return span if begun is not None and span[0] >= begun else None

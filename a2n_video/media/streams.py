@@ -115,7 +115,7 @@ def plan_streams(info: VideoInfo, container: Container, options: Fidelity, empty
     if options.reencode_audio is not None:
         _check_audio_codec(options.reencode_audio, container, holding)
     streams = [_stream_fate(info, stream, container, options.reencode_audio) for stream in info.streams]
-    if container in _NO_EMPTY_TRACKS:
+    if container in NO_EMPTY_TRACKS:
         streams = [replace(f, fate="dropped", kind="empty", reason="it has no packets") if f.index in empty else f for f in streams]
     details = [*_chapters(info, container), *_tags(info, container), *_side_data(info, container)]
     plan = StreamPlan(container=container, fates=(*streams, *details), muxer_options=_muxer_options(info, container))
@@ -125,7 +125,7 @@ def plan_streams(info: VideoInfo, container: Container, options: Fidelity, empty
 
 
 # These muxers leave out a track without samples.
-_NO_EMPTY_TRACKS: Final = frozenset({"mp4", "mov"})
+NO_EMPTY_TRACKS: Final = frozenset({"mp4", "mov"})
 
 
 def _check_audio_codec(codec: str, container: Container, holding: Holding) -> None:
@@ -240,8 +240,8 @@ def _stream_tags(info: VideoInfo, stream: StreamInfo, container: Container) -> I
         yield StreamFate(what=f"tags {', '.join(lost)} of {what}", kind="tags", fate="dropped", reason=f"{container} has no place for them")
     language = tag_of(stream.metadata, "language") or ""
     if (code := written_language(language, container)) and loses_region(language, container):
-        reason = f"{container} has languages of three letters only"
-        yield StreamFate(what=f"language {language} of {what}", kind="tags", fate="converted", to=code, reason=reason)
+        reason = f"{container} has languages of three letters only: it becomes {code}"
+        yield StreamFate(what=f"region of language {language} of {what}", kind="tags", fate="dropped", reason=reason)
     flags = [name for name, flag in DISPOSITIONS.items() if stream.disposition & flag and name != "default"]
     unheld = [name for name in flags if name not in holding.dispositions]
     if unheld:

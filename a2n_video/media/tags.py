@@ -41,8 +41,12 @@ _MP4_YEARS: Final = range(1970, 2040)  # earlier and later ones come back as oth
 
 
 def tag_of(tags: Mapping[str, str], name: str) -> str | None:
-    """A tag's value, whatever its case and the way its name is written (`tag_key`): Matroska writes names in capitals."""
-    return next((value for key, value in tags.items() if tag_key(key) == tag_key(name)), None)
+    """A tag's value: of that very name, else in another case (Matroska writes capitals), else written in another way (`tag_key`)."""
+    for same in (str, str.lower, tag_key):
+        found = next((value for key, value in tags.items() if same(key) == same(name)), None)
+        if found is not None:
+            return found
+    return None
 
 
 def tag_key(name: str) -> str:
@@ -55,29 +59,51 @@ def tag_key(name: str) -> str:
 
 def lost_tags(tags: Mapping[str, str], container: Container, *, of_stream: bool) -> list[str]:
     """Names of the tags that a container loses, a language with its value. What describes the old file is no loss."""
-    keyed = not of_stream and needs_named_keys(tags, container)
-    lost = []
-    for name, value in _telling(tags):
-        if of_stream and name.lower() == "language" and _holds(name, container, of_stream=True):
-            lost += [] if written_language(value, container) else [f"language {value}"]
-        elif _written(name, value, container, of_stream=of_stream, keyed=keyed) is None or not _read_name(name, tags, container):
-            lost.append(name)
-    return lost
+    return _sorted_out(tags, container, of_stream=of_stream)[1]
 
 
 def kept_tags(tags: Mapping[str, str], container: Container, *, of_stream: bool) -> dict[str, str]:
     """The tags to write into a container so that all it holds are kept, in the form it gives them; what describes the old file is left out.
 
-    MP4 calls a track's title `name` when read and `title` when written.
+    Where two would become one, the one that is written as it is read stays, of several the first. MP4 calls a track's title `name` when
+    read and `title` when written.
     """
+    return _sorted_out(tags, container, of_stream=of_stream)[0]
+
+
+def _sorted_out(tags: Mapping[str, str], container: Container, *, of_stream: bool) -> tuple[dict[str, str], list[str]]:
+    """The tags to write, by the name they are read under, and the names of those that are lost."""
     keyed = not of_stream and needs_named_keys(tags, container)
-    kept = {}
-    for name, value in _telling(tags):
+    kept: dict[str, str] = {}
+    by_key: dict[str, str] = {}
+    lost = []
+    for name, value in sorted(_telling(tags), key=lambda tag: _key(tag[0], tags, container) != tag[0].lower()):
         written = _written(name, value, container, of_stream=of_stream, keyed=keyed)
         read = "title" if of_stream and name == "name" and tag_of(tags, "title") is None else _read_name(name, tags, container)
-        if written is not None and read is not None:
-            kept[read] = written
-    return kept
+        if written is not None and of_stream and name.lower() == "language" and not written_language(value, container):
+            lost.append(f"language {value}")
+        if written is None or read is None or by_key.get(_key(read, tags, container), written) != written:
+            lost.append(name)
+        elif _key(read, tags, container) not in by_key:
+            kept[read] = by_key[_key(read, tags, container)] = written
+    return kept, lost
+
+
+def _key(name: str, tags: Mapping[str, str], container: Container) -> str:
+    """What names that a container makes one have in common: in Matroska a `tag_key`, elsewhere all but their case.
+
+    MP4 reads both of its names for a location from one atom, which holds coordinates.
+    """
+    if container in _MATROSKA:
+        return tag_key(name)
+    if name.lower() == "location-eng" and _is_atom_of_both(tags, container):
+        return "location"
+    return name.lower()
+
+
+def _is_atom_of_both(tags: Mapping[str, str], container: Container) -> bool:
+    location = next((value for name, value in _telling(tags) if name.lower() == "location"), "")
+    return container in _MP4 and bool(_ATOMS["location"].fullmatch(location))
 
 
 def _read_name(name: str, tags: Mapping[str, str], container: Container) -> str | None:
@@ -144,8 +170,8 @@ def needs_named_keys(tags: Mapping[str, str], container: Container) -> bool:
         return False
     telling = {name.lower(): value for name, value in _telling(tags)}
     atoms = MP4_TAGS | (MP4_ONLY_TAGS if container == "mp4" else frozenset())
-    if "location" in telling:
-        telling.pop("location-eng", None)  # MP4's other name for it
+    if _is_atom_of_both(tags, container) or telling.get("location") == telling.get("location-eng"):
+        telling.pop("location-eng", None)
     return any(name not in atoms or not _fits(name, value, container) for name, value in telling.items())
 
 

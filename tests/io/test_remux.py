@@ -10,15 +10,13 @@ from typing import Any
 
 import av
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from a2n_video.errors import OutputError
 from a2n_video.io.faults import listening
 from a2n_video.io.joining import segment_container
 from a2n_video.io.outfile import OutFile
 from a2n_video.io.probe import probe
-from a2n_video.io.remux import RemuxJob, RemuxResult, fine_base, remux
+from a2n_video.io.remux import RemuxJob, RemuxResult, remux
 from a2n_video.io.writer import VideoWriter
 from a2n_video.media.final import FinalFile
 from a2n_video.media.index import PacketTime, build_time_map
@@ -209,17 +207,6 @@ def test_sound_whose_tick_is_a_packet_is_cut_and_moved_exactly(box: str, number:
     sound, first = [time for time, _, _ in packets(dest, 1)], min(time for time, _, _ in packets(dest, 0) if time is not None)
     assert result.copied[1] == len(sound) == len(expected)
     assert all(abs(a - first - b) <= MS for a, b in zip(sound, expected, strict=True))  # type: ignore[operator]
-
-
-@given(
-    st.fractions(min_value=Fraction(1, 200_000), max_value=1, max_denominator=200_000).filter(bool),
-    st.lists(st.fractions(min_value=-100_000, max_value=100_000, max_denominator=200_000), max_size=2),
-)
-def test_a_fine_base_divides_the_tick_and_fits_into_ffmpeg(tick: Fraction, shifts: list[Fraction]) -> None:
-    base = fine_base(tick, *shifts)
-    assert (tick / base).denominator == 1 and base.denominator < 1 << 31 > base.numerator
-    exact = all((shift / base).denominator == 1 for shift in shifts)
-    assert exact or base <= Fraction(tick.numerator, 1 << 30), "only where FFmpeg's numbers end is a shift rounded"
 
 
 @pytest.mark.parametrize("box", ["mp4", "mov", "mkv"])

@@ -14,12 +14,13 @@ import pytest
 
 from a2n_video import upscale_video
 from a2n_video.errors import OptionError, VerificationError
+from a2n_video.io import remux
 from a2n_video.io.inspect import essence
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import probe
 from a2n_video.job.expected import Expected, expect
 from a2n_video.job.plan import prepare
-from a2n_video.job.verify import compare, verify
+from a2n_video.job.verify import VerifyReport, compare, verify
 from a2n_video.media.index import LEAD_IN
 from a2n_video.media.info import HdrMetadata
 from a2n_video.options import JobOptions
@@ -306,6 +307,55 @@ def test_reordered_video_comes_through_nut_beside_sound(codec: str, tmp_path: Pa
     assert [time - times[0] for time in times] == [n * FRAME for n in range(20)] and 0 <= times[0] < LEAD_IN
 
 
+@pytest.fixture(scope="module")
+def two_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A second video with B-frames and a keyframe every ten frames."""
+
+    def add(output: Any) -> list[Any]:
+        options = {"bf": "2", "b-adapt": "0", "g": "10", "sc_threshold": "0", "preset": "veryfast", "threads": "1"}
+        stream = output.add_stream("libx264", rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        return [lambda: picture_packets(stream, 30)]
+
+    path = tmp_path_factory.mktemp("two") / "in.mp4"
+    clip(path, add=add, frames=30)
+    return path
+
+
+@pytest.mark.parametrize("box", ["nut", "mp4", "mov", "mkv", "ts"])
+@pytest.mark.parametrize("number", [*range(6), 10, 12])
+def test_a_second_video_that_is_cut_begins_with_a_keyframe(number: int, box: str, two_videos: Path, tmp_path: Path) -> None:
+    """Decoded from there, it shows what the source shows, and nothing that was cut off is asked for."""
+    dest = tmp_path / f"out.{box}"
+    done = upscale_video(two_videos, dest, model="nearest", preset="ultrafast", start=number * FRAME, end=28 * FRAME)
+    assert done.verified == f"verified: {28 - number} frames, 1 video identical"
+    first = -(-number // 10) * 10
+    with av.open(str(dest)) as made, av.open(str(two_videos)) as source:
+        found = [frame.to_ndarray() for frame in made.decode(video=1)]
+        pictures = [frame.to_ndarray() for frame in source.decode(video=1)]
+    assert len(found) >= 25 - first and all((a == b).all() for a, b in zip(found[: 25 - first], pictures[first:25], strict=True))
+
+
+@pytest.mark.parametrize("box", ["nut", "mp4"])
+def test_a_second_video_without_a_keyframe_in_the_part_is_named(box: str, two_videos: Path, tmp_path: Path) -> None:
+    done = upscale_video(two_videos, tmp_path / f"out.{box}", model="nearest", preset="ultrafast", start=21 * FRAME)
+    assert done.verified == "verified: 9 frames"
+    plan = prepare(two_videos, tmp_path / f"again.{box}", JobOptions().with_changes(model="nearest", start=11 * FRAME))
+    assert [fate.what for fate in plan.streams.losses] == ["the first 0.360 s of video 2 (h264)"]
+    with pytest.raises(OptionError, match="keyframe"):
+        prepare(two_videos, tmp_path / f"again.{box}", JobOptions().with_changes(model="nearest", start=11 * FRAME, keep_all=True))
+
+
+@pytest.mark.parametrize("box", ["mp4", "mov", "mkv", "nut"])
+def test_sound_that_ends_before_the_cut_costs_no_result(box: str, tmp_path: Path) -> None:
+    """MP4's muxer leaves its track out."""
+    tracks = (Sound(seconds=Fraction(1, 5)), Sound(seconds=Fraction(6, 5), tags={"language": "ger"}))
+    source = write_clip(tmp_path / "in.mkv", Clip(times=STEADY, time_base=FRAME, sounds=tracks))
+    done = upscale_video(source, tmp_path / f"out.{box}", model="nearest", preset="ultrafast", start=15 * FRAME)
+    assert done.verified == f"verified: 15 frames, {1 if box in ('mp4', 'mov') else 2} audio identical"
+
+
 @pytest.mark.parametrize("number", range(1, 9))
 def test_a_start_in_an_avi_takes_the_packets_that_verification_expects(number: int, tmp_path: Path) -> None:
     source = write_clip(tmp_path / "in.avi", SURVIVES["libmp3lame from avi to mkv"][2])
@@ -378,6 +428,29 @@ def test_a_chapter_of_no_length_before_a_cut_lies_outside(tmp_path: Path) -> Non
     assert done.verified == "verified: 10 frames, 1 chapter identical"
 
 
+MUTANTS: dict[str, Change] = {
+    "one lost": lambda chapters: chapters[1:],
+    "one late": lambda chapters: [replace(chapters[0], start=chapters[0].start + Fraction(1, 10)), *chapters[1:]],
+    "lost and late": lambda chapters: [replace(chapters[1], start=chapters[1].start + Fraction(1, 10))],
+    "one renamed": lambda chapters: [replace(chapters[0], metadata={"title": "x"}), *chapters[1:]],
+}
+
+
+@pytest.mark.parametrize("name", list(MUTANTS))
+@pytest.mark.parametrize("box", ["mkv", "mp4"])
+def test_chapters_are_not_counted_by_what_writes_them(name: str, box: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks that code is given the mutant."""
+    import a2n_video.job.verify as verifying
+
+    marks = [(Fraction(0), Fraction(1, 5), "one"), (Fraction(1, 5), Fraction(2, 5), "two")]
+    source = make_source(tmp_path / "in.mkv", pts=range(12), audio=(), chapters=marks)
+    honest = remux.shifted_chapters
+    for module in (remux, verifying):
+        monkeypatch.setattr(module, "shifted_chapters", lambda final: MUTANTS[name](honest(final)), raising=False)
+    with pytest.raises(VerificationError, match="chapter"):
+        upscale_video(source, tmp_path / f"out.{box}", model="nearest", preset="ultrafast")
+
+
 @pytest.mark.parametrize("left", [True, False])
 def test_it_says_that_a_result_was_left_only_where_it_was(left: bool, job: tuple[Expected, Path]) -> None:
     with pytest.raises(VerificationError) as caught:
@@ -385,7 +458,28 @@ def test_it_says_that_a_result_was_left_only_where_it_was(left: bool, job: tuple
     assert ("left there" in str(caught.value)) == left
 
 
-def test_a_job_that_keeps_nothing_leaves_nothing(job: tuple[Expected, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("changes", "left"), [({}, True), ({"resume": False}, False)])
+def test_a_job_that_keeps_nothing_leaves_nothing(
+    changes: dict[str, Any], left: bool, job: tuple[Expected, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("a2n_video.job.verify.compare", lambda *_: VerifyReport(frames=8, counts={}, differences=("it is not",)))
+    with pytest.raises(VerificationError) as caught:
+        upscale_video(job[0].final.info.path, tmp_path / "out.nut", model="nearest", preset="ultrafast", **changes)
+    assert ("left there" in str(caught.value)) == left == bool(list(tmp_path.rglob("result.nut")))
+    assert left or not list(tmp_path.iterdir())
+
+
+def test_a_failed_job_into_a_pipe_leaves_nothing(
+    job: tuple[Expected, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("a2n_video.job.verify.compare", lambda *_: VerifyReport(frames=8, counts={}, differences=("it is not",)))
+    with pytest.raises(VerificationError) as caught:
+        upscale_video(job[0].final.info.path, "-", model="nearest", preset="ultrafast", pipe_format="nut")
+    assert "left there" not in str(caught.value) and not list(tmp_path.rglob("*nut*")) and not capsysbinary.readouterr().out
+
+
+def test_what_is_left_follows_from_the_options(job: tuple[Expected, Path], tmp_path: Path) -> None:
     source = job[0].final.info.path
     for changes, left in (({}, True), ({"resume": False}, False), ({"pipe_format": "nut"}, False)):
         plan = prepare(source, tmp_path / "out.nut", JobOptions().with_changes(model="nearest", **changes))

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from a2n_video.errors import OptionError
 from a2n_video.media.epochs import Epoch, RunTracker, find_epochs
-from a2n_video.media.index import PacketTime, ScanResult, StreamTimes, TimeMap, TimeRules, build_time_map, placed
+from a2n_video.media.index import PacketTime, ScanResult, StreamTimes, TimeMap, TimeRules, Window, build_time_map, placed
+from a2n_video.media.info import StreamInfo
 
 TB = Fraction(1, 1000)
 RATE = Fraction(25)
@@ -232,3 +233,22 @@ def test_only_what_stretches_is_cut_to_fit() -> None:
     assert placed(time_map, Fraction(0), Fraction(9), None, stretches=False) is None
     assert placed(time_map, Fraction(9, 10), Fraction(9), None, stretches=False) == (Fraction(9, 50), Fraction(459, 50))
     assert placed(time_map, Fraction(0), Fraction(18, 25), None, stretches=True) is None
+
+
+@pytest.mark.parametrize(
+    ("start", "kind", "expected"),
+    [
+        (None, "video", [0, 2, 1, 5, 3, 4, 8, 6, 7]),
+        (0, "video", [0, 2, 1, 5, 3, 4, 8, 6, 7]),
+        (1, "video", [5, 8, 6, 7]),  # 3 and 4 come after the keyframe 5, and are shown before it
+        (5, "video", [5, 8, 6, 7]),
+        (6, "video", []),
+        (1, "audio", [2, 1, 5, 3, 4, 8, 6, 7]),
+    ],
+)
+def test_a_copied_video_begins_with_a_keyframe_and_nothing_shown_before_it(start: int | None, kind: str, expected: list[int]) -> None:
+    time_map = mapped(packets(list(range(0, 400, 40)))).cut(start=None if start is None else start * Fraction(1, 25))
+    window, other = Window(time_map), StreamInfo(index=1, kind=kind, codec="h264", time_base=TB)  # type: ignore[arg-type]
+    tick, base = Fraction(1, 25), (start or 0) * Fraction(1, 25)
+    spans = [window.place(other, n * tick, tick, None, keyframe=n in (0, 5)) for n in (0, 2, 1, 5, 3, 4, 8, 6, 7)]
+    assert [(span[0] + base) / tick for span in spans if span is not None] == expected

@@ -90,15 +90,15 @@ def test_keep_all_names_every_loss() -> None:
     assert not plan_streams(info, "mkv", Fidelity(keep_all=True)).losses
 
 
-def test_a_language_without_a_code_is_a_loss_and_a_region_is_told() -> None:
+def test_a_language_without_a_code_is_a_loss_and_so_is_a_region() -> None:
     info = source(*(stream(n, "audio", "aac", metadata={"language": word}) for n, word in enumerate(("de", "en-US", "English"), 1)))
     for container in ("mp4", "ts"):
         fates = [fate for fate in plan_streams(info, container, Fidelity()).fates if fate.kind == "tags"]
-        assert [(fate.fate, fate.to, fate.what[:16]) for fate in fates] == [
-            ("converted", "eng", "language en-US o"),
-            ("dropped", None, "tags language En"),
+        assert [(fate.fate, fate.what.split(" of audio")[0], "becomes eng" in fate.reason) for fate in fates] == [
+            ("dropped", "region of language en-US", True),
+            ("dropped", "tags language English", False),
         ]
-        with pytest.raises(OptionError, match="language English"):
+        with pytest.raises(OptionError, match=r"region of language en-US.*language English"):
             plan_streams(info, container, Fidelity(keep_all=True))
     assert not plan_streams(info, "mkv", Fidelity(keep_all=True)).losses
 

@@ -80,6 +80,58 @@ def test_what_is_kept_comes_back_and_the_rest_is_named(name: str, value: str, co
             assert found == written or (name == "location" and found[:4] == written[:4])
 
 
+COORDINATES, ELSEWHERE = "+48.8566+002.3522/", "+10.0000+020.0000/"
+# Names that are one in some container, and near ones that are none.
+PAIRS = [
+    {"album artist": "A", "album_artist": "B"},
+    {"comment-de": "x", "comment-deu": "y"},
+    {"comment-de": "x", "comment": "y"},
+    {"title-und": "A", "title": "B"},
+    {"x y": "1", "x_y": "1"},
+    {"location": "Paris", "location-eng": "Rome"},
+    {"location": "Paris", "location-eng": "Paris"},
+    {"location": COORDINATES, "location-eng": ELSEWHERE},
+    {"location": COORDINATES, "location-eng": ELSEWHERE, "x": "1"},
+    {"location": "Paris", "location-eng": ELSEWHERE, "x": "1"},
+    {"lead_performer": "a", "performer": "b"},
+    {"part_number": "3", "track": "4"},
+    {"Author": "a", "artist": "b"},
+    {"name": "a", "title": "b", "TITLE-UND": "c"},
+]
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("tags", [*PAIRS, *(dict(reversed(pair.items())) for pair in PAIRS)], ids=str)
+def test_of_two_tags_that_become_one_the_other_is_named(tags: dict[str, str], container: Container) -> None:
+    kept, lost = kept_tags(tags, container, of_stream=False), lost_tags(tags, container, of_stream=False)
+    found = given_back(container, tags)
+    for name, value in kept.items():
+        given = tag_of(found, name) or ""
+        assert given == value or (name == "location" and given[:4] == value[:4])
+    values = [value for name, value in tags.items() if name not in lost]
+    assert set(values) == set(kept.values()) and set(kept) <= set(tags) | {"artist", "performer", "track"}
+
+
+@pytest.mark.parametrize(
+    ("tags", "container", "lost"),
+    [
+        ({"album artist": "A", "album_artist": "B"}, "mkv", ["album artist"]),
+        ({"title-und": "A", "title": "B"}, "mkv", ["title-und"]),
+        ({"comment-de": "x", "comment-fr": "y"}, "mkv", []),
+        ({"location": "Paris", "location-eng": "Rome"}, "mov", []),
+        ({"location-eng": ELSEWHERE, "location": COORDINATES}, "mp4", ["location-eng"]),
+        ({"album artist": "A", "album_artist": "B"}, "mp4", []),
+    ],
+)
+def test_of_two_tags_no_more_than_one_is_lost(tags: dict[str, str], container: Container, lost: list[str]) -> None:
+    assert lost_tags(tags, container, of_stream=False) == lost
+
+
+def test_a_tag_is_taken_by_its_very_name_first() -> None:
+    assert tag_of({"title-und": "A", "TITLE": "B", "title": "C"}, "title") == "C"
+    assert tag_of({"title-und": "A", "TITLE": "B"}, "title") == "B" and tag_of({"title-und": "A"}, "title") == "A"
+
+
 @pytest.mark.parametrize(("name", "value"), [("track", "A1"), ("disc", "Disc 1"), ("location", "Paris"), ("creation_time", "2020")])
 def test_what_no_atom_can_say_is_written_as_a_named_key(name: str, value: str) -> None:
     assert needs_named_keys({name: value}, "mp4") and not lost_tags({name: value}, "mp4", of_stream=False)

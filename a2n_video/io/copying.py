@@ -1,0 +1,217 @@
+"""What is copied packet for packet: the streams for it, and its packets on the result's clock, as the container can say them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from fractions import Fraction
+from itertools import islice
+from math import ceil, gcd
+from pathlib import Path
+from typing import Any, Final
+
+import av
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+
+from a2n_video.io.probe import fraction
+from a2n_video.io.source import open_source
+from a2n_video.media.containers import HOLDS
+from a2n_video.media.index import TimeMap, Window
+from a2n_video.media.info import StreamInfo, VideoInfo
+from a2n_video.media.streams import Container
+from a2n_video.media.timemap import told
+
+_READ_RETRIES: Final = 100
+_MOVED_S: Final = Fraction(1, 1000)  # less is rounding
+_MOST_TICKS: Final = (1 << 31) - 1  # of a second: FFmpeg's rationals are of 32 bits
+_PRESSED: Final = Fraction(1, 40_000)  # nut's clocks are finer, and sixteen of these shorter than a frame
+_MANY_AT_ONCE: Final = frozenset({"mkv", "webm"})
+# Sound in packets of a known length, and the containers that go by the packet size in its header, which not all sources get right.
+FRAMED: Final = frozenset({"aac", "ac3", "dts", "mp2", "mp3"})
+_BY_FRAME_SIZE: Final = frozenset({"avi", "nut"})
+# What channels mean where the source does not say (PCM in Matroska), and MP4 insists.
+_USUAL_LAYOUTS: Final = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
+
+Lane = Iterator["tuple[int, Packet[Any]]"]  # source stream index and packet, by dts
+
+
+def copied_stream(info: StreamInfo, path: Path, source: InputContainer, output: OutputContainer, container: Container) -> Any:
+    """The output's stream for a source stream that is copied: as its header says, but for what a container would misread."""
+    template: Any = source.streams[info.index]
+    with contextlib.ExitStack() as stack:
+        if info.codec in FRAMED and container in _BY_FRAME_SIZE and template.codec_context.block_align:
+            template = _without_frame_size(path, info.index, stack) or template
+        stream: Any = output.add_stream_from_template(template, opaque=True)
+    if info.kind == "audio" and stream.codec_context.layout.name == f"{info.channels} channels":
+        stream.codec_context.layout = _USUAL_LAYOUTS.get(info.channels, stream.codec_context.layout)
+    if info.codec in FRAMED and container == "nut":
+        stream.codec_context.bit_rate = 0  # MP4's is a mean, and nut cannot read again what it writes by that
+    return stream
+
+
+def _without_frame_size(path: Path, index: int, stack: contextlib.ExitStack) -> Any:
+    """A stream's header as Matroska gives it back, None where it takes none: PyAV cannot change a frame size, and Matroska has none.
+
+    By the one that AVI gives, AVI counts time in bytes, and nut writes what it cannot read again.
+    """
+    file = io.BytesIO()
+    try:
+        with open_source(path) as source, av.open(file, "w", format="matroska") as output:
+            target = output.add_stream_from_template(source.streams[index], opaque=True)
+            for packet in islice((packet for packet in source.demux(source.streams[index]) if packet.size), 1):
+                packet.stream, packet.pts, packet.dts = target, 0, 0
+                output.mux(packet)
+        file.seek(0)
+        return next(iter(stack.enter_context(av.open(file)).streams), None)
+    except (av.FFmpegError, ValueError):
+        return None
+
+
+class Copying:
+    """The copied streams' packets, in the source file's order, on the result's clock. `errors` counts what could not be read."""
+
+    def __init__(self, info: VideoInfo, container: Container, time_map: TimeMap, source: InputContainer) -> None:
+        self.info = info
+        self.time_map = time_map
+        self._window = Window(time_map)
+        self.source = source
+        self.targets: dict[int, Any] = {}
+        self.errors = 0
+        self.moved: dict[int, list[int]] = {}
+        self._last_dts: dict[int, int] = {}
+        self._counts: Counter[int] = Counter()
+        self._bases: dict[int, Fraction] = {}
+        self._steps: dict[int, int] = {}
+        self._many_at_once = container in _MANY_AT_ONCE
+
+    def packets(self, demuxed: Iterable[Packet[Any]] | None = None) -> Lane:
+        """Those of the streams that have a target, from the whole source, or from what is demuxed of it elsewhere."""
+        for packet in self._demuxed() if demuxed is None else demuxed:
+            index = packet.stream_index
+            if index in self.targets and self._placed(packet, self.info.streams[index]):
+                packet.stream = self.targets[index]
+                yield index, packet
+
+    def _demuxed(self) -> Iterator[Packet[Any]]:
+        wanted = [self.source.streams[index] for index, target in self.targets.items() if target.type != "attachment"]
+        return readable(self.source, wanted, self._count_error)
+
+    def _count_error(self) -> None:
+        self.errors += 1
+
+    def _placed(self, packet: Packet[Any], stream: StreamInfo) -> bool:
+        """Move a packet onto the result's clock; False if it lies outside the result."""
+        if stream.is_cover:
+            packet.pts = packet.dts = 0
+            return True
+        base = self._base(stream)
+        shift = round(self.time_map.seconds_of(Fraction(0), packet.pos) / base)
+        dts, pts, duration = self._times(packet, stream, base, shift)
+        stretches = stream.kind == "subtitle"
+        raw, length = (pts - shift) * base, duration * base
+        span = self._window.place(stream, raw, length, packet.pos, keyframe=packet.is_keyframe)
+        if span is None:
+            return False
+        if stretches:
+            dts = pts = ceil(span[0] / base)
+            duration = max(0, int(span[1] // base) - pts)
+        packet.time_base, packet.duration = base, duration
+        packet.pts, packet.dts = self._in_order(stream, base, pts, dts)
+        self._counts[stream.index] += 1
+        return True
+
+    def _base(self, stream: StreamInfo) -> Fraction:
+        """The time base for a stream's packets: in the stream's own, a shift would be rounded, in AVI to a whole packet of sound."""
+        if stream.index not in self._bases:
+            times = self.time_map
+            self._bases[stream.index] = fine_base(stream.time_base, *(times.shift + epoch.offset for epoch in times.epochs))
+        return self._bases[stream.index]
+
+    def _times(self, packet: Packet[Any], stream: StreamInfo, base: Fraction, shift: int) -> tuple[int, int, int]:
+        """Decode and presentation time on the result's clock, and duration, in ticks of `base`; a packet without follows the last one."""
+        ticks, last = int(stream.time_base / base), self._last_dts.get(stream.index)
+        duration = (packet.duration or 0) * ticks
+        pts, raw = told(packet.pts), told(packet.dts)
+        raw = pts if raw is None else raw
+        dts = raw * ticks + shift if raw is not None else (last or 0) + (duration or ticks)
+        if not duration and last is not None and stream.kind != "subtitle":
+            duration = self._usual_step(stream.index, dts - last)
+        return dts, pts * ticks + shift if pts is not None else dts, duration
+
+    def _usual_step(self, index: int, step: int) -> int:
+        """How long a packet is that does not say (nut), the shortest step so far: MP4 would not show the last one else."""
+        if step > 0:
+            self._steps[index] = min(step, self._steps.get(index, step))
+        return self._steps.get(index, 0)
+
+    def _in_order(self, stream: StreamInfo, base: Fraction, pts: int, dts: int) -> tuple[int, int]:
+        """The same times, later where they step back, as those of damaged and joined files do: muxers refuse that.
+
+        Matroska takes two packets in one millisecond (TrueHD).
+        """
+        last = self._last_dts.get(stream.index)
+        least = 0 if self._many_at_once else int(stream.time_base / base)
+        if last is not None and dts < last + least:
+            dts = last + least
+        self._last_dts[stream.index] = dts
+        if pts < dts and (dts - pts) * base > _MOVED_S:
+            self.moved.setdefault(stream.index, []).append(self._counts[stream.index])
+        return max(pts, dts), dts
+
+
+def readable(source: InputContainer, streams: Sequence[Any], on_error: Callable[[], None] = lambda: None) -> Iterator[Packet[Any]]:
+    """All packets that can be read of some streams; a broken one is passed over, and reading ends where nothing more comes."""
+    for _ in range(_READ_RETRIES if streams else 0):
+        try:
+            yield from (packet for packet in source.demux(*streams) if packet.size)
+            return
+        except av.FFmpegError:
+            on_error()
+
+
+def fine_base(tick: Fraction, *shifts: Fraction) -> Fraction:
+    """The coarsest time base in which `tick` and all shifts are whole; where FFmpeg cannot say that, the finest that divides `tick`."""
+    common = tick
+    for shift in shifts:
+        over = common.denominator * shift.denominator
+        common = Fraction(gcd(common.numerator * shift.denominator, shift.numerator * common.denominator), over)
+    return common if common.denominator <= _MOST_TICKS else tick / (_MOST_TICKS // tick.denominator)
+
+
+def as_held(packets: Lane, container: Container) -> Lane:
+    """The packets with times that the container can say."""
+    if HOLDS[container].steady:
+        return _from_zero(packets)
+    return _decoded_from_zero(packets) if container == "nut" else packets
+
+
+def _from_zero(packets: Lane) -> Lane:
+    """Every stream from time zero on: AVI counts packets, and would fill what lies before a later start with empty ones."""
+    starts: dict[int, int] = {}
+    for index, packet in packets:
+        start = starts.setdefault(index, packet.dts or 0)
+        packet.dts = (packet.dts or 0) - start
+        packet.pts = None if packet.pts is None else packet.pts - start
+        yield index, packet
+
+
+def _decoded_from_zero(packets: Lane) -> Lane:
+    """Decode times below zero, with which reordered video begins, pressed together after it: nut is read wrongly where they are below.
+
+    It stores none, and works them out again from what is shown when. That stays as it is; only a picture that a damaged source shows
+    before its decode time comes with that, fractions of a millisecond later.
+    """
+    last: dict[int, int] = {}
+    for index, packet in packets:
+        if (packet.dts or 0) < 0 or index in last:
+            base = fraction(packet.time_base) or _PRESSED
+            fine = fine_base(base, _PRESSED)
+            ticks = int(base / fine)
+            dts = max((packet.dts or 0) * ticks, last.get(index, 0))
+            packet.pts, packet.duration = max((packet.pts or 0) * ticks, dts), (packet.duration or 0) * ticks
+            packet.time_base, packet.dts = fine, dts
+            last[index] = dts + int(_PRESSED / fine)
+        yield index, packet
