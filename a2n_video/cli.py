@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
-from a2n_video.cli_options import PROG, job_options, names, parser
+from a2n_video.cli_options import PROG, check_together, job_options, names, parser
 from a2n_video.errors import A2NVideoError, OptionError, OutputError, exit_code
 from a2n_video.job.stages import left_behind
 from a2n_video.job.stops import Stops, exit_code_of_stop
@@ -27,7 +28,11 @@ _MOST_RATES: Final = 4  # workers whose speeds fit beside the bar
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; every expected error is one line on stderr."""
     os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 talks to stderr by itself
-    arguments = parser().parse_args(argv)
+    try:
+        arguments = _parsed(sys.argv[1:] if argv is None else argv)
+    except OptionError as error:
+        print(f"{PROG}: {error}", file=sys.stderr)
+        return exit_code(error)
     with Stops() as stops:
         code = _told(arguments, stops)
     if left_behind():  # the interpreter would wait for a thread that does not end, or fall over it
@@ -35,6 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.flush()
         os._exit(code)
     return code
+
+
+def _parsed(argv: Sequence[str]) -> argparse.Namespace:
+    """Options may stand between the files; after `--` everything is a file, which argparse can do or the other."""
+    return parser().parse_args(argv) if "--" in argv else parser().parse_intermixed_args(argv)
 
 
 def _told(arguments: argparse.Namespace, stops: Stops) -> int:
@@ -63,12 +73,11 @@ def _dispatch(arguments: argparse.Namespace, stops: Stops) -> int:
         return _list_models()
     if arguments.list_devices:
         return _list_devices()
+    check_together(arguments)
     if arguments.preview is not None:
         return _preview(arguments)
     if arguments.output_dir is not None:
         return _batch(arguments, stops)
-    if arguments.name_pattern is not None:
-        raise OptionError("--name-pattern names the results of a batch; give --output-dir as well")
     if len(arguments.files) != 2:
         raise OptionError(f"an input and an output are needed ({len(arguments.files)} came); see {PROG} --help")
     source, dest = arguments.files
@@ -76,7 +85,7 @@ def _dispatch(arguments: argparse.Namespace, stops: Stops) -> int:
         return _one(source, dest, arguments, stops, streams)
 
 
-def _one(source: Path, dest: Path, arguments: argparse.Namespace, stops: Stops, streams: Sequence[TextIO]) -> int:
+def _one(source: Path, dest: Path, arguments: argparse.Namespace, stops: Stops, streams: list[TextIO]) -> int:
     """Do one file; whatever ends it is told to the event streams as well."""
     from a2n_video.job.events import Events
 
@@ -169,6 +178,8 @@ def _batch(arguments: argparse.Namespace, stops: Stops) -> int:
     from a2n_video.job.batch import DEFAULT_PATTERN, BatchItem, batch_exit_code, collect, run_batch, summary
     from a2n_video.job.events import Events
 
+    if not arguments.files:
+        raise OptionError("--output-dir is for the results of files or folders; name some")
     options = job_options(arguments)
     items = collect(arguments.files, arguments.output_dir, arguments.name_pattern or DEFAULT_PATTERN, options)
     with _event_streams(arguments) as streams:
@@ -176,12 +187,14 @@ def _batch(arguments: argparse.Namespace, stops: Stops) -> int:
         def one(item: BatchItem) -> int:
             return _one(item.source, item.dest, arguments, stops, streams)
 
-        outcomes = run_batch(items, overwrite=options.execution.overwrite, one=one)
-        for outcome in outcomes:
-            if outcome.fate == "skipped":
-                Events(outcome.item.source, streams).skipped(outcome.item.dest)
-    print(summary(outcomes), file=sys.stderr)
-    return batch_exit_code(outcomes)
+        def skip(item: BatchItem) -> None:
+            Events(item.source, streams).skipped(item.dest)
+
+        outcomes = run_batch(items, overwrite=options.execution.overwrite, one=one, skip=skip, planning=arguments.dry_run)
+    code = batch_exit_code(outcomes)
+    if code or not arguments.quiet:
+        print(summary(outcomes), file=sys.stderr)
+    return code
 
 
 @contextmanager
@@ -191,6 +204,8 @@ def _event_streams(arguments: argparse.Namespace) -> Iterator[list[TextIO]]:
     if arguments.log_file is None:
         yield streams
         return
+    if any(arguments.log_file.resolve() == path.resolve() for path in arguments.files):
+        raise OptionError(f"--log-file {arguments.log_file}: this is the input or the output; choose another name")
     try:
         log = arguments.log_file.open("a", encoding="utf-8")
     except OSError as error:
@@ -221,6 +236,7 @@ class _Bar:
         from tqdm import tqdm
 
         self._bar = tqdm(total=frames, unit="frame", disable=not show, smoothing=0.05, dynamic_ncols=True)
+        self._begun = False
 
     def __enter__(self) -> _Bar:
         return self
@@ -229,6 +245,12 @@ class _Bar:
         self._bar.close()
 
     def update(self, frames: int) -> None:
+        if not self._begun and not self._bar.disable:
+            # What came with the first frame was made by earlier runs, and the engine had to start: no pace of this one.
+            self._begun = True
+            self._bar.initial = self._bar.n = self._bar.last_print_n = frames
+            self._bar.start_t = self._bar.last_print_t = time.time()
+            self._bar.refresh()
         self._bar.update(frames - self._bar.n)
 
     def rates(self, by_worker: Mapping[int, float]) -> None:

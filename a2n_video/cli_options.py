@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import math
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from a2n_video import __version__
+from a2n_video.errors import OptionError
 from a2n_video.options import JobOptions, refuse_scale_beside_size
 from a2n_video.tools.shell import seconds
 
@@ -20,6 +22,37 @@ def pair(text: str) -> tuple[str, str]:
     if not separator or not key:
         raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
     return key, value
+
+
+def count(text: str) -> int:
+    """A whole number, 1 or more."""
+    return _least(text, 1)
+
+
+def count_or_none(text: str) -> int:
+    """A whole number, 0 or more."""
+    return _least(text, 0)
+
+
+def _least(text: str, least: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = least - 1
+    if number < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of {least} or more")
+    return number
+
+
+def positive(text: str) -> float:
+    """A number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return number
 
 
 def rate(text: str) -> Fraction:
@@ -77,7 +110,7 @@ OPTIONS: Final[tuple[tuple[str, tuple[str, ...], dict[str, Any]], ...]] = (
     ("encoder", ("--pipe-format",), {"choices": ("y4m", "nut", "mkv"), "help": "what is written to - (default y4m: picture only)"}),
     ("time", ("--start",), {"type": seconds, "metavar": "TIME", "help": "from here, 90.5 or 0:01:30.5"}),
     ("time", ("--end",), {"type": seconds, "metavar": "TIME", "help": "up to here"}),
-    ("time", ("--frames",), {"type": int, "metavar": "N", "help": "stop after N frames; sound is cut at the same time"}),
+    ("time", ("--frames",), {"type": count, "metavar": "N", "help": "stop after N frames; sound is cut at the same time"}),
     ("fidelity", ("--keep-all",), {"action": "store_true", "help": "refuse to start if anything would be dropped"}),
     (
         "fidelity",
@@ -100,9 +133,9 @@ OPTIONS: Final[tuple[tuple[str, tuple[str, ...], dict[str, Any]], ...]] = (
     (
         "job",
         ("--segment-frames",),
-        {"type": int, "metavar": "N", "help": "frames a stop can cost (default: two minutes of work)"},
+        {"type": count, "metavar": "N", "help": "frames a stop can cost (default: two minutes of work)"},
     ),
-    ("job", ("--max-errors",), {"type": int, "metavar": "N", "help": "give up after more than N decode errors (default: never)"}),
+    ("job", ("--max-errors",), {"type": count_or_none, "metavar": "N", "help": "give up after more than N decode errors (default: never)"}),
     ("job", ("--fail-on-damage",), {"action": "store_true", "help": "give up at the first sign of a damaged source"}),
     ("cluster", ("--ray",), {"action": "store_true", "help": "make the segments on Ray's workers: this machine's devices, or a cluster"}),
     (
@@ -110,7 +143,7 @@ OPTIONS: Final[tuple[tuple[str, tuple[str, ...], dict[str, Any]], ...]] = (
         ("--ray-address",),
         {"metavar": "HOST:PORT", "help": "the cluster (default: RAY_ADDRESS, else this machine); implies --ray"},
     ),
-    ("cluster", ("--cpus-per-worker",), {"type": int, "metavar": "N", "help": "cores a worker has (default 1)"}),
+    ("cluster", ("--cpus-per-worker",), {"type": count, "metavar": "N", "help": "cores a worker has (default 1)"}),
     ("cluster", ("--devices",), {"type": names, "metavar": "A,B,...", "help": "one worker for each, such as cuda:0,cuda:1; implies --ray"}),
     (
         "cluster",
@@ -121,23 +154,30 @@ OPTIONS: Final[tuple[tuple[str, tuple[str, ...], dict[str, Any]], ...]] = (
     (
         "job",
         ("--stall-timeout",),
-        {"type": float, "metavar": "SECONDS", "help": "give up on a stage that hangs (default: 10 minutes or more)"},
+        {"type": positive, "metavar": "SECONDS", "help": "give up on a stage that hangs (default: 10 minutes or more)"},
     ),
-    ("job", ("--max-pixels",), {"type": int, "metavar": "N", "help": "refuse sources with larger pictures (default 8192*4320)"}),
+    ("job", ("--max-pixels",), {"type": count, "metavar": "N", "help": "refuse sources with larger pictures (default 8192*4320)"}),
 )
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors are ours, of one line; `--help` is there for the rest."""
+
+    def error(self, message: str) -> NoReturn:
+        raise OptionError(f"{message}; see {self.prog} --help")
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line's parser; defaults are JobOptions' own, so none stand here."""
-    result = argparse.ArgumentParser(
+    result = _Parser(
         prog=PROG,
         description="Upscale a video with the A2N network; sound, subtitles, chapters, time and colour stay as they are.",
-        epilog="Exit codes: 0 complete, 2 usage, 3 input, 4 source damaged (result kept), 5 output, 6 weights or device, "
+        epilog="Exit codes: 0 complete, 2 usage, 3 input, 4 source damaged (what could be made is kept), 5 output, 6 weights or device, "
         "7 verification, 8 some of a batch failed, 130 and 143 stopped.",
         argument_default=argparse.SUPPRESS,
     )
     result.add_argument(
-        "files", nargs="*", type=Path, metavar="FILE", help="the input, then the output (the extension chooses the container)"
+        "files", nargs="*", type=Path, default=[], metavar="FILE", help="the input, then the output (the extension chooses the container)"
     )
     groups: dict[str, argparse._ArgumentGroup] = {}
     for name, flags, settings in OPTIONS:
@@ -152,7 +192,7 @@ def parser() -> argparse.ArgumentParser:
         "many files", "FILE is then any number of inputs, and folders of them; results that are there are skipped"
     )
     many.add_argument("--output-dir", type=Path, metavar="DIR", default=None, help="put the results here; folders are kept below it")
-    many.add_argument("--name-pattern", metavar="PATTERN", default=None, help="their names, from {stem} {suffix} {scale} {model}")
+    many.add_argument("--name-pattern", metavar="PATTERN", default=None, help="their names, from {stem} {suffix} {scale} {size} {model}")
     talk = result.add_argument_group("talk")
     talk.add_argument("--dry-run", action="store_true", default=False, help="print the plan and stop")
     talk.add_argument("-q", "--quiet", action="store_true", default=False, help="no progress and no plan, only errors")
@@ -163,6 +203,32 @@ def parser() -> argparse.ArgumentParser:
     talk.add_argument("--list-devices", action="store_true", default=False, help="print the devices and stop")
     talk.add_argument("--version", action="version", version=f"{PROG} {__version__}")
     return result
+
+
+# What means nothing beside or without something else: (option, the option it needs or cannot have).
+_NEED: Final = (("at", "preview"), ("crop", "preview"), ("models", "preview"), ("name_pattern", "output_dir"))
+_NEED_WORKERS: Final = ("ship", "cpus_per_worker")
+_NOT_BESIDE_PREVIEW: Final = ("dry_run", "json", "log_file", "output_dir")
+
+
+def check_together(arguments: argparse.Namespace) -> None:
+    """OptionError for options that would do nothing."""
+    given = {name for name, value in vars(arguments).items() if value not in (None, False)}
+    for name, needed in _NEED:
+        if name in given and needed not in given:
+            raise OptionError(f"{_flag(name)} says something of {_flag(needed)}, which was not given")
+    for name in _NEED_WORKERS:
+        if name in given and not given & {"ray", "ray_address", "devices"}:
+            raise OptionError(f"{_flag(name)} is for several workers; give --ray as well")
+    for name in _NOT_BESIDE_PREVIEW:
+        if name in given and "preview" in given:
+            raise OptionError(f"--preview draws one picture and stops; leave {_flag(name)} out")
+    if "pipe_format" in given and arguments.files[1:] != [Path("-")]:
+        raise OptionError("--pipe-format is for a result on a pipe: name the output -")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def job_options(arguments: argparse.Namespace) -> JobOptions:

@@ -34,7 +34,7 @@ def exit_codes() -> str:
         1: "a bug of ours",
         2: "usage: options, unknown codec, model or extension, an extra that is not installed",
         3: "the input cannot be used",
-        4: "the source is damaged or incomplete; the result was kept",
+        4: "the source is damaged or incomplete; what could be made of it was kept, if anything, and if that much was to be borne",
         5: "the output: exists, equals the input, disk, permission, locked, journal of another job",
         6: "weights or device",
         7: "the result does not match its source; it is left under its temporary name (not with `--no-resume`, nor on pipes)",

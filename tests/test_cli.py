@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +13,11 @@ import pytest
 from a2n_video import cli
 from a2n_video.errors import INTERRUPTED
 from tests.made import make_source
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return make_source(tmp_path / "in.mkv", pts=range(6))
 
 
 def test_a_traceback_changes_no_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,3 +51,83 @@ def test_a_stop_says_what_the_same_command_will_do(
     monkeypatch.setattr(cli, "_dispatch", stopped)
     assert cli.main(arguments) == INTERRUPTED
     assert capsys.readouterr().err == f"a2n-video: stopped; {words}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--scale", "2"], ["--json"], ["--preview", "p.png"], ["--output-dir", "d"], ["in.mkv"], ["in.mkv", "out.mkv", "third.mkv"]],
+)
+def test_the_wrong_number_of_files_is_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(arguments) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("a2n-video: ") and told.count("\n") == 1
+
+
+def test_options_may_stand_between_the_files(source: Path, tmp_path: Path) -> None:
+    assert cli.main([str(source), "--model", "nearest", "-q", str(tmp_path / "out.mkv"), "--preset", "ultrafast"]) == 0
+    assert (tmp_path / "out.mkv").exists()
+
+
+def test_what_cannot_be_parsed_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["--frames", "0"], ["--stall-timeout", "-5"], ["--segment-frames", "none"], ["--max-errors", "-1"], ["--no-such"]):
+        assert cli.main(["in.mkv", "out.mkv", *arguments]) == 2
+        told = capsys.readouterr().err
+        assert told.count("\n") == 1 and arguments[0] in told and "--help" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["in.mkv", "out.mkv", "--at", "3"], "--preview"),
+        (["in.mkv", "out.mkv", "--models", "a2n"], "--preview"),
+        (["in.mkv", "out.mkv", "--name-pattern", "{stem}"], "--output-dir"),
+        (["in.mkv", "out.mkv", "--ship"], "--ray"),
+        (["in.mkv", "out.mkv", "--cpus-per-worker", "2"], "--ray"),
+        (["in.mkv", "out.mkv", "--pipe-format", "nut"], "on a pipe"),
+        (["in.mkv", "--preview", "p.png", "--dry-run"], "--dry-run"),
+        (["in.mkv", "--preview", "p.png", "--log-file", "log"], "--log-file"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_told(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(arguments) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_log_is_never_written_into_the_source_or_the_result(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = source.read_bytes()
+    monkeypatch.chdir(tmp_path)
+    for log in (source, tmp_path / "out.mkv", Path("in.mkv")):
+        assert cli.main([str(source), str(tmp_path / "out.mkv"), "--model", "nearest", "--log-file", str(log)]) == 2
+    assert source.read_bytes() == before and not (tmp_path / "out.mkv").exists()
+
+
+def test_a_job_is_not_lost_for_a_log_that_is_full(source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    command = [str(source), str(tmp_path / "out.mkv"), "--model", "nearest", "-q", "--log-file", "/dev/full"]
+    assert cli.main(command) == 0
+    assert caplog.text.count("takes no more events") == 1
+
+
+def test_a_reader_of_events_that_goes_costs_nothing(source: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "out.mkv"
+    job = subprocess.Popen(
+        [sys.executable, "-m", "a2n_video.cli", str(source), str(dest), "--model", "nearest", "--json", "-q"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert job.stdout is not None
+    job.stdout.close()
+    _, err = job.communicate(timeout=60)
+    assert job.returncode == 0 and dest.exists() and "Traceback" not in err
+
+
+def test_the_bar_counts_the_pace_of_this_run_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count(100.0, 0.5)
+    monkeypatch.setattr("tqdm.std.time", lambda: next(clock))
+    monkeypatch.setattr(cli.time, "time", lambda: next(clock))
+    with cli._Bar(75, show=True) as bar:
+        for frames in range(41, 60):
+            bar.update(frames)
+        shown = bar._bar.format_dict
+    assert shown["initial"] == 41 and shown["n"] == 59
+    assert (shown["n"] - shown["initial"]) / shown["elapsed"] < 3

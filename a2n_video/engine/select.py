@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from a2n_video.engine.native import has_native
 from a2n_video.engine.protocol import Engine, Geometry
 from a2n_video.errors import DeviceError, MissingDependencyError, OptionError, WeightsError
-from a2n_video.net.catalog import NEAREST, SCALES, find_model, resolve_model, weights_sha256
+from a2n_video.net.catalog import AUTO, NEAREST, SCALES, find_model, resolve_model, weights_sha256
 from a2n_video.options import ExecutionPlan, ModelOptions
 
 if TYPE_CHECKING:
     from a2n_video.net.model import A2N
 
+DEFAULT_SCALE: Final = 2
 ACCELERATORS: Final = ("cuda", "xpu")
 _CPU_ENGINES: Final = ("native", "torch", "openvino")
 # Pixels of source that a batch should have before it grows: enough work to hide the cost of starting it.
@@ -76,7 +78,7 @@ def resolve_plan(options: ModelOptions, geometry: Geometry) -> ExecutionPlan:
     check_numbers(options)
     if options.weights is None and NEAREST in (options.model, options.engine):
         return _nearest_plan(options)
-    model, digest = _resolve_weights(options)
+    model, digest = _resolve_weights(options, geometry.scale)
     device = _resolve_device("cpu" if _means_cpu(options) else options.device)
     engine = _resolve_engine(options, device, geometry)
     pixels = geometry.source.width * geometry.source.height
@@ -170,13 +172,33 @@ def _fits_whole(options: ModelOptions, geometry: Geometry) -> bool:
 
 
 def check_numbers(options: ModelOptions) -> None:
-    """OptionError for a scale, batch size or number of threads that cannot be, before anything is opened for it."""
-    if options.scale not in SCALES:
+    """OptionError for a scale, batch size or number of threads that cannot be, or weights beside a model; WeightsError for a file of
+    none or of another scale. Before anything is opened or promised.
+    """
+    if options.scale not in (None, *SCALES):
         raise OptionError(f"--scale {options.scale}: the scale is 2, 3 or 4")
     for name in ("batch_size", "threads"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise OptionError(f"--{name.replace('_', '-')} {value}: at least 1")
+    if options.weights is not None:
+        _check_weights(options, options.weights)
+
+
+def _check_weights(options: ModelOptions, weights: str) -> None:
+    beside = f"--model {options.model}" if options.model != AUTO else f"--engine {NEAREST}" if options.engine == NEAREST else None
+    if beside is not None:
+        raise OptionError(f"{beside} beside --weights {weights}: the file is a network itself; leave one of them away")
+    settled_scale(options)
+
+
+def settled_scale(options: ModelOptions) -> int:
+    """The network's factor: of weights the file's own. WeightsError for a file that is none, or of another scale than was asked for."""
+    if options.weights is None:
+        return DEFAULT_SCALE if options.scale is None else options.scale
+    from a2n_video.net.weights import weights_scale
+
+    return weights_scale(Path(options.weights), options.scale)
 
 
 def _nearest_plan(options: ModelOptions) -> ExecutionPlan:
@@ -185,12 +207,12 @@ def _nearest_plan(options: ModelOptions) -> ExecutionPlan:
     return ExecutionPlan(model=NEAREST, engine=NEAREST, batch_size=options.batch_size or 1)
 
 
-def _resolve_weights(options: ModelOptions) -> tuple[str, str]:
+def _resolve_weights(options: ModelOptions, scale: int) -> tuple[str, str]:
     """The model's name and the digest of its file."""
     if options.weights is not None:
         return "weights", weights_sha256(options.weights)
-    name = resolve_model(options.model, options.scale)
-    path = find_model(name, options.scale).path
+    name = resolve_model(options.model, scale)
+    path = find_model(name, scale).path
     if path is None:
         raise OptionError(f"--model {name} has no network that another engine could run")
     return name, weights_sha256(path)

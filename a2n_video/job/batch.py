@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import string
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, Literal
 
-from a2n_video.errors import BATCH_FAILED, InputError, OptionError, OutputError, exit_code
+from a2n_video.engine.select import settled_scale
+from a2n_video.errors import BATCH_FAILED, InputError, OptionError, OutputError, UnknownModelError, WeightsError, exit_code
+from a2n_video.io.sequences import is_numbered, is_picture
 from a2n_video.job.directory import job_path
+from a2n_video.media.size import parse_size
 from a2n_video.media.streams import CONTAINER_OF_SUFFIX
+from a2n_video.net.catalog import AUTO, NEAREST, resolve_model
 from a2n_video.options import JobOptions
 
 DEFAULT_PATTERN: Final = "{stem}_x{scale}{suffix}"
+_SIZE_PATTERN: Final = "{stem}_{size}{suffix}"  # the default with --size
 # Suffixes taken from folders; files named one by one may have any.
 VIDEO_SUFFIXES: Final = frozenset(
     {
@@ -24,7 +32,7 @@ VIDEO_SUFFIXES: Final = frozenset(
 )
 _FALLBACK_SUFFIX: Final = ".mkv"
 
-Fate = Literal["done", "damaged", "skipped", "failed"]
+Fate = Literal["done", "damaged", "planned", "skipped", "failed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +56,17 @@ def collect(inputs: Sequence[Path], output_dir: Path, pattern: str, options: Job
     """The files to do: those named, and all videos below the folders named, whose own folders are kept below `output_dir`.
 
     What another file's result is called is no source, unless it was named itself: the same command a second time begins nothing new.
-    `pattern` makes a result's name from {stem}, {suffix}, {scale} and {model}. OptionError for a pattern with other fields, for two
-    sources with one result; InputError for folders without a video.
+    `pattern` makes a result's name from {stem}, {suffix}, {model} and {scale}, with --size {size} in its place, as the default does.
+    OptionError for a pattern with other fields, for two sources with one result; InputError for folders without a video; WeightsError
+    and UnknownModelError where no name can be given to what makes the results.
     """
+    if options.fidelity.size is not None:
+        parse_size(options.fidelity.size)
+        pattern = _SIZE_PATTERN if pattern == DEFAULT_PATTERN else pattern
     found = [(source, base) for given in inputs for source, base in _sources(given, output_dir)]
     if not found:
         raise InputError(f"no video in {', '.join(map(str, inputs))}; known suffixes are {' '.join(sorted(VIDEO_SUFFIXES))}")
-    items = [BatchItem(source=source, dest=output_dir / base / _name(pattern, source, options)) for source, base in found]
+    items = [BatchItem(source=source, dest=_place(output_dir / base, pattern, source, options)) for source, base in found]
     results = {item.dest.resolve() for item in items if item.dest.resolve() != item.source.resolve()}
     items = [item for item in items if item.source in inputs or item.source.resolve() not in results]
     seen: dict[Path, Path] = {}
@@ -78,44 +90,106 @@ def _sources(given: Path, output_dir: Path) -> Iterator[tuple[Path, Path]]:
             yield path, path.parent.relative_to(given)
 
 
+def _place(folder: Path, pattern: str, source: Path, options: JobOptions) -> Path:
+    place = folder / _name(pattern, source, options)
+    if is_picture(source) and is_numbered(place) and not is_numbered(source):
+        raise OptionError(f"{source}: its result would be called {place.name}, which stands for many pictures; give it another name")
+    return place
+
+
 def _name(pattern: str, source: Path, options: JobOptions) -> str:
-    suffix = source.suffix if source.suffix.lower() in CONTAINER_OF_SUFFIX else _FALLBACK_SUFFIX
-    fields = {"stem": source.stem, "suffix": suffix, "scale": str(options.model.scale), "model": options.model.model}
     try:
-        unknown = {name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None} - set(fields)
-    except ValueError as error:
+        used = {name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None}
+        if unknown := used - set(_FIELDS):
+            raise OptionError(f"no field {{{min(unknown)}}}; there are {' '.join(f'{{{name}}}' for name in _FIELDS)}")
+        name = pattern.format(**{name: _FIELDS[name](source, options) for name in used})
+    except (WeightsError, UnknownModelError):
+        raise
+    except (OptionError, ValueError, LookupError) as error:  # the latter two: of the pattern's syntax
         raise OptionError(f"--name-pattern {pattern}: {error}") from error
-    if unknown:
-        raise OptionError(f"--name-pattern {pattern}: no field {{{unknown.pop()}}}; there are {' '.join(f'{{{name}}}' for name in fields)}")
-    name = pattern.format(**fields)
     if not name or Path(name).name != name:
         raise OptionError(f"--name-pattern {pattern}: {name!r} is no file name; folders are kept as they are")
     return name
 
 
-def run_batch(items: Sequence[BatchItem], *, overwrite: bool, one: Callable[[BatchItem], int]) -> list[Outcome]:
+def _suffix(source: Path, options: JobOptions) -> str:
+    """The source's own where that kind is written: a picture becomes a picture, numbered ones, which are a video, one file."""
+    kept = source.suffix.lower() in CONTAINER_OF_SUFFIX or (is_picture(source) and not is_numbered(source))
+    return source.suffix if kept else _FALLBACK_SUFFIX
+
+
+def _scale(source: Path, options: JobOptions) -> str:
+    if options.fidelity.size is not None:
+        raise OptionError("with --size the network's scale is each file's own and not that of the result; write {size}")
+    return str(settled_scale(options.model))
+
+
+def _size(source: Path, options: JobOptions) -> str:
+    """What --size says, in letters that any file name may have: fit-3840x2160."""
+    if options.fidelity.size is None:
+        raise OptionError("{size} is what --size says, which was not given; write {scale}")
+    return re.sub(r"[^\w.]+", "-", options.fidelity.size.strip().replace("\u00d7", "x"))
+
+
+def _model(source: Path, options: JobOptions) -> str:
+    model = options.model
+    if model.weights is not None:
+        return Path(model.weights).stem
+    if NEAREST in (model.model, model.engine):
+        return NEAREST
+    if options.fidelity.size is None:
+        return resolve_model(model.model, settled_scale(model))
+    if model.model == AUTO:
+        raise OptionError("with --size, auto takes the model for the scale that a file needs; name one with --model, or leave {model} out")
+    return model.model
+
+
+_FIELDS: Final[Mapping[str, Callable[[Path, JobOptions], str]]] = MappingProxyType(
+    {"stem": lambda source, options: source.stem, "suffix": _suffix, "scale": _scale, "size": _size, "model": _model}
+)
+
+
+def run_batch(
+    items: Sequence[BatchItem],
+    *,
+    overwrite: bool,
+    one: Callable[[BatchItem], int],
+    skip: Callable[[BatchItem], None] = lambda item: None,
+    planning: bool = False,
+) -> list[Outcome]:
     """Do each file with `one`, which returns its exit code or raises; an error costs that file only. A stop ends the batch.
 
-    A result that is there is skipped unless `overwrite`: results get their names only once they are verified.
+    A result that is there is skipped unless `overwrite`, and `skip` is told: results get their names only once they are verified.
+    `planning`: `one` only looks, and no folder stays.
     """
     outcomes = []
     for item in items:
         if item.dest.exists() and not overwrite and not job_path(item.dest).exists():
+            skip(item)
             outcomes.append(Outcome(item=item, fate="skipped"))
             continue
         try:
-            _make_folder(item.dest.parent)
-            outcomes.append(Outcome(item=item, fate="damaged" if one(item) else "done"))
+            with _folder(item.dest.parent, stays=not planning):
+                damaged = one(item)
+            outcomes.append(Outcome(item=item, fate="planned" if planning else "damaged" if damaged else "done"))
         except Exception as error:  # noqa: BLE001 - kept whole in the outcome: whatever it is, the next file has its turn
             outcomes.append(Outcome(item=item, fate="failed", error=error))
     return outcomes
 
 
-def _make_folder(folder: Path) -> None:
+@contextmanager
+def _folder(folder: Path, *, stays: bool) -> Iterator[None]:
+    """A folder that there is meanwhile, with those above it."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: the folder cannot be made ({error.strerror})") from error
+    try:
+        yield
+    finally:
+        for path in [] if stays else new:
+            path.rmdir()
 
 
 def batch_exit_code(outcomes: Sequence[Outcome]) -> int:
@@ -129,8 +203,8 @@ def batch_exit_code(outcomes: Sequence[Outcome]) -> int:
 def summary(outcomes: Sequence[Outcome]) -> str:
     """A line of counts, then one for each file that failed or was damaged."""
     fates = [outcome.fate for outcome in outcomes]
-    counts = ", ".join(f"{fates.count(fate)} {fate}" for fate in ("done", "damaged", "skipped", "failed") if fate in fates)
-    lines = [f"{len(outcomes)} files: {counts}"]
+    counts = ", ".join(f"{fates.count(fate)} {fate}" for fate in ("done", "damaged", "planned", "skipped", "failed") if fate in fates)
+    lines = [f"{len(outcomes)} file{'s' * (len(outcomes) != 1)}: {counts}"]
     for outcome in outcomes:
         if outcome.error is not None:
             told = " ".join(str(outcome.error).split()) or type(outcome.error).__name__

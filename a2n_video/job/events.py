@@ -7,9 +7,12 @@ name them. Kinds and fields are stable: new ones may come, none goes or changes 
 from __future__ import annotations
 
 import json
+import logging
+import os
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -19,13 +22,17 @@ from a2n_video.job.journal import SegmentRecord
 from a2n_video.job.report import Plan
 from a2n_video.job.result import UpscaleResult
 
+_LOG = logging.getLogger(__name__)
 _PROGRESS_EVERY_S: Final = 1.0
 
 
 class Events:
-    """Writes the events of one file's job to any number of text streams, each line flushed. Used from one thread."""
+    """Writes the events of one file's job to any number of text streams, each line flushed. Used from one thread.
 
-    def __init__(self, source: Path, streams: Sequence[TextIO]) -> None:
+    A stream that takes no more is taken out of `streams`, which several files may share, and that is logged: a job is not lost for it.
+    """
+
+    def __init__(self, source: Path, streams: list[TextIO]) -> None:
         self._source = str(source)
         self._streams = streams
         self._frames: int | None = None
@@ -96,6 +103,19 @@ class Events:
 
     def _write(self, event: str, **values: Any) -> None:
         line = json.dumps({"event": event, "time": time.time(), "source": self._source, **values}, default=str)
-        for stream in self._streams:
-            stream.write(f"{line}\n")
-            stream.flush()
+        for stream in list(self._streams):
+            try:
+                stream.write(f"{line}\n")
+                stream.flush()
+            except OSError as error:
+                self._streams.remove(stream)
+                _silence(stream)
+                _LOG.warning("%s takes no more events (%s); the job goes on", stream.name, error.strerror)
+
+
+def _silence(stream: TextIO) -> None:
+    """Have what is still in a stream's buffer go nowhere: Python would fail over it again when it ends."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)

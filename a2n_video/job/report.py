@@ -42,10 +42,11 @@ def describe(plan: Plan) -> str:
     """The plan as a few lines: what is read, what is written and with what, what becomes of every stream."""
     info, encoder, execution = plan.info, plan.encoder, plan.execution
     length = "" if plan.frames is None or plan.seconds is None else f", {plan.frames} frames, {float(plan.seconds):.3f} s"
+    network = execution.weights or execution.model
     lines = [
         f"source   {info.path}: {info.video.codec} {info.width}x{info.height} {info.pix_fmt}{length}",
         f"result   {plan.dest}: {encoder.codec} {encoder.width}x{encoder.height} {encoder.pix_fmt}{_options(encoder.options)}",
-        f"network  {execution.model} x{plan.geometry.scale} on {execution.device} ({execution.engine}, {execution.dtype}, "
+        f"network  {network} x{plan.geometry.scale} on {execution.device} ({execution.engine}, {execution.dtype}, "
         f"{execution.batch_size} at a time)",
     ]
     for fate in plan.streams.fates:

@@ -67,4 +67,4 @@ class UpscaleResult:
         rate = f" ({made / self.seconds:.2f} fps)" if made and self.seconds else ""
         earlier = f", {self.resumed_frames if made else 'all'} of them by earlier runs," if self.resumed_frames else ""
         lines = [*(f"note: {warning}" for warning in self.warnings), *self.damage.lines, self.verified]
-        return "\n".join([*lines, f"{self.path}: {self.frames} frames{earlier} in {self.seconds:.1f} s{rate}"])
+        return "\n".join([*lines, f"{self.path}: {self.frames} frame{'s' * (self.frames != 1)}{earlier} in {self.seconds:.1f} s{rate}"])

@@ -9,6 +9,7 @@ import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -80,8 +81,22 @@ def load_file(path: Path, scale: int | None = None) -> A2N:
     stated = stated_config(metadata, recognised, path)
     config = stated or probed_config(tensors, recognised, scale)
     if scale not in (None, config.scale):
-        raise WeightsError(f"{path}: these weights are for scale {config.scale}, scale {scale} was asked for")
+        raise WeightsError(f"{path}: these weights are for scale {config.scale}, not {scale}; give --scale {config.scale} or other weights")
     return build(tensors, config)
+
+
+def weights_scale(path: Path, scale: int | None = None) -> int:
+    """The scale of a weights file. WeightsError for whatever `load_file` refuses; a file is looked through once, until it changes."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
+    return _scale_in(path, scale, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
+
+
+@lru_cache(maxsize=16)
+def _scale_in(path: Path, scale: int | None, _content: tuple[int, ...]) -> int:
+    return load_file(path, scale).config.scale
 
 
 def save_model(model: A2N, path: Path, metadata: Mapping[str, str] | None = None, *, half: bool = False) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from a2n_video.engine import select
 from a2n_video.engine.protocol import Geometry
-from a2n_video.errors import OptionError
+from a2n_video.errors import OptionError, WeightsError
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.planes import PlaneFormat
+from a2n_video.net.catalog import find_model
 from a2n_video.options import ExecutionPlan, ModelOptions
 
 FMT = PlaneFormat(width=64, height=48, family="rgb")
@@ -47,3 +50,31 @@ def test_int8_means_the_cpu_too() -> None:
 def test_what_contradicts_itself_is_told() -> None:
     with pytest.raises(OptionError, match="--engine native does not run on device cuda:0; leave one of them away"):
         planned(engine="native", device="cuda:0")
+
+
+def weights(scale: int = 2, name: str = "a2n") -> str:
+    return str(find_model(name, scale).path)
+
+
+def test_weights_settle_the_scale() -> None:
+    assert select.settled_scale(ModelOptions()) == select.DEFAULT_SCALE == 2
+    assert select.settled_scale(ModelOptions(weights=weights(4), scale=4)) == 4
+    for scale, other in ((2, 3), (4, 2)):
+        with pytest.raises(WeightsError, match=rf"a2n_x{scale}.* for scale {scale}, not {other}; give --scale {scale}"):
+            select.settled_scale(ModelOptions(weights=weights(scale), scale=other))
+
+
+def test_weights_are_looked_at_before_anything_is_promised(tmp_path: Path) -> None:
+    picture = tmp_path / "im.png"
+    picture.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    for options in (ModelOptions(weights=str(picture)), ModelOptions(weights=weights(2, "a2n-tiny"), scale=3)):
+        with pytest.raises(WeightsError, match=options.weights):
+            select.check_numbers(options)
+        with pytest.raises(WeightsError, match=options.weights):
+            select.resolve_plan(options, GEOMETRY)
+
+
+@pytest.mark.parametrize("options", [{"model": "a2n"}, {"model": "nearest"}, {"engine": "nearest"}])
+def test_weights_stand_alone(options: dict[str, str]) -> None:
+    with pytest.raises(OptionError, match=r"--(model|engine) \S+ beside --weights .*a2n_x2.safetensors: .*leave one of them away"):
+        select.check_numbers(ModelOptions(weights=weights(), **options))  # type: ignore[arg-type]

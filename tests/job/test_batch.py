@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from a2n_video.cli import main
-from a2n_video.errors import DecodeError, InputError, OptionError, OutputError
-from a2n_video.job.batch import BatchItem, Outcome, batch_exit_code, collect, run_batch, summary
+from a2n_video.errors import DecodeError, InputError, OptionError, OutputError, UnknownModelError, WeightsError
+from a2n_video.job.batch import DEFAULT_PATTERN, BatchItem, Outcome, batch_exit_code, collect, run_batch, summary
 from a2n_video.job.plan import prepare
 from a2n_video.job.space import check_space, needed_bytes
+from a2n_video.net.catalog import find_model
 from a2n_video.options import JobOptions
 from tests.made import decoded, make_source
 
@@ -68,12 +70,85 @@ def test_results_may_go_to_a_folder_above(folder: Path, monkeypatch: pytest.Monk
 
 
 def test_a_container_that_is_not_written_becomes_mkv(tmp_path: Path) -> None:
-    assert collect([tmp_path / "x.wmv"], tmp_path, "{stem}-{model}{suffix}", OPTIONS)[0].dest.name == "x-auto.mkv"
+    assert collect([tmp_path / "x.wmv"], tmp_path, "{stem}{suffix}", OPTIONS)[0].dest.name == "x.mkv"
 
 
-@pytest.mark.parametrize("pattern", ["{oops}", "{stem", "", "../{stem}{suffix}", "a/{stem}"])
+def named(pattern: str, name: str = "one.mp4", **changes: Any) -> str:
+    return collect([Path(name)], Path("out"), pattern, OPTIONS.with_changes(**changes))[0].dest.name
+
+
+@pytest.mark.parametrize(
+    "size, name",
+    [("720p", "one_720p.mp4"), ("fit:3840x2160", "one_fit-3840x2160.mp4"), (" 2560\u00d71440", "one_2560x1440.mp4")],
+)
+def test_with_a_size_results_are_named_after_it(size: str, name: str) -> None:
+    assert named(DEFAULT_PATTERN, size=size) == name
+    assert named("{size}{suffix}", size=size) == name.removeprefix("one_")
+
+
+@pytest.mark.parametrize(
+    "changes, name",
+    [
+        ({}, "one-a2n-video-2"),
+        ({"scale": 3}, "one-a2n-3"),
+        ({"model": "a2n-tiny"}, "one-a2n-tiny-2"),
+        ({"model": "nearest", "scale": 4}, "one-nearest-4"),
+        ({"engine": "nearest"}, "one-nearest-2"),
+        ({"weights": str(find_model("a2n", 4).path), "scale": 4}, "one-a2n_x4-4"),
+    ],
+)
+def test_names_say_what_runs(changes: dict[str, Any], name: str) -> None:
+    assert named("{stem}-{model}-{scale}", **changes) == name
+    assert named("{stem}-{model}", **({"size": "720p", "model": "a2n"} | changes)) == (f"one-{name[4:-2]}" if changes else "one-a2n")
+
+
+@pytest.mark.parametrize(
+    "pattern, changes, error, told",
+    [
+        ("{stem}{scale}", {"size": "720p"}, OptionError, "--name-pattern {stem}{scale}: .*write {size}"),
+        ("{stem}{size}", {}, OptionError, "not given; write {scale}"),
+        ("{stem}{model}", {"size": "720p"}, OptionError, "name one with --model"),
+        ("{stem}", {"size": "../720p"}, OptionError, "--size ../720p"),
+        ("{model}", {"model": "a2n-tiny", "scale": 4}, UnknownModelError, "not bundled for scale 4"),
+        (DEFAULT_PATTERN, {"weights": str(find_model("a2n", 4).path)}, WeightsError, "give --scale 4"),
+        (DEFAULT_PATTERN, {"weights": "gone.pt"}, WeightsError, "gone.pt: cannot be read"),
+    ],
+)
+def test_names_that_would_not_be_true(pattern: str, changes: dict[str, Any], error: type[Exception], told: str) -> None:
+    with pytest.raises(error, match=told):
+        named(pattern, **changes)
+
+
+@pytest.mark.parametrize(
+    "name, result",
+    [("a.png", "a_x2.png"), ("a.TIF", "a_x2.TIF"), ("a.jpeg", "a_x2.jpeg"), ("a_%03d.png", "a_%03d_x2.mkv"), ("a.bmp", "a_x2.mkv")],
+)
+def test_pictures_stay_pictures(name: str, result: str) -> None:
+    assert named(DEFAULT_PATTERN, name) == result
+
+
+def test_a_picture_does_not_become_many(tmp_path: Path) -> None:
+    (tmp_path / "50%d.png").write_bytes(b"")
+    with pytest.raises(OptionError, match="many pictures"):
+        collect([tmp_path / "50%d.png"], tmp_path, DEFAULT_PATTERN, OPTIONS)
+
+
+def test_a_batch_of_pictures(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-q", str(clip), str(tmp_path / "%d.png"), "--model", "nearest", "--frames", "2"]) == 0
+    arguments = [str(tmp_path / "1.png"), str(tmp_path / "2.png"), "--output-dir", str(tmp_path / "out"), "--model", "nearest"]
+    assert main(arguments) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["1_x2.png", "2_x2.png"]
+    assert [len(decoded(tmp_path / "out" / name)) for name in ("1_x2.png", "2_x2.png")] == [1, 1]
+    capsys.readouterr()
+    assert main(arguments) == 0
+    assert capsys.readouterr().err.startswith("2 files: 2 skipped")
+
+
+@pytest.mark.parametrize(
+    "pattern", ["{oops}", "{stem", "", "../{stem}{suffix}", "a/{stem}", "{scale:03d}", "{stem:{oops}}", "{}", "{stem.parent}"]
+)
 def test_patterns_that_make_no_name(folder: Path, pattern: str) -> None:
-    with pytest.raises(OptionError):
+    with pytest.raises(OptionError, match="--name-pattern"):
         collect([folder], Path("out"), pattern, OPTIONS)
 
 
@@ -103,8 +178,15 @@ def test_batch_on_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.
     assert (tmp_path / "out/a_x2.mkv").stat().st_mtime_ns == before
     (folder / "c.mp4").unlink()
     assert main([*arguments, "--overwrite"]) == 0
-    assert capsys.readouterr().err == "2 files: 2 done\n"
+    assert capsys.readouterr().err == ""  # quiet: only what went wrong
     assert (tmp_path / "out/a_x2.mkv").stat().st_mtime_ns > before
+
+
+def test_a_dry_run_of_a_batch_makes_nothing(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "c.mp4").unlink()
+    assert main([str(folder), "--output-dir", str(tmp_path / "out" / "deep"), "--model", "nearest", "--dry-run"]) == 0
+    assert capsys.readouterr().err == "2 files: 2 planned\n"
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_unfinished_result_is_not_skipped(tmp_path: Path) -> None:

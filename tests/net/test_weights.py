@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,10 @@ import torch
 from safetensors.torch import save_file
 
 from a2n_video.errors import UnknownModelError, WeightsError
-from a2n_video.net import catalog
+from a2n_video.net import catalog, weights
 from a2n_video.net.catalog import available_models, resolve_model, weights_sha256
 from a2n_video.net.model import A2N, A2NConfig
-from a2n_video.net.weights import load_model, save_model, to_unit_range
+from a2n_video.net.weights import load_model, save_model, to_unit_range, weights_scale
 
 SMALL = A2NConfig(n_features=8, n_upsample_features=6, n_blocks=2)
 
@@ -88,7 +89,7 @@ def test_reference_weights_are_recognised(shared: Path, tmp_path: Path, name: st
     assert again.config.scale == scale
     with torch.inference_mode():
         assert torch.equal(again(x), model(x))
-    with pytest.raises(WeightsError, match=f"for scale {scale}, scale {5 - scale} was asked"):
+    with pytest.raises(WeightsError, match=f"for scale {scale}, not {5 - scale}; give --scale {scale}"):
         load_model(port, 5 - scale)
 
 
@@ -213,8 +214,27 @@ def test_a_config_that_does_not_fit(tmp_path: Path, change: dict[str, object]) -
 
 def test_weights_for_another_scale(tmp_path: Path) -> None:
     for config, wrong in ((SMALL, 3), (A2NConfig(scale=4, n_features=8, n_blocks=1, head="pixelshuffle"), 2)):
-        with pytest.raises(WeightsError, match=f"scale {config.scale}, scale {wrong} was asked"):
+        with pytest.raises(WeightsError, match=f"scale {config.scale}, not {wrong}; give --scale {config.scale}"):
             load_model(saved(tmp_path / "w.safetensors", config), wrong)
+
+
+def test_the_scale_of_a_file_is_read_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    load = weights.load_file
+    monkeypatch.setattr(weights, "load_file", lambda path, scale: read.append(path) or load(path, scale))
+    path = saved(tmp_path / "w.safetensors", replace(SMALL, scale=4))
+    assert [weights_scale(path), weights_scale(path), len(read)] == [4, 4, 1]
+    saved(path, replace(SMALL, scale=3, n_blocks=3))
+    assert [weights_scale(path), len(read)] == [3, 2]
+    for _ in range(2):
+        with pytest.raises(WeightsError, match="for scale 3, not 2; give --scale 3"):
+            weights_scale(path, 2)
+    path.write_bytes(b"no tensors")
+    with pytest.raises(WeightsError, match="found neither"):
+        weights_scale(path)
+    path.unlink()
+    with pytest.raises(WeightsError, match="cannot be read"):
+        weights_scale(path)
 
 
 def test_half_precision_is_stored_small_and_loaded_whole(tmp_path: Path) -> None:
