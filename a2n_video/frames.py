@@ -1,7 +1,7 @@
 """Adapters: av.VideoFrame, HWC arrays and CHW tensors <-> native planes. A frame goes out as the kind it came in.
 
-The engine never learns what a frame was. Planes of an av.VideoFrame are *views* (nothing is copied on the way in); on the way out
-a new frame is made from one flat row. av and torch are imported only once such a frame has come.
+The engine never learns what a frame was. Planes of an av.VideoFrame are *views* (nothing is copied on the way in, unless they
+are packed); on the way out a new frame is made from one flat row. av and torch are imported only once such a frame has come.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from a2n_video.errors import UnsupportedFormatError
 from a2n_video.media.colorspec import RGB_MATRIX, UNSPECIFIED, ColorSpec
-from a2n_video.media.pixfmt import native_pix_fmt, pix_fmt_of, plane_format
+from a2n_video.media.pixfmt import encodable, native_pix_fmt, pix_fmt_of, plane_format
 from a2n_video.media.planes import PlaneFormat, Planes, Samples
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ FrameT = TypeVar("FrameT", "av.VideoFrame", npt.NDArray[np.uint8], npt.NDArray[n
 
 _FULL_RGB = ColorSpec(matrix=RGB_MATRIX, full_range=True)
 _FULL_RANGE = 2  # AVCOL_RANGE_JPEG
+_EVEN_WIDTHS = frozenset({"p010le", "p016le"})  # FFmpeg loses the last column of chroma where it folds an odd width into these
 
 
 class Adapter(Protocol):
@@ -40,13 +41,18 @@ class Adapter(Protocol):
 
 
 class VideoFrameAdapter:
-    """av.VideoFrame in native planes (see `native_frame`): pts, time_base and colour tags ride along."""
+    """av.VideoFrame in native planes (see `native_frame`), or in a format that they unfold from and fold into (rgb24, nv12).
+
+    pts, time_base and colour tags ride along.
+    """
 
     def describe(self, frame: av.VideoFrame) -> tuple[PlaneFormat, ColorSpec]:
-        fmt = plane_format(frame.format.name, frame.width, frame.height)
-        if fmt is None:
+        fmt = encodable(frame.format.name, frame.width, frame.height)
+        if fmt is None or (frame.width % 2 and frame.format.name in _EVEN_WIDTHS):
+            native = native_pix_fmt(frame.format.name)
             raise UnsupportedFormatError(
-                f"pixel format {frame.format.name} is not native planes; reformat it to {native_pix_fmt(frame.format.name)}"
+                f"a frame of {frame.width}x{frame.height} in pixel format {frame.format.name} is not taken; "
+                + (f"reformat it to {native}" if native else "reformat it to a planar one, such as yuv420p or gbrp")
             )
         color = color_of_frame(frame)
         # An untagged frame is settled by its size, here where that is still the source's.
@@ -54,7 +60,7 @@ class VideoFrameAdapter:
 
     def planes(self, frame: av.VideoFrame) -> Planes:
         fmt, _ = self.describe(frame)
-        return frame_planes(frame, fmt)
+        return frame_planes(native_frame(frame), fmt)
 
     def wrap(self, row: Samples, fmt: PlaneFormat, source: av.VideoFrame) -> av.VideoFrame:
         import av
@@ -66,8 +72,10 @@ class VideoFrameAdapter:
         tag_frame(frame, color.settled(source_fmt))
         if source.pts is not None:
             frame.pts = source.pts
-        frame.time_base = source.time_base
-        return frame
+        if source.time_base is not None:
+            frame.time_base = source.time_base
+        packed = plane_format(source.format.name, 2, 2) is None and native_pix_fmt(source.format.name) == frame.format.name
+        return rearranged(frame, source.format.name) if packed else frame
 
 
 class ArrayAdapter:

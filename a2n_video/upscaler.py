@@ -65,7 +65,8 @@ class Upscaler:
     """An upscaler for one model and scale; engines are made for each geometry that comes, the last one is kept.
 
     Used from one thread at a time. Frames come out in the order they went in, one for one; a frame equal to the one before it costs
-    nothing. Raises UnknownModelError, WeightsError, DeviceError or OptionError when the first geometry is known. After frames that
+    nothing. A value of the wrong kind is an OptionError at once; UnknownModelError, WeightsError, DeviceError and other OptionErrors come
+    when the first geometry is known. After frames that
     failed it goes on with a new engine. `close` ends the engine's thread, and so does leaving the `with`.
     """
 
@@ -185,8 +186,9 @@ def upscale_frames(
     """Upscale frames lazily: one out for one in, in order, each of the kind it came in.
 
     Taken are HWC arrays of RGB (uint8, or uint16 with all 16 bits used), CHW tensors of RGB (uint8, or float in 0..1) and av.VideoFrame
-    (any planar format; pts, time_base and colour tags stay). The source may be endless; a few batches are in flight. Sizes may
-    change on the way. Closing the generator ends the engine's thread. ValueError or TypeError for what does not fit.
+    (any planar format, packed RGB such as rgb24 and bgra, nv12 and p010; pts, time_base and colour tags stay). The source may be
+    endless; a few batches are in flight. Sizes may change on the way. Closing the generator ends the engine's thread. ValueError
+    or TypeError for what does not fit.
     """
     with Upscaler(model, scale=scale, weights=weights, device=device, dtype=dtype, batch_size=batch_size) as upscaler:
         yield from upscaler.upscale_frames(frames)

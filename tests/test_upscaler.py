@@ -16,7 +16,9 @@ import pytest
 import torch
 
 from a2n_video import Upscaler, upscale_frames
-from a2n_video.errors import DeviceError, OptionError, UnknownModelError, WeightsError
+from a2n_video.errors import DeviceError, OptionError, UnknownModelError, UnsupportedFormatError, WeightsError
+from a2n_video.frames import VideoFrameAdapter, frame_planes, rearranged
+from a2n_video.media.pixfmt import FOLDED, UNFOLDED
 from tests.conftest import ROOT
 
 
@@ -71,6 +73,45 @@ def test_video_frames_keep_time_and_tags() -> None:
     for frame in results:
         assert (frame.width, frame.height, frame.format.name, frame.time_base) == (32, 24, "yuv420p10le", Fraction(1, 90000))
         assert (frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc, frame.chroma_location) == (9, 1, 9, 16, 3)
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "rgb24"])
+def test_a_frame_without_a_time_stays_without(pix_fmt: str) -> None:
+    (result,) = upscale_frames([av.VideoFrame(16, 16, pix_fmt)], model="nearest")
+    assert (result.width, result.format.name) == (32, pix_fmt)
+    assert result.time_base is None
+    assert result.pts is None
+
+
+@pytest.mark.parametrize("pix_fmt", sorted(FOLDED))
+def test_packed_frames_come_out_as_they_came_in(pix_fmt: str) -> None:
+    """The same numbers as through the planes that they unfold into."""
+    (array,) = arrays(1, np.uint16, (13, 16 if pix_fmt in ("p010le", "p016le") else 15))
+    planar = av.VideoFrame.from_ndarray(array, "rgb48le").reformat(format=UNFOLDED[pix_fmt])
+    packed = rearranged(planar, pix_fmt)
+    packed.pts, packed.time_base, packed.color_primaries = 7, Fraction(1, 25), 9
+    (result,) = upscale_frames([packed], model="nearest")
+    (expected,) = upscale_frames([planar], model="nearest")
+    assert (result.width, result.height, result.format.name) == (2 * array.shape[1], 26, pix_fmt)
+    assert (result.pts, result.time_base, result.color_primaries) == (7, Fraction(1, 25), 9)
+    fmt, _ = VideoFrameAdapter().describe(expected)
+    for got, want in zip(VideoFrameAdapter().planes(result), frame_planes(expected, fmt), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_rgb24_is_upscaled_as_its_array_is() -> None:
+    (array,) = arrays(1)
+    (result,) = upscale_frames([av.VideoFrame.from_ndarray(array, "rgb24")], model="nearest")
+    np.testing.assert_array_equal(result.to_ndarray(), repeated(array))
+
+
+def test_a_format_that_does_not_fold_is_told() -> None:
+    with pytest.raises(UnsupportedFormatError, match="16x16 in pixel format yuyv422 is not taken; reformat it to yuv422p"):
+        list(upscale_frames([av.VideoFrame(16, 16, "yuyv422")], model="nearest"))
+    with pytest.raises(UnsupportedFormatError, match="15x16 in pixel format p010le is not taken; reformat it to yuv420p10le"):
+        list(upscale_frames([av.VideoFrame(15, 16, "p010le")], model="nearest"))
+    with pytest.raises(UnsupportedFormatError, match="reformat it to a planar one"):
+        list(upscale_frames([av.VideoFrame(16, 16, "bayer_rggb8")], model="nearest"))
 
 
 def test_lazy_and_endless() -> None:

@@ -166,7 +166,7 @@ def _planned(stream: Stream, dest: Path, options: JobOptions) -> StreamedPlan:
         fates = (replace(fate, reason=fate.reason.replace("y4m", "a picture file")) for fate in streams.fates)
         streams = replace(streams, fates=tuple(fates))
     if options.fidelity.keep_all:
-        streams.refuse_losses()
+        streams.refuse_losses("a picture file" if is_picture(dest) else "")
     execution = settle_execution(options, picture.geometry, stream.count or 0)
     return StreamedPlan(stream=stream, dest=dest, options=options, picture=picture, streams=streams, execution=execution)
 

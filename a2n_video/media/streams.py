@@ -78,11 +78,11 @@ class StreamPlan:
         """The same with more fates, such as what the encoder cannot hold."""
         return replace(self, fates=self.fates + fates)
 
-    def refuse_losses(self) -> None:
-        """For --keep-all: an OptionError that names everything that would be lost, if anything is."""
+    def refuse_losses(self, into: str = "") -> None:
+        """For --keep-all: an OptionError that names everything that would be lost, if anything is. `into`: what the result is to people."""
         if self.losses:
             lost = "; ".join(f"{fate.what} ({fate.reason})" for fate in self.losses)
-            raise OptionError(f"--keep-all: {self.container} would lose {lost}. Another container may hold it: mkv holds most")
+            raise OptionError(f"--keep-all: {into or self.container} would lose {lost}. Another container may hold it: mkv holds most")
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for --json and the journal."""

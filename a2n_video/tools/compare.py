@@ -37,6 +37,7 @@ COLUMNS: Final = MappingProxyType(
     }
 )
 STILLS: Final = 4
+LEAST_QUALITY: Final = 50  # below, a page shows JPEG's own faults
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,18 +99,33 @@ def compare(options: CompareOptions) -> tuple[Comparison, list[str]]:
 def _times(options: CompareOptions, cast: Cast) -> list[Fraction]:
     """When stills are taken, from the first compared frame on: as asked, else evenly spread over what is measured."""
     if options.at:
-        return list(options.at)
+        return _checked(options, cast)
     step = cast.base.time_map.step * cast.base.time_map.time_base
     frames = min([options.frames, cast.base.time_map.frames, *(footage.time_map.frames for footage in cast.results.values())])
     return [step * (frames * (2 * i + 1) // (2 * STILLS)) for i in range(min(STILLS, frames))]
 
 
+def _checked(options: CompareOptions, cast: Cast) -> list[Fraction]:
+    """The times that were asked for. OptionError for one after the last compared frame."""
+    begin = cast.base.begin(options.start)
+    length = min([cast.base.end(begin, options.frames) - begin, *(footage.seconds for footage in cast.results.values())])
+    for at in options.at:
+        if at >= length:
+            raise OptionError(f"--at {float(at):.3f}: what is compared lasts {float(length):.3f} s; name an earlier time, or more --frames")
+    return list(options.at)
+
+
 def _add_vmaf(comparison: Comparison, options: CompareOptions) -> list[str]:
     if comparison.unmatched:
         return ["VMAF left out: it pairs frames in order, and some are missing"]
+    base = comparison.cast.base
+    begin = base.begin(options.start)
+    seek = base.seek_to(begin) if begin else None
+    if begin and seek is None:
+        return [f"VMAF left out: ffmpeg cannot begin in the middle of {options.base.name}, whose times say nothing"]
     scores: dict[str, list[float]] = {}
     for name, footage in comparison.cast.results.items():
-        values = vmaf(options.base, footage.path, comparison.frames, options.start)
+        values = vmaf(options.base, footage.path, comparison.frames, seek)
         if values is None:
             return ["VMAF left out: no ffmpeg with libvmaf was found (pip install imageio-ffmpeg), or it failed"]
         scores[name] = values
@@ -136,6 +152,8 @@ def read_job(path: Path) -> tuple[str, str]:
 
 def report(options: CompareOptions, out: Path) -> Comparison:
     """Compare and write the page and its CSV."""
+    if not LEAST_QUALITY <= options.quality <= PNG_QUALITY:
+        raise OptionError(f"--quality {options.quality}: from {LEAST_QUALITY} to {PNG_QUALITY}, which is PNG")
     check_output(out, (".html", ".htm"), [options.base, *options.results])
     if options.quality < PNG_QUALITY:
         pillow()
@@ -154,9 +172,18 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("results", type=Path, nargs="+", metavar="RESULT")
     result.add_argument("-o", "--output", type=Path, required=True, metavar="HTML", help="the curves' numbers lie beside it as .csv")
     result.add_argument("--source", type=Path, help="beside a reference: the small video, for a bicubic enlargement to compare with")
-    result.add_argument("--start", type=seconds, metavar="TIME", help="the results begin at this time of the first file")
+    result.add_argument(
+        "--start", type=seconds, metavar="TIME", help="the results begin with the first frame of the first file at or after this time"
+    )
     result.add_argument("--frames", type=count, default=300, metavar="N", help="measure at most N frames (default 300)")
-    result.add_argument("--at", type=seconds, action="append", default=[], metavar="TIME", help="a frame for the slider; may be repeated")
+    result.add_argument(
+        "--at",
+        type=seconds,
+        action="append",
+        default=[],
+        metavar="TIME",
+        help="the frame shown then, from the first compared one on, for the slider; may be repeated",
+    )
     result.add_argument(
         "--job", type=Path, action="append", default=[], metavar="FILE", help="what a run printed (plan, verified, speed) or its JSON"
     )
@@ -176,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         at=tuple(given.at),
         jobs=tuple(given.job),
         vmaf=not given.no_vmaf,
-        quality=min(100, max(50, given.quality)),
+        quality=given.quality,
     )
 
     def work() -> None:

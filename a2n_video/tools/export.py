@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from torch import nn
 
 from a2n_video.errors import A2NVideoError, MissingDependencyError, OptionError, OutputError, OutputExistsError, exit_code
 from a2n_video.net.fuse import fuse
@@ -22,6 +23,7 @@ from a2n_video.net.model import A2N
 from a2n_video.net.weights import load_model
 
 OPSET: Final = 17
+LAST_OPSET: Final = 23  # the last that the tracing exporter writes; beyond, it prints its whole graph and gives up
 INPUT, OUTPUT = "input", "output"
 _AXES: Final = {INPUT: {0: "batch", 2: "height", 3: "width"}, OUTPUT: {0: "batch", 2: "out_height", 3: "out_width"}}
 
@@ -41,27 +43,35 @@ def onnx_model(model: A2N, *, opset: int = OPSET, fused: bool = True) -> Any:
     an opset that cannot express it.
     """
     onnx = _onnx()
-    if opset < OPSET:
-        raise OptionError(f"--opset {opset}: at least {OPSET}")
-    network = fuse(model) if fused else model
+    if not OPSET <= opset <= LAST_OPSET:
+        raise OptionError(f"--opset {opset}: from {OPSET} to {LAST_OPSET}")
+    exported = onnx.load_model_from_string(_traced(fuse(model) if fused else model, opset))
+    onnx.checker.check_model(exported, full_check=True)
+    return exported
+
+
+def _traced(network: nn.Module, opset: int) -> bytes:
+    """What torch writes; an OptionError where this torch cannot write the opset."""
     buffer = io.BytesIO()
     with warnings.catch_warnings(), redirect_stdout(sys.stderr), torch.no_grad():
         # The exporter that traces needs no further package (the other wants onnxscript) and keeps every size open; it
         # announces its own end and warns of shapes that this network does not depend on.
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            network,
-            (torch.rand(1, 3, 16, 24),),
-            buffer,  # type: ignore[arg-type]  # the tracing exporter takes one
-            opset_version=opset,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_axes=_AXES,
-            dynamo=False,
-        )
-    exported = onnx.load_model_from_string(buffer.getvalue())
-    onnx.checker.check_model(exported, full_check=True)
-    return exported
+        try:
+            torch.onnx.export(
+                network,
+                (torch.rand(1, 3, 16, 24),),
+                buffer,  # type: ignore[arg-type]  # the tracing exporter takes one
+                opset_version=opset,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_axes=_AXES,
+                dynamo=False,
+            )
+        except (ValueError, RuntimeError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise OptionError(f"--opset {opset}: torch {torch.__version__} cannot write it ({reason}); try --opset {OPSET}") from error
+    return buffer.getvalue()
 
 
 def write(model: A2N, path: Path, *, opset: int = OPSET, metadata: dict[str, str] | None = None) -> None:
@@ -82,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="auto", help="a bundled model (default: auto)")
     parser.add_argument("--weights", metavar="FILE", help="weights of your own instead: .safetensors or .pt")
     parser.add_argument("--scale", type=int, default=None, help="2, 3 or 4 (default: 2, or what the weights are for)")
-    parser.add_argument("--opset", type=int, default=OPSET, help=f"ONNX operator set, {OPSET} or later (default: {OPSET})")
+    parser.add_argument("--opset", type=int, default=OPSET, help=f"ONNX operator set, {OPSET} to {LAST_OPSET} (default: {OPSET})")
     parser.add_argument("--overwrite", action="store_true", help="replace an output that exists")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE.onnx")
     return parser

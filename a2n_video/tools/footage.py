@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -153,6 +153,30 @@ class Footage:
         for number, frame in enumerate(self.frames()):
             if number in wanted:
                 yield self._shot(number, frame)
+
+    def begin(self, start: Fraction | None) -> Fraction:
+        """Seconds of the first frame at or after `start`, with which a job with that --start begins. OptionError where there is none."""
+        if start is None:
+            return Fraction(0)
+        first, _ = self.time_map.range(start, None)
+        place = bisect_left(self.time_map.times, first or 0)
+        if place == self.time_map.frames:
+            raise OptionError(f"{self.path}: no frame comes at or after {float(start):.3f} s, the video lasts {float(self.seconds):.3f} s")
+        return self._seconds_at(self.time_map.times[place])
+
+    def end(self, begin: Fraction, frames: int | None) -> Fraction:
+        """Seconds at which the last of `frames` frames from the one shown at `begin` ends."""
+        times = self.time_map.times
+        after = None if frames is None else bisect_right(times, self._pts_at(begin)) - 1 + frames
+        return self.seconds if after is None or after >= len(times) else self._seconds_at(times[after])
+
+    def seek_to(self, at: Fraction) -> Fraction | None:
+        """Seconds on the file's own clock between the frame shown at a time and the one before; None where no seek knows the time."""
+        if not self.time_map.seekable:
+            return None
+        times, shown = self.time_map.times, self._pts_at(at)
+        before = times[max(0, bisect_left(times, shown) - 1)]
+        return (self.time_map.raw_pts(shown) - Fraction(shown - before, 2)) * self.time_map.time_base
 
     def time_of(self, frame: av.VideoFrame) -> Fraction:
         """Seconds from the file's first frame; the reader has given every frame a pts."""

@@ -92,15 +92,16 @@ class Comparison:
 
 
 def in_step(base: Footage, others: list[Footage], start: Fraction | None, frames: int | None) -> Iterator[tuple[Shot, list[Shot | None]]]:
-    """Each frame of `base` from `start` on with the others' frames of the same time, None where one has none.
+    """Each frame of `base` at or after `start` with the others' frames of the same time, None where one has none.
 
-    The others begin where `base` begins at `start`. Times are equal when they differ by less than half a frame.
+    The others begin with the first of these, as the results of a job with that --start do. Times are equal when they differ by less
+    than half a frame.
     """
     near = base.time_map.step * base.time_map.time_base / 2
     streams = [other.shots() for other in others]
     heads: list[Shot | None] = [next(stream, None) for stream in streams]
     origin: Fraction | None = None
-    for shot in base.shots(start, frames):
+    for shot in base.shots(None if start is None else base.begin(start), frames):
         origin = shot.time if origin is None else origin
         now = shot.time - origin
         found: list[Shot | None] = []
@@ -112,7 +113,7 @@ def in_step(base: Footage, others: list[Footage], start: Fraction | None, frames
 
 
 def measure(cast: Cast, times: list[Fraction], *, start: Fraction | None = None, frames: int | None = None) -> Comparison:
-    """Measure every frame, at most `frames`, and keep pictures of the first frames at or after `times`.
+    """Measure every frame, at most `frames`, and keep pictures of the frames shown at `times`, seconds from the first of them.
 
     Where there is a reference, the frame of the first result's lowest PSNR is kept too.
     """
@@ -137,33 +138,44 @@ def measure(cast: Cast, times: list[Fraction], *, start: Fraction | None = None,
 
 
 class _Stills:
-    """Keeps pictures of the first frames at or after given times, and of the one with the lowest PSNR."""
+    """Keeps pictures of the frames shown at given times, and of the one with the lowest PSNR."""
 
     def __init__(self, times: list[Fraction]) -> None:
         self.wanted = sorted(times)
         self.due: list[Still] = []
+        self.last: tuple[int, dict[str, Shot]] | None = None  # it is shown until the next one comes
         self.worst: tuple[float, Still] | None = None
 
     def see(self, frame: int, shots: dict[str, Shot], psnr_db: float | None) -> None:
         """Look at the next frame: its versions, the base first, and the PSNR of the first result."""
-        time = next(iter(shots.values())).time
-        due = bool(self.wanted) and time >= self.wanted[0]
-        lowest = psnr_db is not None and (self.worst is None or psnr_db < self.worst[0])
-        if not due and not lowest:
-            return
-        self.wanted = [later for later in self.wanted if later > time]
-        still = Still(label=f"{float(time):.2f} s", frame=frame, time=time, pictures={name: shot.image for name, shot in shots.items()})
-        if due:
-            self.due.append(still)
-        if psnr_db is not None and lowest:
-            self.worst = psnr_db, still
+        self._keep_last(_time(shots))
+        self.last = frame, shots
+        if psnr_db is not None and (self.worst is None or psnr_db < self.worst[0]):
+            self.worst = psnr_db, _still(frame, shots)
+
+    def _keep_last(self, until: Fraction | None) -> None:
+        """Keep the last frame if it was wanted before a time; None: it is shown to the end."""
+        later = [] if until is None else [time for time in self.wanted if time >= until]
+        if self.last is not None and len(later) < len(self.wanted):
+            self.due.append(_still(*self.last))
+            self.wanted = later
 
     def kept(self) -> list[Still]:
-        """In order of time, the one of the lowest PSNR last, unless it is among the others."""
+        """All, once every frame was seen: in order of time, the one of the lowest PSNR last, unless it is among the others."""
+        self._keep_last(None)
         if self.worst is None or self.worst[1].frame in [still.frame for still in self.due]:
             return self.due
         still = self.worst[1]
         return [*self.due, replace(still, label=f"{still.label}, lowest PSNR")]
+
+
+def _time(shots: dict[str, Shot]) -> Fraction:
+    return next(iter(shots.values())).time
+
+
+def _still(frame: int, shots: dict[str, Shot]) -> Still:
+    time = _time(shots)
+    return Still(label=f"{float(time):.2f} s", frame=frame, time=time, pictures={name: shot.image for name, shot in shots.items()})
 
 
 class _Meter:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Final
 
-from a2n_video.errors import A2NVideoError, exit_code
-
-_CLOCK: Final = re.compile(r"(?:(?:(\d+):)?(\d{1,2}):)?(\d+(?:\.\d+)?)")
+from a2n_video.errors import A2NVideoError, OptionError, exit_code
+from a2n_video.options import seconds_of
 
 
 def guarded(prog: str, work: Callable[[], None]) -> int:
@@ -34,11 +31,10 @@ def count(text: str) -> int:
 
 def seconds(text: str) -> Fraction:
     """A time as people write it: 90, 90.5, 1:30.5 or 1:02:03, in exact seconds."""
-    match = _CLOCK.fullmatch(text.strip())
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time; write 90.5 or 0:01:30.5")
-    hours, minutes, rest = match.groups()
-    return Fraction(int(hours or 0) * 3600 + int(minutes or 0) * 60) + Fraction(rest)
+    try:
+        return seconds_of(text)
+    except OptionError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def place(text: str) -> tuple[int, int]:

@@ -27,10 +27,11 @@ def ffmpeg_with_vmaf() -> str | None:
     return None
 
 
-def vmaf(reference: Path, result: Path, frames: int, start: Fraction | None = None) -> list[float] | None:
-    """VMAF (0..100) of the first `frames` frames, paired in order; the reference from `start` seconds on.
+def vmaf(reference: Path, result: Path, frames: int, seek: Fraction | None = None) -> list[float] | None:
+    """VMAF (0..100) of the first `frames` frames, paired in order; the reference's from `seek` on.
 
-    Both are compared as 8-bit 4:2:0. None where ffmpeg has no libvmaf or fails.
+    `seek` is in seconds on the reference's own clock, before its first frame that counts. Both are compared as 8-bit 4:2:0.
+    None where ffmpeg has no libvmaf or fails.
     """
     ffmpeg = ffmpeg_with_vmaf()
     if ffmpeg is None:
@@ -38,8 +39,9 @@ def vmaf(reference: Path, result: Path, frames: int, start: Fraction | None = No
     # Paired by order: clocks of containers differ by fractions of a frame.
     prepare = f"trim=end_frame={frames},settb=1/25,setpts=N,format=yuv420p"
     graph = f"[0:v]{prepare}[a];[1:v]{prepare}[b];[a][b]libvmaf=log_fmt=json:log_path=vmaf.json:n_threads=2:shortest=1"
-    seek = ["-ss", f"{float(start):.6f}"] if start else []
-    inputs = ["-i", f"file:{result.resolve()}", *seek, "-i", f"file:{reference.resolve()}"]
+    # On the file's own clock: ffmpeg's counts from the first packet of any stream, ours from the first frame.
+    sought = [] if seek is None else ["-seek_timestamp", "1", "-ss", f"{float(seek):.6f}"]
+    inputs = ["-i", f"file:{result.resolve()}", *sought, "-i", f"file:{reference.resolve()}"]
     with tempfile.TemporaryDirectory() as folder:
         command = [ffmpeg, "-hide_banner", "-nostdin", "-loglevel", "error", *inputs, "-lavfi", graph, "-f", "null", "-"]
         done = subprocess.run(command, cwd=folder, capture_output=True)

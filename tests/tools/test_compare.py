@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from a2n_video import probe, upscale_video
 from a2n_video.errors import InputError, OptionError
 from a2n_video.tools import compare as compare_module
 from a2n_video.tools.compare import COLUMNS, CompareOptions, cast_of, compare, main, names_of, report
@@ -113,6 +114,57 @@ def test_a_result_of_a_later_start(folder: Path, tmp_path: Path) -> None:
     comparison, _ = compare(CompareOptions(base=folder / "reference.mkv", results=(cut,), start=Fraction(6, 25), vmaf=False))
     assert comparison.frames == 5
     assert mean_of(comparison.rows, "cut", "psnr_db") == BEST_DB
+
+
+@pytest.mark.parametrize("start", [Fraction(1, 2), Fraction(13, 25)])
+def test_a_start_is_taken_as_a_job_takes_it(start: Fraction, tmp_path: Path) -> None:
+    """Between frames 12 and 13, and on 13: both begin with 13, for PSNR and for VMAF; sound that begins first moves nothing."""
+    source = make_source(tmp_path / "source.mkv", pts=range(3, 28), codec="ffv1", size=LARGE)
+    upscale_video(source, tmp_path / "small.mkv", model="nearest", start=start, frames=8, codec="ffv1")
+    written = probe(tmp_path / "small.mkv")
+    assert (written.width, Footage.open(tmp_path / "small.mkv").time_map.frames) == (2 * LARGE[0], 8)
+    comparison, _ = compare(CompareOptions(base=source, results=(tmp_path / "small.mkv",), start=start, frames=8))
+    kept = mean_of(comparison.rows, "small", "kept_db")
+    assert kept is not None
+    assert kept > 55  # a frame off: 20
+    assert comparison.frames == 8
+    cut = write(tmp_path / "cut.mkv", {n: n + 13 for n in range(8)})
+    comparison, notes = compare(CompareOptions(base=source, results=(cut,), start=start, frames=8))
+    assert mean_of(comparison.rows, "cut", "psnr_db") == BEST_DB
+    if ffmpeg_with_vmaf() is not None:
+        whole, _ = compare(CompareOptions(base=cut, results=(write(tmp_path / "same.mkv", {n: n + 13 for n in range(8)}),)))
+        assert mean_of(comparison.rows, "cut", "vmaf") == pytest.approx(mean_of(whole.rows, "same", "vmaf"), abs=0.5)
+    assert notes == ["measured: 8 of about 25 frames"]
+
+
+def test_a_start_past_the_last_frame_is_told(folder: Path) -> None:
+    options = CompareOptions(base=folder / "reference.mkv", results=(folder / "same.mkv",), start=Fraction(23, 50))
+    with pytest.raises(OptionError, match=r"no frame comes at or after 0\.460 s, the video lasts 0\.480 s"):
+        compare(options)
+
+
+def test_the_slider_shows_what_is_shown_then(folder: Path) -> None:
+    """Between two frames the first, after the last frame's time that one."""
+    at = (Fraction(3, 50), Fraction(5, 25), Fraction(47, 100))
+    comparison, _ = compare(CompareOptions(base=folder / "small.mkv", results=(folder / "same.mkv",), at=at))
+    assert [still.frame for still in comparison.stills] == [1, 5, 11]
+
+
+@pytest.mark.parametrize(
+    ("at", "frames", "length"), [(Fraction(100), 300, "0.480"), (Fraction(48, 100), 300, "0.480"), (Fraction(1, 4), 6, "0.240")]
+)
+def test_a_time_past_the_end_is_told(at: Fraction, frames: int, length: str, folder: Path) -> None:
+    options = CompareOptions(base=folder / "small.mkv", results=(folder / "same.mkv",), at=(at,), frames=frames)
+    with pytest.raises(OptionError, match=f"--at .*: what is compared lasts {length} s"):
+        compare(options)
+
+
+@pytest.mark.parametrize("quality", ["5", "49", "101"])
+def test_a_quality_out_of_range_is_told(quality: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out.html"
+    assert main([str(folder / "small.mkv"), str(folder / "same.mkv"), "-o", str(out), "--quality", quality]) == 2
+    assert capsys.readouterr().err == f"{compare_module.PROG}: --quality {quality}: from 50 to 100, which is PNG\n"
+    assert not out.exists()
 
 
 def test_in_step_gives_times_from_the_start(folder: Path) -> None:

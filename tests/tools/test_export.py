@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from a2n_video.errors import OptionError
 from a2n_video.net.model import A2N, A2NConfig
 from a2n_video.tools import export
 
@@ -50,6 +51,25 @@ def test_onnx_runtime_computes_what_torch_computes_at_any_size(config: A2NConfig
         assert np.abs(found - expected.numpy()).max() < 2e-5
 
 
+@pytest.mark.parametrize("opset", [18, 20, export.LAST_OPSET])
+def test_later_opsets_compute_the_same(opset: int, tmp_path: Path) -> None:
+    model, path = lively(CONFIGS[0]), tmp_path / "net.onnx"
+    export.write(model, path, opset=opset)
+    x = torch.rand(1, 3, 33, 17, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert np.abs(session(path).run(None, {"input": x.numpy()})[0] - model(x).numpy()).max() < 2e-5
+
+
+@pytest.mark.parametrize("failure", [ValueError("Unsupported opset\nand more"), RuntimeError("Unsupported opset")])
+def test_an_exporter_that_cannot_is_one_line(failure: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(torch.onnx, "export", fails)
+    with pytest.raises(OptionError, match=r"--opset 18: torch .* cannot write it \(Unsupported opset\); try --opset 17$"):
+        export.onnx_model(lively(CONFIGS[0]), opset=18)
+
+
 def test_the_file_says_what_it_takes(tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     export.write(lively(CONFIGS[0]), path, metadata={"model": "mine"})
@@ -75,7 +95,8 @@ def test_the_command_writes_a_bundled_model(tmp_path: Path, capsys: pytest.Captu
     [
         (["--model", "nobody"], 2, "nobody"),
         (["--model", "nearest"], 2, "nearest"),
-        (["--opset", "11"], 2, "at least 17"),
+        (["--opset", "11"], 2, "from 17 to 23"),
+        (["--opset", "99"], 2, "from 17 to 23"),
         (["--weights", "none.safetensors"], 6, "none.safetensors"),
     ],
 )
