@@ -7,96 +7,49 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import chain, groupby
+from math import ceil
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import av
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 
-from a2n_video.errors import EncodeError, OptionError
+from a2n_video.errors import EncodeError
+from a2n_video.io.sound import Sound, nearest_setting
 from a2n_video.io.source import open_source
+from a2n_video.io.writer import FORMAT_NAMES
 from a2n_video.media.info import VideoInfo
-from a2n_video.media.streams import AUDIO_ENCODERS, StreamPlan
+from a2n_video.media.streams import StreamPlan
 from a2n_video.media.timemap import TimeMap
-
-_RATES: Final = {"opus": (48000, 24000, 16000, 12000, 8000)}  # what else an encoder takes, FFmpeg tells
-_BIT_RATE_A_CHANNEL: Final = 96_000
-# What encoders usually take, those of many channels first.
-_LAYOUTS: Final = {"7.1": 8, "6.1": 7, "5.1": 6, "5.0": 5, "quad": 4, "3.0": 3, "stereo": 2, "mono": 1}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sound:
-    """How an encoder is to be set: the nearest rate and layout to the source's that it takes, the layout's number of channels."""
-
-    encoder: str
-    rate: int
-    layout: str
-    channels: int
-
-    def open(self) -> None:
-        """Open the encoder on nothing; an FFmpegError where it refuses."""
-        context: Any = av.CodecContext.create(self.encoder, "w")
-        context.sample_rate, context.format, context.layout = self.rate, self.format, self.layout
-        context.time_base = Fraction(1, self.rate)
-        context.open()
-
-    @property
-    def format(self) -> str:
-        formats: Any = av.Codec(self.encoder, "w").audio_formats
-        return str(formats[0].name)
 
 
 def sounds_made_anew(path: Path, info: VideoInfo, plan: StreamPlan) -> dict[int, tuple[str, str] | None]:
-    """Of each audio stream that is to be made anew its layout and the result's, by index; None where its header is too damaged.
+    """What changes of each audio stream that is to be made anew, in words: what it is and what it becomes, by index.
 
-    OptionError where this FFmpeg has no such encoder.
+    Both are empty where its layout, its sample rate and its depth stay, and where a codec with losses has no depth. None where its header
+    is too damaged. OptionError where this FFmpeg has no such encoder.
     """
     wanted = [fate for fate in plan.fates if fate.kind == "audio" and fate.fate == "converted" and fate.index is not None]
     if not wanted:
         return {}
     found: dict[int, tuple[str, str] | None] = {}
+    muxer = FORMAT_NAMES.get(plan.container, plan.container)
     with open_source(path, ignore_edits=info.ignore_edits) as source:
         for fate in wanted:
             assert fate.index is not None and fate.to is not None
-            context: Any = source.streams[fate.index].codec_context
-            sound = _sound(context, fate.to)
-            found[fate.index] = None if sound is None else (context.layout.name, sound.layout)
+            sound = Sound.of(source.streams[fate.index].codec_context)
+            setting = None if sound is None else nearest_setting(sound, fate.to, muxer)
+            found[fate.index] = None if sound is None or setting is None else _changes(sound, setting.sound)
     return found
 
 
-def _sound(context: Any, codec: str) -> Sound | None:
-    """None for a stream whose header no decoder can begin with, or for which its encoder takes no layout."""
-    name = AUDIO_ENCODERS[codec]
-    try:
-        encoder: Any = av.Codec(name, "w")
-    except ValueError as error:
-        raise OptionError(f"--reencode-audio {codec}: this FFmpeg has no encoder {name}; aac, opus and flac are there") from error
-    try:
-        rate, layout, channels = context.sample_rate, context.layout.name, context.channels
-    except (AttributeError, ValueError):  # no known codec, or no layout can be made of what it says
-        return None
-    rates = _RATES.get(codec) or tuple(encoder.audio_rates or ())
-    if rate <= 0 or channels <= 0:
-        return None
-    rate = rate if not rates or rate in rates else min(rates, key=lambda known: abs(known - rate))
-    sounds = (Sound(encoder=name, rate=rate, layout=other, channels=count) for other, count in _nearest(layout, channels))
-    return next((sound for sound in sounds if _opens(sound)), None)
-
-
-def _nearest(layout: str, channels: int) -> Iterator[tuple[str, int]]:
-    """A layout, then the usual ones of as many channels and of fewer."""
-    yield layout, channels
-    yield from ((other, count) for other, count in _LAYOUTS.items() if count <= channels)
-
-
-def _opens(sound: Sound) -> bool:
-    try:
-        sound.open()
-    except (av.FFmpegError, ValueError):
-        return False
-    return True
+def _changes(before: Sound, after: Sound) -> tuple[str, str]:
+    pairs = [(before.layout, after.layout), (f"{before.rate} Hz", f"{after.rate} Hz")]
+    if before.bits is not None and after.bits is not None and after.bits < before.bits:
+        pairs.append((f"{before.bits} bit", f"{after.bits} bit"))
+    changed = [(was, becomes) for was, becomes in pairs if was != becomes]
+    return ", ".join(was for was, _ in changed), ", ".join(becomes for _, becomes in changed)
 
 
 @dataclass
@@ -105,7 +58,7 @@ class ConvertedAudio:
 
     Samples keep their time: gaps and a late start stay as they are, and a packet that cannot be decoded leaves a gap; `undecoded` counts
     those. A frame that says less than the one before it comes after that one; `moved` counts those. `start` and `end` bound the stream on
-    the result's clock.
+    the result's clock, to the sample.
     """
 
     path: Path
@@ -121,12 +74,11 @@ class ConvertedAudio:
     def add_to(self, output: OutputContainer) -> Any:
         """Add the stream to an output whose header is not yet written, and return it."""
         with open_source(self.path) as source:
-            sound = _sound(source.streams[self.index].codec_context, self.codec)
-        if sound is None:
+            sound = Sound.of(source.streams[self.index].codec_context)
+            setting = None if sound is None else nearest_setting(sound, self.codec, output.format.name)
+        if setting is None:
             raise EncodeError(f"{self.path}: audio stream {self.index} cannot be made into {self.codec}: its header is damaged")
-        self._stream = output.add_stream(sound.encoder, rate=sound.rate, layout=sound.layout, format=sound.format)
-        self._stream.codec_context.time_base = Fraction(1, sound.rate)
-        self._stream.bit_rate = _BIT_RATE_A_CHANNEL * sound.channels
+        self._stream = setting.add_to(output)
         return self._stream
 
     def packets(self) -> Iterator[Packet[Any]]:
@@ -165,11 +117,20 @@ class ConvertedAudio:
             if seconds < begun:
                 self.moved += 1
                 seconds = ended
-            if (self.start is not None and seconds < self.start) or (self.end is not None and seconds >= self.end):
-                continue
-            begun, ended = seconds, seconds + frame.samples * base
             frame.pts, frame.time_base = round(seconds / base), base
-            yield frame
+            part = self._within(frame)
+            if part is not None:
+                begun, ended = seconds, seconds + frame.samples * base
+                yield part
+
+    def _within(self, frame: av.AudioFrame) -> av.AudioFrame | None:
+        """The samples of a frame, whose pts counts samples, that lie in the part that is taken; None where none does."""
+        assert frame.pts is not None
+        first = 0 if self.start is None else max(0, ceil(self.start * frame.sample_rate) - frame.pts)
+        last = frame.samples if self.end is None else min(frame.samples, ceil(self.end * frame.sample_rate) - frame.pts)
+        if first >= last:
+            return None
+        return frame if (first, last) == (0, frame.samples) else _cut(frame, first, last)
 
     def _decoded(self, source: InputContainer) -> Iterator[tuple[Packet[Any], av.AudioFrame]]:
         stream: Any = source.streams[self.index]
@@ -186,3 +147,17 @@ class ConvertedAudio:
         for packet in self._stream.codec_context.encode(frame):
             packet.stream = self._stream
             yield packet
+
+
+def _cut(frame: av.AudioFrame, first: int, last: int) -> av.AudioFrame:
+    """The samples from `first` to before `last` of a frame."""
+    assert frame.pts is not None
+    queue, begins = av.AudioFifo(), frame.pts + first
+    frame.pts = None  # it would have to be zero for the queue
+    queue.write(frame)
+    if first:
+        queue.read(first)
+    part = queue.read(last - first)
+    assert part is not None
+    part.pts, part.time_base = begins, frame.time_base
+    return part

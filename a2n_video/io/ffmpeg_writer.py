@@ -217,7 +217,8 @@ def _command(source: Any, target: str, settings: EncoderSettings, more: dict[str
 
 
 def _muxing(settings: EncoderSettings) -> dict[str, Any]:
-    pipe = {"movflags": "frag_keyframe+empty_moov+default_base_moof"} if settings.container == "mov" else {}
+    # A pipe cannot seek, so mov is written in fragments; without frag_discont they would begin at 0, wherever the first frame is.
+    pipe = {"movflags": "frag_keyframe+empty_moov+default_base_moof+frag_discont"} if settings.container == "mov" else {}
     return {"f": settings.container, "avoid_negative_ts": "disabled", **pipe}
 
 

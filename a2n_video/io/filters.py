@@ -18,7 +18,7 @@ from a2n_video.frames import color_of_frame, tag_frame, unexplained
 from a2n_video.io.probe import decoding
 from a2n_video.io.source import open_source, video_stream
 from a2n_video.media.info import VideoInfo
-from a2n_video.media.interlace import CYCLE, InterlaceFindings, Mode, cycle_times, next_time
+from a2n_video.media.interlace import CYCLE, FieldOrder, InterlaceFindings, InterlacePlan, Mode, cycle_times, next_time
 from a2n_video.media.timemap import TimeMap
 
 _LOOK_AT: Final = 40
@@ -37,29 +37,62 @@ FILTERS: Final[dict[Mode, tuple[tuple[str, str], ...]]] = {
 Frames = Iterator[av.VideoFrame]
 
 
-def deinterlaced(frames: Frames, mode: Mode, source: TimeMap) -> Frames:
+def deinterlaced(frames: Frames, plan: InterlacePlan, source: TimeMap) -> Frames:
     """Frames with whole pictures, on the clock of `result_map` (before it is cut). Runs in the reader's thread.
 
     `frames` are native, their pts settled by `source`. As many come out as went in; "field" gives two for one, "ivtc" four for five.
     "flagged" passes everything on untouched until the first frame that its decoder calls interlaced.
     """
-    if mode == "off":
+    if plan.mode == "off":
         return frames
-    if mode == "flagged":
+    if plan.mode == "flagged":
         return _from_first_flagged(frames)
-    if mode == "field":
+    frames = _marked(frames, plan.order)
+    if plan.mode == "field":
         return _fields(_filtered(frames, FILTERS["field"], per_frame=2), source)
-    if mode == "ivtc":
+    if plan.mode == "ivtc":
         return _decimated(_filtered(frames, FILTERS["ivtc"]), source)
-    return _filtered(frames, FILTERS[mode])
+    return _filtered(frames, FILTERS[plan.mode])
 
 
 def _from_first_flagged(frames: Frames) -> Frames:
+    """The first such frame comes out as if the filter had been there all along: the same wherever in the file decoding began.
+
+    So the filter is given two frames whose output nobody needs: one that is interlaced, since it does its first one by itself, without
+    its neighbours; and the one before, as a copy, since that is others' by now.
+    """
+    before: av.VideoFrame | None = None
     for frame in frames:
         if frame.interlaced_frame:
-            yield from _filtered(itertools.chain([frame], frames), FILTERS["flagged"])
+            lead = [] if before is None else [frame, _alone_through("null", "", before)]
+            yield from itertools.islice(_filtered(itertools.chain(lead, [frame], frames), FILTERS["flagged"]), len(lead), None)
             return
         yield frame
+        before = frame
+
+
+def _marked(frames: Frames, order: FieldOrder) -> Frames:
+    """Frames that all say which of their fields comes first: those without a mark get `order`."""
+    for frame in frames:
+        yield frame if order == "auto" or frame.interlaced_frame else _alone_through("setfield", order, frame)
+
+
+def copied_frame(frame: av.VideoFrame) -> av.VideoFrame:
+    """A copy of a frame with all that is known of it: PyAV lets nobody set what says that it is interlaced, FFmpeg's filters keep it."""
+    return _alone_through("copy", "", frame)
+
+
+def _alone_through(name: str, arguments: str, frame: av.VideoFrame) -> av.VideoFrame:
+    """What a filter that needs no neighbours and computes no colours gives for a frame.
+
+    The frame itself stays as it is, tags and all, even for a moment: other threads may be reading it already.
+    """
+    graph = _graph(frame, ((name, arguments),))
+    graph.push(frame)
+    (made,) = _ready(graph)
+    made.pts, made.time_base = frame.pts, frame.time_base
+    tag_frame(made, color_of_frame(frame))
+    return made
 
 
 def _filtered(frames: Frames, filters: tuple[tuple[str, str], ...], per_frame: int = 1) -> Frames:

@@ -38,13 +38,22 @@ def segment_container(codec: str, *, alpha: bool = False) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentScan:
-    """What a segment holds: every pts in presentation order (units of `time_base`), the depth of its reordering, its decoder header."""
+    """What a segment holds: every pts in presentation order (units of `time_base`), the depth of its reordering, its decoder header.
+
+    `tick` is that of its container: where no whole number of ticks makes a unit, times are rounded to it.
+    """
 
     path: Path
     time_base: Fraction
+    tick: Fraction
     pts: array[int]
     depth: int
     header: bytes
+
+    def has(self, place: int, pts: int | None) -> bool:
+        """Whether the frame at a place has this pts, as exactly as the container can say it."""
+        allowed = 0 if (self.time_base / self.tick).denominator == 1 else self.tick / self.time_base
+        return pts is not None and abs(self.pts[place] - pts) <= allowed
 
 
 def open_segment(path: Path) -> tuple[InputContainer, VideoStream]:
@@ -62,11 +71,12 @@ def scan_segment(path: Path, time_base: Fraction) -> SegmentScan:
     with container:
         decoded = array("q", (_ticks(packet, time_base) for packet in video_packets(container, stream)))
         header = bytes(stream.codec_context.extradata or b"")
+        tick = Fraction(stream.time_base.numerator, stream.time_base.denominator)
     pts = array("q", sorted(decoded))
     if any(a == b for a, b in pairwise(pts)):
         raise EncodeError(f"{path}: two frames at the same time; run again with --restart")
     depth = max((n - bisect_right(pts, time) + 1 for n, time in enumerate(decoded)), default=0)
-    return SegmentScan(path=path, time_base=time_base, pts=pts, depth=depth, header=header)
+    return SegmentScan(path=path, time_base=time_base, tick=tick, pts=pts, depth=depth, header=header)
 
 
 def video_packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:

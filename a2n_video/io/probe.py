@@ -89,6 +89,8 @@ def open_decoder(stream: VideoStream, threads: int = 0) -> av.VideoCodecContext:
     if library is not None and metadata.get("alpha_mode") == "1":
         context = av.VideoCodecContext.create(library, "r")
         context.extradata = stream.codec_context.extradata
+        for tag in ("colorspace", "color_primaries", "color_trc", "color_range"):  # the container's, for what the bitstream leaves open
+            setattr(context, tag, getattr(stream.codec_context, tag))
     context.thread_type = "AUTO"
     context.thread_count = threads
     return context  # type: ignore[no-any-return]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -13,18 +13,18 @@ from typing import Self
 
 import av
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.stream import VideoStream
 
-from a2n_video.frames import color_of_frame, frame_planes, native_frame, tag_frame
-from a2n_video.io.filters import deinterlaced
+from a2n_video.frames import native_frame
+from a2n_video.io.filters import copied_frame, deinterlaced
 from a2n_video.io.fitting import changes_of
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import decoding, probe
 from a2n_video.io.source import open_source, video_stream
 from a2n_video.media.index import TimeMap
 from a2n_video.media.info import VideoInfo
-from a2n_video.media.interlace import Mode
-from a2n_video.media.pixfmt import plane_format
+from a2n_video.media.interlace import InterlacePlan, Mode
 
 PREROLL_S = 10
 
@@ -32,13 +32,14 @@ PREROLL_S = 10
 @dataclass
 class Damage:
     """What went wrong while decoding: for each error the settled pts it lies at and what it was; `repeated_at`: the settled pts of
-    frames that stood in for lost ones.
+    frames that stood in for lost ones. `first` tells of the first error at or after `since`: what lies before is preroll.
 
     The reader's thread writes, any thread may read.
     """
 
     at: list[int] = field(default_factory=list)
     first: str | None = None
+    since: int | None = None
     repeated_at: list[int] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)  # of size, format or colour on the way, in words: no errors
 
@@ -52,20 +53,54 @@ class Damage:
 
     def add(self, pts: int, where: str, error: object) -> None:
         self.at.append(pts)
-        self.first = self.first or f"{where}: {error}"
+        if self.first is None and self._told(pts):
+            self.first = f"{where}: {error}"
+
+    def forget(self) -> None:
+        """Begin anew: what was met so far will be met again."""
+        self.at.clear()
+        self.repeated_at.clear()
+        self.first = None
+
+    def _told(self, pts: int) -> bool:
+        return self.since is None or pts >= self.since
 
     def between(self, start_pts: int | None, end_pts: int | None) -> int:
         """How many errors lie in [start, end); None means open."""
         return len(self.within(start_pts, end_pts).at)
 
     def within(self, start_pts: int | None, end_pts: int | None) -> Damage:
-        """What lies in [start, end); None means open. `first` stays where an error does, the `changes` on the way all stay."""
+        """What lies in [start, end); None means open. `first` stays where that error lies inside, the `changes` on the way all stay."""
 
         def inside(pts: int) -> bool:
             return (start_pts is None or pts >= start_pts) and (end_pts is None or pts < end_pts)
 
         at, repeated_at = (list(filter(inside, list(places))) for places in (self.at, self.repeated_at))
-        return Damage(at=at, first=self.first if at else None, repeated_at=repeated_at, changes=list(self.changes))
+        first = next((pts for pts in list(self.at) if self._told(pts)), None)
+        told = self.first if first is not None and inside(first) else None
+        return Damage(at=at, first=told, repeated_at=repeated_at, changes=list(self.changes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceClock:
+    """How the clock of the frames that come lies to the source's own: `factor` ticks for one of the source, `moved` by --start."""
+
+    factor: int
+    moved: int
+
+    @classmethod
+    def of(cls, time_map: TimeMap, source_map: TimeMap) -> SourceClock:
+        """From the map of the frames that come and the source's."""
+        factor = int(source_map.time_base / time_map.time_base)
+        return cls(factor=factor, moved=time_map.shift_pts - factor * source_map.shift_pts)
+
+    def settled(self, source_pts: int) -> int:
+        """A source frame's pts on the clock of the frames that come."""
+        return source_pts * self.factor + self.moved
+
+    def source(self, pts: int) -> int:
+        """The pts on the source's clock at or right before a settled one."""
+        return (pts - self.moved) // self.factor
 
 
 class VideoReader:
@@ -75,8 +110,8 @@ class VideoReader:
     `frames` come. The file is opened in the thread that iterates, which must be the same from first frame to last; close (or leave
     the `with`) once that thread has ended. Broken packets are counted in `damage`.
 
-    Frames are deinterlaced as `deinterlace` says; `time_map` is then that of the frames that come, and `source_map` the source's own,
-    on the same clock but for the tick and a shift (--start).
+    Frames are deinterlaced as `deinterlace` says, a plan or only its mode; `time_map` is then that of the frames that come, and
+    `source_map` the source's own, on the same clock but for the tick and a shift (--start).
     """
 
     def __init__(
@@ -86,24 +121,23 @@ class VideoReader:
         info: VideoInfo | None = None,
         time_map: TimeMap | None = None,
         source_map: TimeMap | None = None,
-        deinterlace: Mode = "off",
+        deinterlace: InterlacePlan | Mode = "off",
         start_pts: int | None = None,
         frames: int | None = None,
     ) -> None:
         self.source = Path(source)
         self.info = info or probe(source)
         self.time_map = time_map or scan(self.source, self.info).time_map
-        self.damage = Damage()
-        self._deinterlace = deinterlace
+        self.damage = Damage(since=start_pts)
+        self._interlace = deinterlace if isinstance(deinterlace, InterlacePlan) else InterlacePlan(mode=deinterlace)
         self._source_map = source_map or self.time_map
-        self._factor = int(self._source_map.time_base / self.time_map.time_base)
-        self._moved = self.time_map.shift_pts - self._factor * self._source_map.shift_pts
+        self._to = SourceClock.of(self.time_map, self._source_map)
         self._first_pts = max(start_pts if start_pts is not None else self.time_map.first_pts, self.time_map.first_pts)
         self._frames = frames
         self._container: InputContainer | None = None
         self._last_pts: int | None = None  # of the last decoded frame, on the source's clock
         self._errors_before_last = 0
-        self._at = self._first_pts  # where on the settled clock decoding is: the last frame's pts
+        self._at = self.time_map.origin_pts  # where on the settled clock decoding is: the last frame's pts
 
     def __enter__(self) -> Self:
         return self
@@ -142,6 +176,8 @@ class VideoReader:
                 yield from (frame for frame in itertools.chain([head], frames) if _pts(frame) >= first)
                 return
             self.close()
+            self.damage.forget()  # what was met on the way is met again
+            self._at = self.time_map.origin_pts
         yield from (frame for frame in self._made(self._open()) if _pts(frame) >= first)
 
     def _open(self, seek_to: int | None = None) -> Iterator[av.VideoFrame]:
@@ -149,7 +185,8 @@ class VideoReader:
         stream = video_stream(self._container, self.source)
         if seek_to is not None:
             source = self._source_map
-            keyframe = source.keyframe_before((seek_to - self._moved) // self._factor - int(PREROLL_S / source.time_base))
+            keyframe = source.keyframe_before(self._to.source(seek_to) - int(PREROLL_S / source.time_base))
+            self._at = self._to.settled(keyframe)
             with contextlib.suppress(av.FFmpegError):  # a damaged index: everything before is decoded too
                 self._container.seek(source.raw_pts(keyframe), stream=stream, backward=True)
         return itertools.chain(self._decoded(self._container, stream), self._end_anew())
@@ -182,52 +219,56 @@ class VideoReader:
                 self.damage.add(self._at, where, error.strerror)
 
         with decoding(stream, threads) as decoder:
-            try:
-                for packet in container.demux(stream):
-                    try:
-                        yield from decoder.decode(packet if packet.size else None)
-                    except av.FFmpegError as error:
-                        note(f"packet at pts {packet.pts}", error)
-            except av.FFmpegError as error:
-                note("reading packets", error)
+            for packet in _packets(container, stream, note):
+                try:
+                    yield from decoder.decode(packet if packet.size else None)
+                except MemoryError:  # FFmpeg's is one of its errors too, but says nothing about the packet
+                    raise
+                except av.FFmpegError as error:
+                    note(f"packet at pts {packet.pts}", error)
 
     def _made(self, decoded: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
         """The frames of `time_map`, made from decoded ones."""
-        for frame in deinterlaced(self._settled(decoded), self._deinterlace, self._source_map):
-            if frame.pts is not None and self._moved:
-                frame.pts += self._moved  # fields count in the map's half ticks already
+        for frame in deinterlaced(self._settled(decoded), self._interlace, self._source_map):
+            if frame.pts is not None and self._to.moved:
+                frame.pts += self._to.moved  # fields count in the map's half ticks already
             yield frame
-
-    def _moved_pts(self, pts: int | None) -> int:
-        """A source frame's settled pts on the clock of `time_map`."""
-        return (pts or 0) * self._factor + self._moved
 
     def _settled(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
         """Frames on the source's settled clock; once there was an error, the last good one stands in at every time that lost its own."""
         clock = self._source_map.clock()
         last: av.VideoFrame | None = None
+        last_pts = 0  # the frame's own is moved once it has been handed on
         for raw in frames:
             frame = native_frame(raw)
-            frame.pts = clock.settle(raw.pts, raw.dts)
+            frame.pts = pts = clock.settle(raw.pts, raw.dts)
             frame.time_base = self._source_map.time_base
-            self._at = self._moved_pts(frame.pts)
-            self._last_pts, self._errors_before_last = frame.pts, self.damage.errors
+            self._at = self._to.settled(pts)
+            self._last_pts, self._errors_before_last = pts, self.damage.errors
             if raw.is_corrupt:
                 self.damage.add(self._at, f"frame at pts {raw.pts}", "decoded with errors")
             if last is not None:
-                yield from self._stand_ins(last, frame.pts)
+                yield from self._stand_ins(last, last_pts, pts)
             yield frame
-            last = frame
+            last, last_pts = frame, pts
         if last is not None:
-            yield from self._stand_ins(last, self._source_map.end_pts)
+            yield from self._stand_ins(last, last_pts, self._source_map.end_pts)
 
-    def _stand_ins(self, last: av.VideoFrame, end_pts: int) -> Iterator[av.VideoFrame]:
-        if not self.damage.errors or last.pts is None:
+    def _stand_ins(self, last: av.VideoFrame, last_pts: int, end_pts: int) -> Iterator[av.VideoFrame]:
+        if not self.damage.errors:
             return
         times = self._source_map.times
-        for pts in times[bisect_right(times, last.pts) : bisect_left(times, end_pts)]:
-            self.damage.repeated_at.append(self._moved_pts(pts))
+        for pts in times[bisect_right(times, last_pts) : bisect_left(times, end_pts)]:
+            self.damage.repeated_at.append(self._to.settled(pts))
             yield repeated_frame(last, pts)
+
+
+def _packets(container: InputContainer, stream: VideoStream, note: Callable[[str, av.FFmpegError], None]) -> Iterator[Packet[VideoStream]]:
+    """Packets up to the first that cannot be read: of a packet too large for any memory (a damaged table names such) FFmpeg says so."""
+    try:
+        yield from container.demux(stream)
+    except av.FFmpegError as error:
+        note("reading packets", error)
 
 
 def _pts(frame: av.VideoFrame) -> int:
@@ -236,12 +277,7 @@ def _pts(frame: av.VideoFrame) -> int:
 
 
 def repeated_frame(frame: av.VideoFrame, pts: int) -> av.VideoFrame:
-    """A copy of a native frame at another time."""
-    copy = av.VideoFrame(frame.width, frame.height, frame.format.name)
-    fmt = plane_format(frame.format.name, frame.width, frame.height)
-    assert fmt is not None
-    for target, source in zip(frame_planes(copy, fmt), frame_planes(frame, fmt), strict=True):
-        target[...] = source
-    tag_frame(copy, color_of_frame(frame))
-    copy.pts, copy.time_base = pts, frame.time_base
+    """A copy of a native frame at another time, interlaced where the frame is."""
+    copy = copied_frame(frame)
+    copy.pts = pts
     return copy

@@ -28,10 +28,14 @@ import numpy as np
 from a2n_video.errors import A2NVideoError, DecodeError
 from a2n_video.frames import color_of_frame, frame_planes, tag_frame
 from a2n_video.io.reader import Damage, VideoReader
+from a2n_video.media.info import VideoInfo
 from a2n_video.media.pixfmt import plane_format
 
 STALL_S: Final = 60
 MEMORY_BYTES: Final = 4 << 30
+_BYTES_A_PIXEL: Final = 8  # of the widest format there is
+_PICTURES: Final = 17  # that a decoder holds to refer to, and the one it makes
+_MOST_THREADS: Final = 16  # that FFmpeg takes of itself
 MOVED_BYTES: Final = 64 << 30
 MOVED_TIMES: Final = 20
 _LENGTH_BYTES: Final = 8
@@ -49,6 +53,15 @@ class Limits:
     memory_bytes: int = MEMORY_BYTES
     stall_s: float = STALL_S
     moved_bytes: int = MOVED_BYTES
+
+
+def memory_for(pixels: int, threads: int | None = None) -> int:
+    """What a child may take to decode pictures of this size: each thread of a decoder (None: as many as FFmpeg takes) has one of its own.
+
+    It is address space that is limited, and that is taken in pools before it is used.
+    """
+    count = min((os.cpu_count() or 1) + 1, _MOST_THREADS) if threads is None else threads
+    return MEMORY_BYTES + _BYTES_A_PIXEL * pixels * (count + _PICTURES)
 
 
 def sandboxed[**P, T](function: Callable[Concatenate[Path, P], T], path: Path, *arguments: P.args, **named: P.kwargs) -> T:
@@ -70,8 +83,11 @@ class SandboxedReader:
     """
 
     def __init__(self, source: Path | str, *, limits: Limits | None = None, **arguments: Any) -> None:
+        self.source = Path(source)
         self.damage = Damage()
-        self._child = _Child(Path(source), {"arguments": arguments}, limits or Limits())
+        info: VideoInfo | None = arguments.get("info")
+        memory = MEMORY_BYTES if info is None else memory_for(info.width * info.height)
+        self._child = _Child(self.source, {"arguments": arguments}, limits or Limits(memory_bytes=memory))
 
     def __enter__(self) -> Self:
         return self

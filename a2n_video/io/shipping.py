@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from bisect import bisect_left
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -11,23 +12,49 @@ from typing import Any, Final
 import av
 from av.packet import Packet
 
-from a2n_video.io.reader import PREROLL_S
+from a2n_video.io.reader import PREROLL_S, SourceClock
 from a2n_video.io.source import open_source, video_stream
 from a2n_video.media.index import TimeMap
 from a2n_video.media.info import VideoInfo
+from a2n_video.media.interlace import CYCLE, Mode
 
 # Matroska keeps the alpha that VP8 and VP9 carry beside the picture, and milliseconds; nut keeps ticks as they are counted, but makes
 # the tick of its own where it is longer than 1/48000 s. So it is told a short one: only the counts matter, the TimeMap has the tick.
 _KEEPERS: Final = {"matroska": "matroska"}
 _EXACT: Final = "nut"
 _SHORT_TICK: Final = Fraction(1, 90_000)
+# Frames of the source that are looked at after the last one of a segment: a filter that weaves asks for the next one, of whose packets
+# one may show nothing; fieldmatch and bwdif one each, for the whole cycle of which one frame is left out.
+_AHEAD: Final[dict[Mode, int]] = {"off": 0, "ivtc": CYCLE + 2}
+_AHEAD_WOVEN: Final = 2
+
+
+def needed_of_source(
+    time_map: TimeMap, source_map: TimeMap, mode: Mode, start_pts: int | None, end_pts: int | None
+) -> tuple[int | None, int | None]:
+    """[start, end) on the source's clock that make the frames with start_pts <= settled pts < end_pts on the result's; None is open.
+
+    What --start, --end and --frames cut off is not needed, but for the frames that are looked at ahead; `cut_source` adds the preroll.
+    """
+    clock = SourceClock.of(time_map, source_map)
+    start = start_pts if start_pts is not None or time_map.begin_pts is None else time_map.first_pts
+    end = time_map.limit_pts if end_pts is None else end_pts
+    return None if start is None else clock.source(start), None if end is None else _ahead(source_map, clock, mode, end)
+
+
+def _ahead(source_map: TimeMap, clock: SourceClock, mode: Mode, end_pts: int) -> int | None:
+    """Where on the source's clock the frames end that those before `end_pts` are made from; None: with the file."""
+    end = clock.source(end_pts + clock.factor - 1)  # rounded up: a second field lies between two frames of the source
+    place = bisect_left(source_map.times, end) + _AHEAD.get(mode, _AHEAD_WOVEN)
+    return source_map.times[place] if place < source_map.frames else None
 
 
 def cut_source(path: Path, info: VideoInfo, source_map: TimeMap, start_pts: int | None, end_pts: int | None) -> bytes:
     """The packets from which every frame with start_pts <= settled pts < end_pts can be decoded, as a small file; None is open.
 
-    Times are the source's own counts of ticks, so that the whole file's TimeMap holds for it. Where a source cannot be cut safely (no
-    usable times, clocks that restart, a codec or a tick that no container keeps), its bytes come whole.
+    All on the source's own clock (`needed_of_source`). Times are the source's own counts of ticks, so that the whole file's TimeMap holds
+    for it. Where a source cannot be cut safely (no usable times, clocks that restart, a codec or a tick that no container keeps), its
+    bytes come whole.
     """
     if source_map.seekable and (start_pts is not None or end_pts is not None):
         try:

@@ -79,7 +79,7 @@ def check_container(codec: str, container: str) -> None:
     output = av.open(io.BytesIO(), "w", format=FORMAT_NAMES.get(container, container))
     supported = output.supported_codecs
     # MPEG-TS answers for few of the codecs it takes; those it does take are listed in H.222.0.
-    if name not in supported and not (container == "ts" and name in ("h264", "hevc", "mpeg2video", "mpeg1video", "av1", "mpeg4", "vc1")):
+    if name not in supported and not (container == "ts" and name in ("h264", "hevc", "mpeg2video", "mpeg1video", "vc1")):
         raise OptionError(f"a {container} file cannot hold {name} video ({codec}); choose another --codec or another extension")
 
 

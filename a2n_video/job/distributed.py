@@ -25,12 +25,13 @@ from a2n_video.errors import A2NVideoError, DeviceError, InputError, MissingDepe
 from a2n_video.io.outfile import OutFile, rename
 from a2n_video.io.reader import Damage
 from a2n_video.io.sandbox import sandboxed
-from a2n_video.io.shipping import cut_source
+from a2n_video.io.shipping import cut_source, needed_of_source
 from a2n_video.job.crew import Crew
 from a2n_video.job.directory import JobDirectory
-from a2n_video.job.encode import Progress, check_errors
+from a2n_video.job.encode import Progress, check_errors, earlier_damage
 from a2n_video.job.journal import Journal, SegmentRecord
 from a2n_video.job.plan import JobPlan, settle_execution
+from a2n_video.job.recount import Recount
 from a2n_video.job.resume import job_record
 from a2n_video.job.segments import Stretch, bounded_length, bounds, missing_stretches, stands
 from a2n_video.job.shares import Board, Pace, cut, lengths, probe_frames
@@ -79,6 +80,8 @@ class DistributedMaker:
         self._paces: dict[int, Pace] = {}
         self._rates: dict[int, float] = {}
         self._damage: dict[int, Damage] = {}
+        self._recount = Recount(plan)
+        self._whole: set[int] = set()  # segments that a part of the source did not make: whole ones are shipped for them
         self._frames = self._errors = self._told = 0
         self._settle_by: float | None = None
         self._restarted: set[int] = set()
@@ -92,7 +95,9 @@ class DistributedMaker:
         """Make every missing segment; an error of the source, the encoder or the disk that survives its retries is raised here."""
         places = places_for_workers(self._ray.cluster_resources(), self.options)
         self._frames = self._told = sum(record.frames for record in standing.values())
-        self._errors = sum(record.errors for record in standing.values())
+        earlier = earlier_damage(record for _, record in sorted(standing.items()))
+        self._errors = sum(known.errors for known in earlier)
+        check_errors(self.plan, self._errors, earlier)
         self._sweep()
         self._begin(places)
         if not self._board.wanted and not self._missing(standing):
@@ -185,11 +190,12 @@ class DistributedMaker:
         """Enter a segment that came back whole and is still wanted; one that did not costs an attempt."""
         if number not in self._board.wanted:
             return
-        if self._taken(made, number):
+        if (fault := self._fault(made, number)) is None:
+            self._take(made, number)
             self._board.done(number, made.seconds)
             self._measure(worker, made)
         else:
-            self._lost(number, worker, crew, OutputError(f"{self.plan.dest}: segment {number} came back damaged from worker {worker}"))
+            self._lost(number, worker, crew, OutputError(f"{self.plan.dest}: segment {number} {fault} (worker {worker})"))
 
     def _lost(self, number: int, worker: int, crew: Crew, error: A2NVideoError | None = None) -> None:
         error = error or crew.last_error or DeviceError(f"{self.plan.dest}: segment {number} was lost by worker {worker}")
@@ -202,13 +208,22 @@ class DistributedMaker:
         if believed or len(failures) >= _ATTEMPTS:
             raise error
 
-    def _taken(self, made: Made, number: int) -> bool:
-        """Whether a result is whole; it is then entered, and its decode errors are counted with those of all others."""
+    def _fault(self, made: Made, number: int) -> str | None:
+        """Why a result cannot be taken, in words; None where it is whole."""
         record = made.record
         if made.data is not None:
             self._store(record, made.data)
         if record.number != number or not stands(self.folder.path, record, self.plan.encoder.time_base):
-            return False
+            return "came back damaged"
+        if not self.options.ship or number in self._whole:
+            return None
+        if (fault := self._recount.fault(record, *bounds(self._marks, number))) is not None:
+            self._whole.add(number)
+        return fault
+
+    def _take(self, made: Made, number: int) -> None:
+        """Enter a result; its decode errors are counted with those of all others."""
+        record = made.record
         if self.journal.job is None:
             self._early.append(record)
         else:
@@ -220,7 +235,6 @@ class DistributedMaker:
         known = {change for other in self._damage.values() for change in other.changes}
         self._damage[number] = replace(damage, changes=[change for change in damage.changes if change not in known])
         check_errors(self.plan, self._errors, self.damage)
-        return True
 
     def _store(self, record: SegmentRecord, data: bytes) -> None:
         with OutFile(self.folder.path / f"{record.file}.part", "segment") as file:
@@ -267,12 +281,14 @@ class DistributedMaker:
         self._told = done
 
     def _shipped(self, number: int) -> bytes | None:
-        return part_of_source(self.plan, *bounds(self._marks, number)) if self.options.ship else None
+        if not self.options.ship:
+            return None
+        return self.plan.source.read_bytes() if number in self._whole else part_of_source(self.plan, *bounds(self._marks, number))
 
 
 def part_of_source(plan: JobPlan, start_pts: int | None, end_pts: int | None) -> bytes:
     """What a worker needs of the source for a segment; cut out in a child process where the source is not trusted."""
-    given = plan.info, plan.source_map, start_pts, end_pts
+    given = plan.info, plan.source_map, *needed_of_source(plan.time_map, plan.source_map, plan.interlace.mode, start_pts, end_pts)
     return sandboxed(cut_source, plan.source, *given) if plan.options.execution.sandbox else cut_source(plan.source, *given)
 
 

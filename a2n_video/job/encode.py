@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from a2n_video.errors import IncompleteSourceError
+from a2n_video.errors import DecodeError, IncompleteSourceError
 from a2n_video.io.fitting import fitted
 from a2n_video.io.reader import Damage, VideoReader
 from a2n_video.io.sandbox import SandboxedReader
@@ -46,14 +46,23 @@ class SegmentMaker:
 
     def __init__(self, plan: JobPlan, folder: Path, journal: Journal, stops: Stops) -> None:
         self.plan, self.folder, self.journal, self.stops = plan, folder, journal, stops
-        self.damage: list[Damage] = []
         self.frames = 0
+        self._met: list[tuple[Stretch, Damage]] = []  # by this run's readers, their prerolls included
+        self._earlier: list[SegmentRecord] = []  # made by earlier runs
+        self._checked = -1
         self._pace = _Pace()
         self._stages = Stages(plan.source, stops, _patience(plan))
+
+    @property
+    def damage(self) -> Sequence[Damage]:
+        """What this run's readers met in what they were to make."""
+        return [damage.within(stretch.start_pts, stretch.end_pts) for stretch, damage in self._met]
 
     def make(self, standing: Mapping[int, SegmentRecord], on_progress: Progress | None) -> None:
         """Encode every missing segment. Errors of the source, the engine, the encoder or the disk leave the finished ones standing."""
         self.frames = sum(record.frames for record in standing.values())
+        self._earlier = [standing[number] for number in sorted(standing)]
+        self._check_errors()
         if self.journal.job is None and self.plan.options.execution.segment_frames is not None:
             self._begin(self.plan.options.execution.segment_frames)
         marks = self.journal.job.marks if self.journal.job is not None else ()
@@ -71,7 +80,7 @@ class SegmentMaker:
     def make_stretch(self, stretch: Stretch, marks: Sequence[int], upscaler: Upscaler, on_progress: Progress | None) -> None:
         """Encode consecutive segments in one go."""
         plan, reader = self.plan, self._reader(stretch)
-        self.damage.append(reader.damage)
+        self._met.append((stretch, reader.damage))
         decoded = self._stages.prefetch(
             frames_until(reader, stretch.end_pts), _DEPTH, "decode", position=lambda: reader.position, wake=reader.wake
         )
@@ -83,7 +92,7 @@ class SegmentMaker:
             self.journal,
             first_number=stretch.first_number,
             end_number=stretch.end_number,
-            errors_between=reader.damage.between,
+            damage_within=reader.damage.within,
         )
         try:
             self._write_all(upscaled, writer, on_progress)
@@ -100,7 +109,7 @@ class SegmentMaker:
             info=plan.info,
             time_map=plan.time_map,
             source_map=plan.source_map,
-            deinterlace=plan.interlace.mode,
+            deinterlace=plan.interlace,
             start_pts=stretch.start_pts,
         )
 
@@ -126,7 +135,12 @@ class SegmentMaker:
             raise
 
     def _check_errors(self) -> None:
-        check_errors(self.plan, sum(damage.errors for damage in self.damage), self.damage)
+        """Once a frame: they are counted only where more were met."""
+        if (met := sum(damage.errors for _, damage in self._met)) == self._checked:
+            return
+        self._checked = met
+        damage = [*earlier_damage(self._earlier), *self.damage]
+        check_errors(self.plan, sum(known.errors for known in damage), damage)
 
     def _begin(self, segment_frames: int, after: int | None = None) -> tuple[int, ...]:
         """Enter the job in the journal with its marks: every so many frames (0: none), above the pts that were written already."""
@@ -154,8 +168,17 @@ def check_whole(plan: Bearing) -> None:
         raise IncompleteSourceError(f"{plan.source}: {plan.cut_short}; leave out --fail-on-damage to make what can be made")
 
 
+def earlier_damage(records: Iterable[SegmentRecord]) -> list[Damage]:
+    """What is recorded of segments, in order; for each error only the time its segment begins at is known."""
+    return [
+        Damage(at=[record.first_pts or 0] * record.errors, first=record.first_error, repeated_at=[record.first_pts or 0] * record.repeated)
+        for record in records
+        if record.errors or record.repeated
+    ]
+
+
 def damage_report(plan: Bearing, errors: int, damage: Sequence[Damage]) -> DamageReport:
-    """What was wrong with the source: `errors` in all, and what this run's readers met."""
+    """What was wrong with the source: `errors` in all, and what its readers met."""
     return DamageReport(
         errors=errors,
         repeated=sum(met.repeated for met in damage),
@@ -216,9 +239,15 @@ class _Pace:
 
 
 def frames_until(reader: VideoReader | SandboxedReader, end_pts: int | None = None) -> Iterator[av.VideoFrame]:
-    """The frames before `end_pts`. The thread that takes them opens and closes the reader: no other may be in its container."""
+    """The frames before `end_pts`. The thread that takes them opens and closes the reader: no other may be in its container.
+
+    DecodeError where there is not memory enough for the decoder.
+    """
     with reader:
-        for frame in reader:
-            if end_pts is not None and frame.pts is not None and frame.pts >= end_pts:
-                return
-            yield frame
+        try:
+            for frame in reader:
+                if end_pts is not None and frame.pts is not None and frame.pts >= end_pts:
+                    return
+                yield frame
+        except MemoryError as error:
+            raise DecodeError(f"{reader.source}: its decoder wanted more memory than there is") from error

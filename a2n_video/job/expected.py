@@ -11,7 +11,7 @@ from pathlib import Path
 from a2n_video.io.joining import scan_segment
 from a2n_video.job.plan import JobPlan
 from a2n_video.media.final import FinalFile
-from a2n_video.media.index import Window
+from a2n_video.media.index import Window, placed
 from a2n_video.media.tags import tag_of
 
 
@@ -50,11 +50,16 @@ class Placing:
     def __init__(self, final: FinalFile) -> None:
         self._streams = final.info.streams
         self._window = Window(final.time_map)
+        self._time_map = final.time_map
+        self._anew = frozenset(fate.index for fate in final.plan.fates if fate.kind == "audio" and fate.fate == "converted")
 
     def __call__(self, time: Fraction, position: int | None, duration: Fraction, index: int, keyframe: bool) -> Fraction | None:
         stream = self._streams[index]
         if stream.is_cover:
             return time
+        if index in self._anew:  # it is cut to the sample: a packet across a cut belongs to the result too, and keeps its time here
+            span = placed(self._time_map, time, duration, position, stretches=True)
+            return None if span is None else self._time_map.seconds_of(time, position)
         span = self._window.place(stream, time, duration, position, keyframe=keyframe)
         return None if span is None else span[0]
 

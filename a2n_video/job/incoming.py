@@ -114,7 +114,7 @@ def _of_file(source: Path, options: JobOptions) -> Stream:
     scanned = scan(source, info, fps=options.fidelity.fps)
     interlace = plan_interlace(options.fidelity.deinterlace, look_for_interlace(source, info), info.height)
     time_map = result_map(interlace, scanned.time_map).cut(start=options.time.start, end=options.time.end, frames=options.time.frames)
-    reader = VideoReader(source, info=info, time_map=time_map, source_map=scanned.time_map, deinterlace=interlace.mode)
+    reader = VideoReader(source, info=info, time_map=time_map, source_map=scanned.time_map, deinterlace=interlace)
     return Stream(
         info=info,
         frames=frames_until(reader),

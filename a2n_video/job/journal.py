@@ -105,6 +105,8 @@ class SegmentRecord:
     size: int = 0
     sha256: str = ""
     errors: int = 0  # decode errors whose frames lie in here
+    repeated: int = 0  # frames that stand in for lost ones
+    first_error: str | None = None  # the first error of its reader, where that lies in here
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Final
+from typing import Any, Final
 
 from a2n_video.engine.protocol import Geometry
+from a2n_video.engine.select import settled_scale
 from a2n_video.errors import OptionError
 from a2n_video.io.backends import check_container, check_encoder, pix_fmts_of
 from a2n_video.io.fitting import Fit
 from a2n_video.io.joining import segment_container
+from a2n_video.io.rehearsal import rehearse
 from a2n_video.io.writer import EncoderSettings
 from a2n_video.media.colorspec import PRIMARIES, RGB_MATRIX, UNSPECIFIED, ColorSpec
 from a2n_video.media.containers import HOLDS
@@ -27,9 +29,13 @@ from a2n_video.options import EncoderBackend, JobOptions, ModelOptions
 
 # RGB becomes YUV as HD video does, which every player knows.
 _YUV_OF_RGB: Final = 1
-# JPEG files have no tags for it (JFIF 1.02): BT.601, full range, chroma in the centre.
-_JFIF: Final = frozenset({"mjpeg"})
-_JFIF_MATRIX, _JFIF_SITING = 5, 2
+# Codecs that have no tags for it, and what their pictures are instead: BT.601, in JPEG files of full range with chroma in the centre
+# (JFIF 1.02), in VP8 of limited range (RFC 6386, 9.2, as FFmpeg reads it).
+_FIXED: Final[dict[str, dict[str, Any]]] = {
+    "mjpeg": {"matrix": 5, "full_range": True, "chroma_location": 2},
+    "libvpx": {"matrix": 5, "full_range": False},
+}
+_SAY_THE_RANGE: Final = frozenset({"mkv", "webm", "mp4", "y4m"})  # mov says all but that
 _FULL_RANGE: Final = frozenset({"png", "tiff"})  # picture files know no other
 
 
@@ -56,6 +62,8 @@ def settle_picture(
     check_container(codec, container, backend)
     plan = picture_for(info, codec, offered, container, options, time_base=time_base, frame_rate=frame_rate)
     check_encoder(plan.encoder)
+    if container != "y4m":
+        rehearse(plan.encoder, container, plan.fates)
     return plan
 
 
@@ -71,7 +79,7 @@ def picture_for(
 ) -> PicturePlan:
     """The same for an encoder that is given, with the pixel formats it offers; it is not opened."""
     pix_fmt = encoded_pix_fmt(codec, info.planes, offered, options.encode.pix_fmt)
-    tagless = not (encoder(codec).color or HOLDS[container].color or container == "y4m")  # y4m says the range
+    tagless = not (encoder(codec).color or container in _SAY_THE_RANGE)
     geometry, fit, size = settle_fit(info, codec, pix_fmt, options, tagless=tagless)
     target = fit.target
     settings = EncoderSettings(
@@ -93,7 +101,7 @@ def picture_for(
         fit=fit,
         encoder=settings,
         display_matrix=_scaled_matrix(info.display_matrix, Fraction(target.width, info.width), Fraction(target.height, info.height)),
-        notes=tuple(_notes(info, size, fit)),
+        notes=tuple(_notes(info, codec, size, fit)),
         fates=tuple(_fates(info, codec, container, fit)),
     )
 
@@ -103,7 +111,7 @@ def settle_fit(
 ) -> tuple[Geometry, Fit, PictureSize]:
     """What the engine is built for, what its frames are brought to for an encoder, and the size before it asked for even sides.
 
-    `tagless`: nothing in the result says what its colours are, so that they must be what players take for granted.
+    `tagless`: nothing in the result says what its range is, so that it must be what players take for granted.
     """
     scale, size = settle_size(info, options)
     target = encodable(pix_fmt, *_holdable(codec, pix_fmt, size))
@@ -128,17 +136,17 @@ def settle_size(info: VideoInfo, options: JobOptions) -> tuple[int, PictureSize]
     """The network's factor and the size of the result, before an encoder asks for even sides."""
     source = PictureSize(width=info.width, height=info.height, sar=info.sar)
     if options.fidelity.size is None:
-        scale = options.model.scale
+        scale = settled_scale(options.model)
         return scale, PictureSize(width=info.width * scale, height=info.height * scale, sar=info.sar)
     size = target_size(parse_size(options.fidelity.size), source, info.rotation)
     return network_scale(_scales(options.model), source, size), size
 
 
 def _scales(model: ModelOptions) -> set[int]:
-    """The factors that can be had; weights of the user's own have one, which --scale names."""
+    """The factors that can be had; weights of the user's own have one."""
     if model.weights is not None:
-        return {model.scale}
-    return {m.scale for m in available_models() if m.name == model.model or (model.model == AUTO and m.file)} or {model.scale}
+        return {settled_scale(model)}
+    return {m.scale for m in available_models() if m.name == model.model or (model.model == AUTO and m.file)} or {settled_scale(model)}
 
 
 def _holdable(codec: str, pix_fmt: str, size: PictureSize) -> tuple[int, int]:
@@ -149,16 +157,16 @@ def _holdable(codec: str, pix_fmt: str, size: PictureSize) -> tuple[int, int]:
 
 def _result_color(codec: str, color: ColorSpec, source: PlaneFormat, target: PlaneFormat, tagless: bool) -> ColorSpec:
     """The result's colour is the source's, but for RGB that becomes YUV and the other way round, and for codecs that have only one."""
-    if codec in _JFIF:
-        return replace(color, matrix=_JFIF_MATRIX, full_range=True, chroma_location=_JFIF_SITING)
+    if codec in _FIXED:
+        return replace(color, **_FIXED[codec])
     if source.family == "rgb" and target.family != "rgb":
         return replace(color, matrix=_YUV_OF_RGB, full_range=False)
     if target.family == "rgb" and source.family != "rgb":
         return replace(color, matrix=RGB_MATRIX, full_range=True)
     if codec in _FULL_RANGE:
         return replace(color, full_range=True)
-    if (tagless or encoder(codec).limited) and target.family != "rgb":
-        return replace(color, full_range=False)
+    if tagless or encoder(codec).limited:
+        return replace(color, full_range=target.family == "rgb")
     return color
 
 
@@ -198,7 +206,10 @@ def _scaled_matrix(matrix: tuple[int, ...] | None, wider: Fraction, higher: Frac
     return (*matrix[:6], round(matrix[6] * across), round(matrix[7] * down), matrix[8])
 
 
-def _notes(info: VideoInfo, size: PictureSize, fit: Fit) -> Iterator[str]:
+def _notes(info: VideoInfo, codec: str, size: PictureSize, fit: Fit) -> Iterator[str]:
+    if info.planes.family == "gray" and fit.target.family != "gray":
+        neutral = " with neutral chroma" if fit.target.family == "yuv" else ""
+        yield f"gray is written as {fit.pix_fmt}{neutral}: {codec} writes none that players take"
     columns, rows = fit.target.width - size.width, fit.target.height - size.height
     if columns or rows:
         sides = " and ".join(f"{n} {name}{'s' * (n > 1)}" for n, name in ((columns, "column"), (rows, "row")) if n)

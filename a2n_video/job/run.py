@@ -13,13 +13,14 @@ from typing import Any, Final, Protocol
 from a2n_video.errors import IncompleteSourceError, JobConflictError
 from a2n_video.io.outfile import publish
 from a2n_video.io.reader import Damage
-from a2n_video.io.sandbox import MOVED_BYTES, MOVED_TIMES, Limits, bytes_moved, limited
+from a2n_video.io.sandbox import MOVED_BYTES, MOVED_TIMES, Limits, bytes_moved, limited, memory_for
 from a2n_video.job.directory import JobDirectory, result_stands
 from a2n_video.job.distributed import DistributedMaker
-from a2n_video.job.encode import Progress, SegmentMaker, check_whole, damage_report
+from a2n_video.job.encode import Progress, SegmentMaker, check_whole, damage_report, earlier_damage
 from a2n_video.job.finish import Finished, Watch, finish
 from a2n_video.job.journal import Journal, ResultRecord, SegmentRecord
 from a2n_video.job.plan import JobPlan, prepare
+from a2n_video.job.recount import check_complete
 from a2n_video.job.report import Plan
 from a2n_video.job.result import UpscaleResult
 from a2n_video.job.resume import resumed
@@ -105,12 +106,15 @@ def run(
         stands = result_stands(plan.dest)  # and its segments may be gone: the last run was stopped while it tidied up
         if not stands:
             maker.make(standing, on_progress)
-        damage = damage_report(plan, sum(record.errors for record in journal.segments.values()), maker.damage)
+        met = earlier_damage(record for _, record in sorted(journal.segments.items()))
+        damage = damage_report(plan, sum(known.errors for known in met), met)
         if not any(record.frames for record in journal.segments.values()):
             folder.remove()
             raise IncompleteSourceError(
                 f"{plan.source}: damaged: no frame of the part that was asked for can be decoded; nothing was written"
             )
+        if not stands:
+            check_complete(plan, journal.job.marks if journal.job is not None else (), journal.segments)
         done = _STANDS if stands else _finish(plan, folder, journal, stops)
         damage = replace(damage, refused=done.refused, moved=done.moved, undecoded=done.undecoded)
         frames = sum(record.frames for record in journal.segments.values())
@@ -122,7 +126,7 @@ def run(
         verified=done.verified,
         damage=damage,
         resumed_frames=sum(record.frames for record in standing.values()),
-        warnings=(*plan.time_map.warnings, *(change for damage in maker.damage for change in damage.changes)),
+        warnings=(*plan.time_map.warnings, *dict.fromkeys(change for known in maker.damage for change in known.changes)),
     )
 
 
@@ -186,7 +190,8 @@ def _finish(plan: JobPlan, folder: JobDirectory, journal: Journal, stops: Stops)
     given = plan, segment_files(folder.path, journal.segments), sum(record.frames for record in records), folder.result
     moved_bytes = MOVED_BYTES + MOVED_TIMES * sum(record.size for record in records)
     if plan.options.execution.sandbox:
-        done = limited(Limits(moved_bytes=moved_bytes), finish, plan.source, *given)
+        memory_bytes = memory_for(plan.encoder.width * plan.encoder.height, threads=1)  # its first frame is looked at
+        done = limited(Limits(moved_bytes=moved_bytes, memory_bytes=memory_bytes), finish, plan.source, *given)
     else:
         with _watched(plan, stops, moved_bytes + MOVED_TIMES * plan.info.size_bytes) as (watch, check):
             done = finish(plan.source, *given, watch=watch, check=check)

@@ -14,6 +14,7 @@ from a2n_video.errors import EncodeError
 from a2n_video.io.backends import open_writer
 from a2n_video.io.joining import scan_segment
 from a2n_video.io.outfile import OutFile, rename, sha256_of
+from a2n_video.io.reader import Damage
 from a2n_video.io.writer import EncoderSettings
 from a2n_video.job.journal import Journal, SegmentRecord
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _WORK_S: Final = 120
 _SHORTEST, _LONGEST = 24, 300
 
-ErrorCount = Callable[[int | None, int | None], int]
+DamageWithin = Callable[[int | None, int | None], Damage]
 
 
 def segment_length(seconds_per_frame: float) -> int:
@@ -36,16 +37,16 @@ def bounded_length(frames: int) -> int:
     return max(_SHORTEST, min(_LONGEST, frames))
 
 
-def no_errors(start_pts: int | None, end_pts: int | None) -> int:
-    """The decode errors of a source that has none."""
-    return 0
+def no_damage(start_pts: int | None, end_pts: int | None) -> Damage:
+    """The damage of a source that has none."""
+    return Damage()
 
 
 class SegmentedWriter:
     """Frames into segments, rolling over to a new file at each mark; used from one thread.
 
     Segment n holds the frames with marks[n-1] <= pts < marks[n]. A segment is encoded and muxed on its own (closed GOPs, absolute pts),
-    fsynced, renamed and entered in the journal before the next begins. `errors_between(start_pts, end_pts)` tells the decode errors in a
+    fsynced, renamed and entered in the journal before the next begins. `damage_within(start_pts, end_pts)` tells what went wrong in a
     stretch. `close` ends the last segment at `end_number` (exclusive), `abort` drops the open one: a short file would look whole.
     """
 
@@ -58,13 +59,13 @@ class SegmentedWriter:
         *,
         first_number: int = 0,
         end_number: int | None = None,
-        errors_between: ErrorCount = no_errors,
+        damage_within: DamageWithin = no_damage,
     ) -> None:
         self.folder, self.settings, self.marks, self.journal = folder, settings, marks, journal
         self.frames = 0
         self._number = first_number
         self._end_number = end_number
-        self._errors_between = errors_between
+        self._damage_within = damage_within
         self._open: _OpenSegment | None = None
 
     def write(self, frame: av.VideoFrame) -> None:
@@ -92,7 +93,9 @@ class SegmentedWriter:
 
     def _end_segment(self) -> None:
         start, end = bounds(self.marks, self._number)
-        record = SegmentRecord(number=self._number, start_pts=start, frames=0, errors=self._errors_between(start, end))
+        met = self._damage_within(start, end)
+        values = {"errors": met.errors, "repeated": met.repeated, "first_error": met.first}
+        record = SegmentRecord(number=self._number, start_pts=start, frames=0, **values)  # type: ignore[arg-type]
         if self._open is not None:
             record = self._open.finish(record)
             self._open = None
@@ -215,10 +218,10 @@ def stands(folder: Path, record: SegmentRecord, time_base: Fraction) -> bool:
     try:
         if path.stat().st_size != record.size or sha256_of(path) != record.sha256:
             return False
-        pts = scan_segment(path, time_base).pts
+        scan = scan_segment(path, time_base)
     except (OSError, EncodeError):
         return False
-    return (len(pts), pts[0], pts[-1]) == (record.frames, record.first_pts, record.last_pts)
+    return len(scan.pts) == record.frames and scan.has(0, record.first_pts) and scan.has(-1, record.last_pts)
 
 
 def segment_files(folder: Path, segments: Mapping[int, SegmentRecord]) -> tuple[Path, ...]:

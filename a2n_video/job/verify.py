@@ -16,10 +16,9 @@ from a2n_video.io.probe import probe
 from a2n_video.io.subtitles import Cue, cut_cues, one_at_a_time, read_cues
 from a2n_video.job.expected import Expected, Placing, due_chapters
 from a2n_video.media.containers import CHAPTERS_FROM_ZERO, DISPOSITIONS, HOLDS
-from a2n_video.media.hdr import hdr_differences
+from a2n_video.media.differences import picture_differences
 from a2n_video.media.index import LEAD_IN, TimeMap
 from a2n_video.media.info import StreamInfo, VideoInfo
-from a2n_video.media.pixfmt import native_pix_fmt
 from a2n_video.media.streams import NO_EMPTY_TRACKS, StreamFate, describe, kept_disposition
 from a2n_video.media.tags import kept_tags, same_language, same_time, tag_of
 
@@ -27,6 +26,10 @@ _MS: Final = Fraction(1, 1000)
 _US: Final = Fraction(1, 1_000_000)
 _SHOWN: Final = 5
 _IN_TIME: Final = ("video", "audio", "subtitle")
+# MPEG-4 has one mark for both, and FFmpeg's reader takes it for the more usual one.
+_READ_AS: Final[Mapping[tuple[str, str | None], str]] = {("mp4", "mp2"): "mp3"}
+# Samples that an encoder puts before the first one.
+_PADDING: Final[Mapping[str, int]] = {"aac": 1024, "mp3": 1105}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,24 +126,7 @@ class _Check:
 
     def picture(self) -> Iterator[str]:
         """Size, format, colour tags, shape, rotation."""
-        want, got = self.expected.final, self.found.info
-        pairs: list[tuple[str, object, object]] = [
-            ("size", f"{want.width}x{want.height}", f"{got.width}x{got.height}"),
-            ("pixel format", native_pix_fmt(want.pix_fmt or got.pix_fmt), native_pix_fmt(got.pix_fmt.replace("yuvj", "yuv"))),
-            ("sample aspect ratio", want.sar, want.sar if abs(got.sar / want.sar - 1) <= Fraction(1, want.width) else got.sar),
-            ("range", bool(want.color.full_range), bool(got.color.full_range)),
-        ]
-        lost = {fate.kind for fate in want.plan.losses}
-        if "color" not in lost:
-            tags = ("matrix", "primaries", "transfer")
-            pairs += [(tag, getattr(want.color, tag), getattr(got.color, tag)) for tag in tags]
-        if "rotation" not in lost:
-            pairs.append(("display matrix", _turn(want.display_matrix), _turn(got.display_matrix)))
-        for what, wanted, is_so in pairs:
-            if wanted != is_so:
-                yield f"{what} is {is_so}, not {wanted}"
-        if want.hdr is not None:
-            yield from hdr_differences(want.hdr, got.hdr)
+        return picture_differences(self.expected.final, self.found.info)
 
     def streams(self) -> Iterator[str]:
         """Every other stream as planned: copied ones packet for packet."""
@@ -218,7 +204,8 @@ class _Check:
 
     def _converted(self, fate: StreamFate, streams: tuple[StreamInfo, StreamInfo], want: StreamPackets) -> Iterator[str]:
         source, target = streams
-        if target.codec != fate.to:
+        container = self.expected.final.plan.container
+        if target.codec != _READ_AS.get((container, fate.to), fate.to):
             yield f"{fate.what} became {target.codec}, not {fate.to}"
         elif fate.kind == "subtitle":
             yield from self._same_cues(fate, source, target)
@@ -251,18 +238,29 @@ class _Check:
         source, target = streams
         got = read_packets(self.found.info.path, {target.index: "any"})[target.index]
         start, found_start = self._origin
+        first, last_end = self._cut_extent(want)
         earliest = sorted(want.times[:2])
         primed = (earliest[-1] - earliest[0]) * _US if earliest else Fraction(0)
-        for word, a, b in (("begins", want.first, got.first), ("ends", want.last_end, got.last_end)):
+        padding = Fraction(_PADDING.get(target.codec, 0), max(1, target.sample_rate))
+        for word, a, b in (("begins", first, got.first), ("ends", last_end, got.last_end)):
             lost = source.index in self.expected.undecoded or len(want.times) == 1
             if (a is None) != (b is None) and not (lost and b is None):
                 yield f"{fate.what}: the result has {'no' if b is None else 'unexpected'} sound"
                 return
             late = Fraction(0) if a is None or b is None else b - found_start - (a - start)
             shorter = late > 0 if word == "begins" else late < 0
-            allowed = LEAD_IN + (primed if word == "begins" and shorter else 0)
+            allowed = LEAD_IN + ((primed if shorter else padding) if word == "begins" else 0)
             if abs(late) > allowed and not (lost and shorter) and source.index not in self.expected.moved:
                 yield f"{fate.what}: {word} {_ms(late)} late"
+
+    def _cut_extent(self, want: StreamPackets) -> tuple[Fraction | None, Fraction | None]:
+        """When sound made anew begins and ends: it is cut to the sample, within the packets that lie across a cut."""
+        first, last_end, times = want.first, want.last_end, self.expected.final.time_map
+        if first is not None and times.begin is not None:
+            first = max(first, times.begin)
+        if last_end is not None and times.limit is not None:
+            last_end = min(last_end, times.limit)
+        return first, last_end
 
     def _same_tags(self, source: StreamInfo, target: StreamInfo) -> Iterator[str]:
         container = self.expected.final.plan.container
@@ -327,12 +325,6 @@ def _kind(stream: StreamInfo) -> str:
 
 def _marks(flags: int) -> str:
     return ", ".join(name for name, flag in DISPOSITIONS.items() if flags & flag)
-
-
-def _turn(matrix: tuple[int, ...] | None) -> tuple[int, ...] | None:
-    """The part of a display matrix that turns and mirrors; the identity is none, its translation is the player's affair."""
-    turn = tuple(matrix[i] for i in (0, 1, 3, 4)) if matrix else None
-    return None if turn == (65536, 0, 0, 65536) else turn
 
 
 def _words(cue: Cue) -> str:

@@ -21,7 +21,8 @@ class Encoder:
     option that holds key=value pairs of the library's own, `even` whether 4:2:0 and 4:2:2 need even sizes, `least` the smallest side that
     is safe. `counts`: its own clock is coarse or has a few rates only, so frames are counted in it, and the container alone holds their
     time. `color`: colour tags lie in its own bitstream; `primaries`: the last number it can say of them; `limited`: it has limited range
-    only. `in_order`: options for containers that know no other order than that of the file.
+    only. `in_order`: options for containers that know no other order than that of the file. `refused`: formats that it lists and refuses,
+    or that come back as others.
     """
 
     quality: tuple[str, ...] = ()
@@ -31,12 +32,12 @@ class Encoder:
     params: str | None = None
     even: bool = False
     fixed: Mapping[str, str] = field(default_factory=dict)
-    not_alpha: bool = False  # lists alpha formats and refuses them
+    refused: frozenset[str] = frozenset()
     gops: bool = True  # False: every picture stands alone, and asking for closed groups is refused
     presets: tuple[str, ...] = ()  # names --preset may have, where they are names
     least: int = 1
     counts: bool = False
-    color: bool = True
+    color: bool = False
     primaries: int = 22
     limited: bool = False
     in_order: Mapping[str, str] = field(default_factory=dict)
@@ -45,6 +46,11 @@ class Encoder:
 def _quantised(**known: Any) -> Encoder:
     """An encoder of FFmpeg's own with one quantiser for all, from 2 (best) to 31."""
     return Encoder(quality=("qmin", "qmax"), default_crf=2, **known)
+
+
+def _hardware(quality: str, default: float, **known: Any) -> Encoder:
+    """One of a graphics card's."""
+    return Encoder(quality=(quality,), default_crf=default, even=True, color=True, **known)
 
 
 _X26X_PRESETS: Final = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo")
@@ -60,7 +66,9 @@ ENCODERS: Final[dict[str, Encoder]] = {
         even=True,
         in_order={"bf": "0"},
         presets=_X26X_PRESETS,
+        color=True,
         primaries=12,
+        refused=frozenset({"gray", "gray10le"}),  # decoders give H.264's monochrome as 4:2:0, and it says no matrix
     ),
     "libx264rgb": Encoder(
         quality=("crf",),
@@ -70,6 +78,7 @@ ENCODERS: Final[dict[str, Encoder]] = {
         params="x264-params",
         in_order={"bf": "0"},
         presets=_X26X_PRESETS,
+        color=True,
         primaries=12,
     ),
     "libx265": Encoder(
@@ -80,37 +89,46 @@ ENCODERS: Final[dict[str, Encoder]] = {
         params="x265-params",
         even=True,
         fixed={"x265-params": "log-level=error:info=0"},
-        not_alpha=True,
+        refused=frozenset({"yuva420p", "yuva420p10le"}),
         in_order={"bf": "0"},
         presets=_X26X_PRESETS,
+        color=True,
         primaries=12,
         least=64,  # it writes beyond its buffers where a side is shorter than its largest block: 48x32 corrupted the heap
     ),
-    "libsvtav1": Encoder(quality=("crf",), default_crf=22, speed="preset", default_preset="6", params="svtav1-params", even=True),
+    "libsvtav1": Encoder(
+        quality=("crf",), default_crf=22, speed="preset", default_preset="6", params="svtav1-params", even=True, color=True
+    ),
     "libvpx-vp9": Encoder(
         quality=("crf",),
         default_crf=20,
         speed="cpu-used",
         default_preset="3",
         fixed={"b": "0", "row-mt": "1", "deadline": "good"},
-        color=False,
+        refused=frozenset(  # of formats with alpha it takes yuva420p alone
+            {f"{name}{depth}" for name in ("yuva420p", "yuva422p", "yuva444p", "gbrap") for depth in ("", "10le", "12le")} - {"yuva420p"}
+        ),
     ),
     "libaom-av1": Encoder(
-        quality=("crf",), default_crf=20, speed="cpu-used", default_preset="6", fixed={"b": "0", "row-mt": "1"}, even=True
+        quality=("crf",), default_crf=20, speed="cpu-used", default_preset="6", fixed={"b": "0", "row-mt": "1"}, even=True, color=True
     ),
-    **{f"{codec}_nvenc": Encoder(quality=("cq",), default_crf=19, speed="preset", default_preset="p5", even=True) for codec in HARDWARE},
-    **{f"{codec}_vaapi": Encoder(quality=("qp",), default_crf=20, even=True) for codec in HARDWARE},
-    **{f"{codec}_qsv": Encoder(quality=("global_quality",), default_crf=20, speed="preset", even=True) for codec in HARDWARE},
-    "libvpx": Encoder(quality=("crf",), default_crf=8, speed="cpu-used", default_preset="3", fixed={"b": "0"}, color=False),
-    "prores_ks": Encoder(speed="profile"),
-    "ffv1": Encoder(fixed={"level": "3", "slicecrc": "1"}, color=False),
+    **{f"{codec}_nvenc": _hardware("cq", 19, speed="preset", default_preset="p5") for codec in HARDWARE},
+    **{f"{codec}_vaapi": _hardware("qp", 20) for codec in HARDWARE},
+    **{f"{codec}_qsv": _hardware("global_quality", 20, speed="preset") for codec in HARDWARE},
+    # With alpha it could be told apart from no other matrix: FFmpeg reads that with libvpx, which says nothing of VP8's.
+    "libvpx": Encoder(
+        quality=("crf",), default_crf=8, speed="cpu-used", default_preset="3", fixed={"b": "0"}, refused=frozenset({"yuva420p"})
+    ),
+    "prores_ks": Encoder(speed="profile", color=True, limited=True),
+    "ffv1": Encoder(fixed={"level": "3", "slicecrc": "1"}),
     # Closed GOPs, which segments need, are refused by these two unless they leave scene cuts alone.
-    "mpeg4": _quantised(counts=True, color=False, fixed={"sc_threshold": "1000000000"}),
-    "mpeg2video": _quantised(counts=True, even=True, limited=True, fixed={"sc_threshold": "1000000000"}),
-    "mjpeg": _quantised(gops=False, color=False, fixed={"strict": "unofficial"}),
-    "png": Encoder(),
-    "tiff": Encoder(),
-    "wrapped_avframe": Encoder(color=False),
+    "mpeg4": _quantised(counts=True, fixed={"sc_threshold": "1000000000"}),
+    "mpeg2video": _quantised(counts=True, even=True, color=True, limited=True, fixed={"sc_threshold": "1000000000"}),
+    "mjpeg": _quantised(gops=False, fixed={"strict": "unofficial"}),
+    "png": Encoder(color=True),
+    "tiff": Encoder(color=True),
+    "qtrle": Encoder(refused=frozenset({"gray"})),  # which it writes as a palette of grays
+    "wrapped_avframe": Encoder(),
 }
 
 # The codec a container gets when none is named: for 8-bit sources, deeper ones, RGB, and sources with alpha.
@@ -174,7 +192,7 @@ def encoded_pix_fmt(codec: str, fmt: PlaneFormat, offered: tuple[str, ...], want
 
     A wanted format that is unknown, or that the encoder does not offer, is an OptionError that lists what it does.
     """
-    usable = tuple(name for name in offered if not (encoder(codec).not_alpha and "a4" in name))
+    usable = tuple(name for name in offered if name not in encoder(codec).refused)
     if wanted is not None:
         if encodable(wanted, 2, 2) is None or (offered and wanted not in usable):
             raise OptionError(f"{codec} does not write pixel format {wanted!r}; it writes {' '.join(usable) or 'planar formats'}")

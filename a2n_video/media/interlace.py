@@ -12,6 +12,8 @@ from a2n_video.options import Deinterlace
 
 # What is done to frames: "flagged" deinterlaces those their decoder calls interlaced and leaves the others alone.
 Mode = Literal["off", "flagged", "all", "field", "ivtc"]
+# Which field of a frame was there first, as FFmpeg's filters are told; "auto" goes by each frame's marks, and by the top without any.
+FieldOrder = Literal["auto", "tff", "bff"]
 CYCLE: Final = 5  # film at 24 frames, on 30: four of five frames are new
 # Lines that interlaced video has; flags are often missing there (captures), and a picture of other height was hardly ever woven.
 INTERLACED_HEIGHTS: Final = frozenset({480, 486, 512, 576, 608, 1080, 1088})
@@ -36,6 +38,12 @@ class InterlaceFindings:
         return len(self.looks) >= _FEWEST and orders >= _SURE * len(self.looks) and self.combed >= len(self.looks) // 4
 
     @property
+    def order(self) -> FieldOrder:
+        """Which field comes first by the looks of the frames, whatever they are marked as."""
+        top, bottom = self.looks.count("t"), self.looks.count("b")
+        return "auto" if top == bottom else "tff" if top > bottom else "bff"
+
+    @property
     def telecined(self) -> bool:
         """Whether each field is shown twice once in five frames: film at 24 frames a second, spread over 30."""
         if len(self.repeats) < 3 * CYCLE:
@@ -48,10 +56,11 @@ class InterlaceFindings:
 
 @dataclass(frozen=True, kw_only=True)
 class InterlacePlan:
-    """What is done, and what the plan says about it."""
+    """What is done, and what the plan says about it. `order` is that of the frames that are not marked; marked ones say theirs."""
 
     mode: Mode
     note: str = ""
+    order: FieldOrder = "auto"
 
     @property
     def factor(self) -> int:
@@ -61,6 +70,10 @@ class InterlacePlan:
 
 def plan_interlace(wanted: Deinterlace, found: InterlaceFindings, height: int) -> InterlacePlan:
     """Settle --deinterlace by what was found."""
+    return replace(_settled(wanted, found, height), order=found.order)
+
+
+def _settled(wanted: Deinterlace, found: InterlaceFindings, height: int) -> InterlacePlan:
     if wanted == "off":
         woven = found.flagged or (found.woven and height in INTERLACED_HEIGHTS)
         return InterlacePlan(mode="off", note="interlaced frames are upscaled as they are (--deinterlace off)" if woven else "")
@@ -85,7 +98,9 @@ def _automatic(found: InterlaceFindings, height: int) -> InterlacePlan:
         still = "; they look progressive: --deinterlace off keeps all their lines" if calm and not film else ""
         return InterlacePlan(mode="flagged", note=f"interlaced: deinterlaced with bwdif, frame rate kept{film or still}")
     if found.woven and height in INTERLACED_HEIGHTS:
-        note = f"interlaced, though not marked so: deinterlaced with bwdif, frame rate kept{film}; --deinterlace off if that is wrong"
+        first = "bottom" if found.order == "bff" else "top"
+        done = f"deinterlaced with bwdif, {first} field first, frame rate kept"
+        note = f"interlaced, though not marked so: {done}{film}; --deinterlace off if that is wrong"
         return InterlacePlan(mode="all", note=note)
     return InterlacePlan(mode="flagged")
 

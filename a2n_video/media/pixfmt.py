@@ -100,9 +100,9 @@ def pix_fmt_of(fmt: PlaneFormat) -> str:
 
 
 def closest(wanted: PlaneFormat, offered: Sequence[str]) -> str | None:
-    """The offered format that holds `wanted` with the least loss: never fewer bits or less chroma where avoidable, then the smallest.
+    """The offered format that holds `wanted` with the least loss, then the smallest.
 
-    Alpha that nobody offers is let go before depth, depth before chroma.
+    Depth is let go before chroma, chroma before alpha, alpha before colour: a hole that is filled is seen before soft edges of colour.
     """
     candidates = [(name, fmt) for name in offered if (fmt := encodable(name, wanted.width, wanted.height)) and not name.startswith("yuvj")]
     if not candidates:
@@ -115,9 +115,9 @@ def _loss(wanted: PlaneFormat, fmt: PlaneFormat) -> tuple[int, ...]:
     colour_lost = wanted.family != "gray" and fmt.family == "gray"
     return (
         int(colour_lost),
+        int(wanted.alpha and not fmt.alpha),
         chroma_lost if wanted.family != "gray" else 0,
         max(0, wanted.depth - fmt.depth),
-        int(wanted.alpha and not fmt.alpha),
         int(wanted.family != fmt.family),
         fmt.samples,
         max(0, fmt.depth - wanted.depth),

@@ -40,7 +40,7 @@ class SizeRequest:
 def parse_size(text: str) -> SizeRequest:
     """1440p, 2560x1440 or fit:3840x2160; anything else, or a side of nothing, is an OptionError."""
     match = _REQUEST.fullmatch(text.strip())
-    if match is None or "0" in (match[1], match[3], match[4]):
+    if match is None or 0 in (int(side) for side in (match[1], match[3], match[4]) if side):
         raise OptionError(f"--size {text}: write a number of lines (1440p), a size (2560x1440) or a box to fit into (fit:3840x2160)")
     if match[1]:
         return SizeRequest(kind="lines", width=0, height=int(match[1]))

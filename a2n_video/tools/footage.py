@@ -25,7 +25,7 @@ from a2n_video.io.probe import probe
 from a2n_video.io.reader import VideoReader
 from a2n_video.media.index import TimeMap
 from a2n_video.media.info import VideoInfo
-from a2n_video.media.interlace import Mode, plan_interlace, result_map
+from a2n_video.media.interlace import InterlacePlan, plan_interlace, result_map
 from a2n_video.options import Deinterlace
 from a2n_video.tools.images import Image, to_image
 
@@ -99,7 +99,7 @@ class Footage:
     info: VideoInfo
     time_map: TimeMap
     source_map: TimeMap
-    deinterlace: Mode
+    interlace: InterlacePlan
 
     @classmethod
     def open(cls, path: Path | str, deinterlace: Deinterlace = "auto") -> Footage:
@@ -108,7 +108,7 @@ class Footage:
         info = probe(path)
         source_map = scan(path, info).time_map
         plan = plan_interlace(deinterlace, look_for_interlace(path, info), info.height)
-        return cls(path=path, info=info, time_map=result_map(plan, source_map), source_map=source_map, deinterlace=plan.mode)
+        return cls(path=path, info=info, time_map=result_map(plan, source_map), source_map=source_map, interlace=plan)
 
     @property
     def seconds(self) -> Fraction:
@@ -127,7 +127,7 @@ class Footage:
             info=self.info,
             time_map=self.time_map,
             source_map=self.source_map,
-            deinterlace=self.deinterlace,
+            deinterlace=self.interlace,
             start_pts=first,
             frames=frames,
         ) as reader:

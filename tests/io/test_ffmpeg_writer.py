@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from a2n_video.errors import EncodeError, OptionError
 from a2n_video.io import ffmpeg_writer
 from a2n_video.io.backends import open_writer
+from a2n_video.io.joining import scan_segment, segment_container
 from a2n_video.io.outfile import OutFile
 from a2n_video.io.probe import probe
 from a2n_video.io.writer import EncoderSettings
@@ -27,9 +29,9 @@ BASE = Fraction(1, 90000)
 VFR = [7 + 3600 * n + 137 * (n % 3) for n in range(20)]
 
 
-def encode(path: Path, wanted: EncoderSettings, count: int = 20) -> None:
+def encode(path: Path, wanted: EncoderSettings, times: Sequence[int] = VFR) -> None:
     with OutFile(path, "segment") as file, open_writer(file, wanted) as writer:  # type: ignore[arg-type]
-        for frame in frames(VFR[:count], wanted.time_base, pix_fmt=wanted.pix_fmt):
+        for frame in frames(times, wanted.time_base, pix_fmt=wanted.pix_fmt):
             writer.write(frame)
         writer.close()
         file.finish()
@@ -43,6 +45,27 @@ def test_same_frames_and_times_as_pyav(codec: str, tmp_path: Path) -> None:
     encode(tmp_path / "b.nut", replace(wanted, backend="ffmpeg"))
     assert decoded(tmp_path / "a.nut") == decoded(tmp_path / "b.nut")
     assert [round(pts * base / BASE) for pts, base, _ in decoded(tmp_path / "b.nut")] == VFR
+
+
+MOV_PTS = {BASE: [100_003 + time for time in VFR], Fraction(1, 30000): [1001 * n for n in range(7, 15)]}
+
+
+@pytest.mark.parametrize("base", MOV_PTS)
+@pytest.mark.parametrize(("codec", "pix_fmt"), [("prores_ks", "yuv422p10le"), ("cfhd", "yuv422p10le"), ("qtrle", "rgb24")])
+def test_a_segment_in_mov_keeps_where_it_begins(codec: str, pix_fmt: str, base: Fraction, tmp_path: Path) -> None:
+    wanted = settings(codec, base, segment_container(codec), pix_fmt=pix_fmt, closed_gop=False, backend="ffmpeg")
+    assert wanted.container == "mov"
+    encode(tmp_path / "a.mov", wanted, times=MOV_PTS[base])
+    assert list(scan_segment(tmp_path / "a.mov", base).pts) == MOV_PTS[base]
+
+
+def test_a_picture_that_begins_after_its_sound_stays_there(tmp_path: Path) -> None:
+    source = make_source(tmp_path / "in.mkv", pts=range(20, 32), audio=("pcm_s16le",))
+    for segment_frames, name in ((5, "many"), (300, "one")):
+        dest = tmp_path / f"{name}.mov"
+        result = upscale_video(source, dest, model="nearest", codec="prores_ks", encoder_backend="ffmpeg", segment_frames=segment_frames)
+        assert result.verified.startswith("verified: 12 frames")
+        assert [pts * base for pts, base, _ in decoded(dest)] == [Fraction(n, 25) for n in range(20, 32)]
 
 
 def test_tags_and_shape_arrive(tmp_path: Path) -> None:

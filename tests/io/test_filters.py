@@ -12,14 +12,17 @@ import av
 import numpy as np
 import pytest
 
-from a2n_video.frames import color_of_frame
+from a2n_video.frames import color_of_frame, tag_frame
+from a2n_video.io import filters
 from a2n_video.io.filters import deinterlaced, look_for_interlace
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import probe
-from a2n_video.io.reader import VideoReader
+from a2n_video.io.reader import VideoReader, repeated_frame
 from a2n_video.job.plan import prepare
 from a2n_video.job.run import upscale_video
-from a2n_video.media.interlace import InterlaceFindings, plan_interlace, result_map
+from a2n_video.media.epochs import Epoch
+from a2n_video.media.interlace import InterlaceFindings, InterlacePlan, plan_interlace, result_map
+from a2n_video.media.timemap import TimeMap
 from a2n_video.options import JobOptions
 from tests.made import PIX_FMTS
 from tests.test_picture import DAMAGED, frame_of, planes_in, planes_of, read, source
@@ -40,8 +43,8 @@ def woven(top: float, bottom: float) -> np.ndarray[Any, Any]:
     return luma
 
 
-def interlaced_file(path: Path, pairs: list[tuple[float, float]], *, flagged: bool = True) -> Path:
-    """Frames of two moments each. mpeg2video is told that they are interlaced, or not."""
+def interlaced_file(path: Path, pairs: list[tuple[float, float]], *, flagged: bool = True, order: str = "tff") -> Path:
+    """Frames of two moments each. mpeg2video is told that they are interlaced, in which order, or not."""
     with av.open(str(path), "w") as output:
         options = {"flags": "+ilme+ildct", "qmin": "1", "qmax": "1"} if flagged else {"qmin": "1", "qmax": "1"}
         stream: Any = output.add_stream("mpeg2video", rate=25, options=options)
@@ -51,18 +54,18 @@ def interlaced_file(path: Path, pairs: list[tuple[float, float]], *, flagged: bo
             chroma = np.full((SIZE[1] // 2, SIZE[0] // 2), 128, np.uint8)
             frame = frame_of("yuv420p", [woven(top, bottom), chroma, chroma])
             if flagged:
-                frame = flagged_frame(frame)
+                frame = flagged_frame(frame, order)
             frame.pts, frame.time_base = number, Fraction(1, 25)
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
     return path
 
 
-def flagged_frame(frame: av.VideoFrame) -> av.VideoFrame:
-    """The frame, called interlaced, top field first."""
+def flagged_frame(frame: av.VideoFrame, order: str = "tff") -> av.VideoFrame:
+    """The frame, called interlaced, in a field order."""
     graph = av.filter.Graph()
     source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format.name, time_base=Fraction(1, 25))
-    field = graph.add("setfield", "tff")
+    field = graph.add("setfield", order)
     sink = graph.add("buffersink")
     source.link_to(field)
     field.link_to(sink)
@@ -81,6 +84,9 @@ FILM = [(2.5 * a, 2.5 * b) for a, b in FILM]
 def combing(luma: np.ndarray[Any, Any]) -> float:
     """Mean difference of neighbouring lines: nothing in these pictures changes from line to line but by weaving."""
     return float(np.abs(np.diff(luma[8:-8].astype(int), axis=0)).mean())
+
+
+FLAGGED = InterlacePlan(mode="flagged")
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +137,7 @@ def frames_of(path: Path, mode: Any) -> list[av.VideoFrame]:
     info = probe(path)
     source = scan(path, info).time_map
     plan = plan_interlace(mode, look_for_interlace(path, info), info.height)
-    with VideoReader(path, info=info, time_map=result_map(plan, source), source_map=source, deinterlace=plan.mode) as reader:
+    with VideoReader(path, info=info, time_map=result_map(plan, source), source_map=source, deinterlace=plan) as reader:
         return list(reader)
 
 
@@ -150,6 +156,32 @@ def test_fields_double_the_frames_between_the_old_ones(video: Path) -> None:
     for number in range(4, 50):
         expected = moment(number)
         assert np.abs(planes_in(frames[number])[0][8:-8].astype(int) - expected[8:-8]).mean() < 4
+
+
+@pytest.mark.parametrize("flagged", [True, False])
+@pytest.mark.parametrize("order", ["tff", "bff"])
+def test_fields_come_in_their_order_marked_or_not(order: str, flagged: bool, tmp_path: Path) -> None:
+    pairs = VIDEO if order == "tff" else [(late, early) for early, late in VIDEO]
+    made = interlaced_file(tmp_path / "in.mkv", pairs, flagged=flagged, order=order)
+    frames = frames_of(made, "field")
+    for number in range(4, 50):
+        assert np.abs(planes_in(frames[number])[0][8:-8].astype(int) - moment(number)[8:-8]).mean() < 4
+    found = look_for_interlace(made, probe(made))
+    assert plan_interlace("auto", found, SIZE[1]).order == order
+
+
+def test_a_frame_keeps_the_order_that_it_is_marked_with() -> None:
+    """One marked bottom first among unmarked ones that look top first."""
+    pairs = [pair if n != 10 else pair[::-1] for n, pair in enumerate(VIDEO)]
+    frames = [made_frame(n, pair, flagged=False) for n, pair in enumerate(pairs)]
+    frames[10] = flagged_frame(frames[10], "bff")
+    frames[10].pts, frames[10].time_base = 10, Fraction(1, 25)
+    epochs = (Epoch(first=0, last=29),)
+    times = tuple(range(30))
+    source = TimeMap(time_base=Fraction(1, 25), step=Fraction(1), times=times, first_pts=0, end_pts=30, origin_pts=0, epochs=epochs)
+    out = list(deinterlaced(iter(frames), InterlacePlan(mode="field", order="tff"), source))
+    for number in range(16, 26):
+        assert np.abs(planes_in(out[number])[0][8:-8].astype(int) - moment(number)[8:-8]).mean() < 4
 
 
 def test_ivtc_gives_the_film_back(film: Path) -> None:
@@ -191,7 +223,7 @@ def test_starting_in_the_middle_gives_the_same_frames(mode: Any, video: Path) ->
     made = result_map(plan, source)
     whole = {frame.pts: planes_in(frame)[0] for frame in frames_of(video, mode)}
     middle = made.times[len(made.times) // 2]
-    with VideoReader(video, info=info, time_map=made, source_map=source, deinterlace=plan.mode, start_pts=middle) as reader:
+    with VideoReader(video, info=info, time_map=made, source_map=source, deinterlace=plan, start_pts=middle) as reader:
         rest = [(frame.pts, planes_in(frame)[0]) for frame in reader]
     assert [pts for pts, _ in rest] == [pts for pts in whole if pts is not None and pts >= middle]
     assert all(np.array_equal(whole[pts], luma) for pts, luma in rest)
@@ -211,9 +243,44 @@ def test_late_flags_are_seen(tmp_path: Path) -> None:
             frame.pts, frame.time_base = number, Fraction(1, 25)
             yield frame
 
-    out = list(deinterlaced(frames(), "flagged", None))  # type: ignore[arg-type]
+    out = list(deinterlaced(frames(), FLAGGED, None))  # type: ignore[arg-type]
     assert [frame.pts for frame in out] == list(range(80))
     assert max(combing(planes_in(frame)[0]) for frame in out[51:-1]) < 3
+
+
+def test_late_flags_give_the_same_wherever_decoding_began() -> None:
+    """As after a resume: progressive frames, then interlaced ones, which the filter meets with a frame before them either way."""
+    noise = np.random.default_rng(1).integers(0, 100, (SIZE[1], SIZE[0]), dtype=np.uint8)
+
+    def outcome(first: int) -> dict[int, bytes]:
+        frames = (made_frame(n, VIDEO[n], flagged=not 5 <= n < 15, grain=np.roll(noise, n, axis=0)) for n in range(first, 30))
+        return {frame.pts or 0: planes_in(frame)[0].tobytes() for frame in deinterlaced(frames, FLAGGED, None)}  # type: ignore[arg-type]
+
+    whole, resumed = outcome(0), outcome(10)
+    assert sorted(resumed) == list(range(10, 30))
+    assert [pts for pts in resumed if resumed[pts] != whole[pts]] == []
+
+
+def test_a_frame_that_was_handed_on_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next stage reads its tags in another thread while the filter takes it in: not even for a moment may they be others."""
+    touched: list[av.VideoFrame] = []
+    honest = filters.unexplained
+    monkeypatch.setattr(filters, "unexplained", lambda frame: (touched.append(frame), honest(frame))[1])
+    frames = [made_frame(n, pair, flagged=n > 0) for n, pair in enumerate(VIDEO[:4])]
+    tag_frame(frames[0], DAMAGED)
+    out = list(deinterlaced(iter(frames), FLAGGED, None))  # type: ignore[arg-type]
+    repeated_frame(frames[0], 9)
+    assert out[0] is frames[0] and len(out) == 4
+    assert touched and not any(frame is frames[0] for frame in touched)
+
+
+def made_frame(number: int, pair: tuple[float, float], *, flagged: bool, grain: np.ndarray[Any, Any] | None = None) -> av.VideoFrame:
+    chroma = np.full((SIZE[1] // 2, SIZE[0] // 2), 128, np.uint8)
+    luma = woven(*pair) if grain is None else woven(*pair) // 2 + grain
+    frame = frame_of("yuv420p", [luma, chroma, chroma])
+    frame = flagged_frame(frame) if flagged else frame
+    frame.pts, frame.time_base = number, Fraction(1, 25)
+    return frame
 
 
 @pytest.mark.parametrize("codec", ["mpeg2video", "prores_ks"])

@@ -1,16 +1,28 @@
-"""Closing a reader midway. (What it reads: tests/test_timing.py, tests/job/test_damage.py.)"""
+"""Closing a reader midway; the frames that stand in for lost ones. (What it reads: tests/test_timing.py, tests/job/test_damage.py.)"""
 
 from __future__ import annotations
 
 import random
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import av
+import numpy as np
 import pytest
 
+from a2n_video.frames import color_of_frame
+from a2n_video.io.filters import deinterlaced
+from a2n_video.io.packets import scan
+from a2n_video.io.probe import probe
+from a2n_video.io.reader import VideoReader, repeated_frame
+from a2n_video.media.interlace import InterlacePlan
 from tests.conftest import ROOT
+from tests.io.test_filters import VIDEO, combing, flagged_frame, made_frame
 from tests.made import make_source
+from tests.test_picture import planes_in
 
 CLOSE_EARLY = """
 import logging, sys
@@ -45,3 +57,56 @@ def test_a_decoder_whose_threads_have_something_to_say_can_be_closed(damaged: Pa
         [sys.executable, "-c", CLOSE_EARLY, str(damaged)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def lossy_copy(source: Path, path: Path, *lost: int) -> Path:
+    """A file some of whose pictures are there and cannot be decoded."""
+    with av.open(str(source)) as given, av.open(str(path), "w") as output:
+        target = output.add_stream_from_template(given.streams.video[0])
+        for number, packet in enumerate(packet for packet in given.demux(video=0) if packet.size):
+            if number in lost:
+                broken = av.Packet(bytes(packet.size))
+                broken.pts, broken.dts, broken.duration, broken.time_base = packet.pts, packet.dts, packet.duration, packet.time_base
+                packet = broken
+            packet.stream = target
+            output.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("mode", ["off", "flagged", "all"])
+@pytest.mark.parametrize("start", [None, Fraction(2, 5)])
+def test_each_lost_frame_has_one_stand_in_wherever_the_result_begins(mode: Any, start: Fraction | None, tmp_path: Path) -> None:
+    whole = make_source(tmp_path / "whole.mkv", pts=range(50), codec="mpeg4", audio=())
+    damaged = lossy_copy(whole, tmp_path / "in.mkv", 20, 33)
+    info = probe(damaged)
+    source = scan(damaged, info).time_map
+    with VideoReader(damaged, info=info, time_map=source.cut(start=start), source_map=source, deinterlace=mode) as reader:
+        times = [frame.pts for frame in reader]
+    assert times == list(range(0, 40 * (50 if start is None else 40), 40))
+    assert len(reader.damage.repeated_at) == 2
+
+
+@pytest.mark.parametrize("order", ["tff", "bff"])
+def test_a_stand_in_is_interlaced_as_its_frame_is(order: str) -> None:
+    """Else it stays woven where only marked frames are deinterlaced."""
+    pairs = [pair if order == "tff" else pair[::-1] for pair in VIDEO[:12]]
+    frames = [made_frame(number, pair, flagged=False) for number, pair in enumerate(pairs)]
+    for number, frame in enumerate(frames):
+        frames[number] = flagged_frame(frame, order)
+        frames[number].pts = number
+    frames[6] = repeated_frame(frames[5], 6)
+    assert frames[6].interlaced_frame
+    out = list(deinterlaced(iter(frames), InterlacePlan(mode="flagged"), None))  # type: ignore[arg-type]
+    assert [frame.pts for frame in out] == list(range(12))
+    assert max(combing(planes_in(frame)[0]) for frame in out[1:-1]) < 3
+    first, again = (planes_in(frame)[0].astype(int) for frame in out[5:7])
+    assert np.abs(first - again).mean() < 3
+
+
+def test_a_stand_in_leaves_its_frame_alone() -> None:
+    frame = made_frame(0, VIDEO[0], flagged=True)
+    color = color_of_frame(frame)
+    copy = repeated_frame(frame, 9)
+    assert (copy.pts, frame.pts, copy.time_base) == (9, 0, frame.time_base)
+    assert color_of_frame(copy) == color_of_frame(frame) == color
+    assert copy.planes[0].buffer_ptr != frame.planes[0].buffer_ptr

@@ -14,11 +14,13 @@ import av
 import pytest
 
 from a2n_video.errors import DecodeError, InputError, OptionError, UnsupportedFormatError, exit_code
+from a2n_video.io import reader as reader_module
 from a2n_video.io import sandbox
 from a2n_video.io.packets import scan
-from a2n_video.io.probe import probe
+from a2n_video.io.probe import decoding, probe
 from a2n_video.io.reader import VideoReader
-from a2n_video.io.sandbox import Limits, SandboxedReader, limited, sandboxed
+from a2n_video.io.sandbox import Limits, SandboxedReader, limited, memory_for, sandboxed
+from a2n_video.job.encode import frames_until
 from a2n_video.job.run import upscale_video
 from tests.job.child import ROOT
 from tests.made import decoded, frame_hash, make_source, packets
@@ -115,6 +117,67 @@ def test_a_faulty_decoder_costs_one_file(clip: Path, tmp_path: Path, monkeypatch
     assert exit_code(caught.value) == 3
     assert time.monotonic() - started < 15
     assert reader._child._process.poll() is not None
+
+
+SHORT_OF_MEMORY = """
+import contextlib, av
+from a2n_video.io import reader
+plain = reader.decoding
+class Short:
+    def __init__(self, decoder):
+        self.decoder, self.packets = decoder, 0
+    def decode(self, packet):
+        self.packets += 1
+        if self.packets == 12:
+            raise av.error.MemoryError(12, "Cannot allocate memory", "avcodec_send_packet()")
+        return self.decoder.decode(packet)
+@contextlib.contextmanager
+def decoding(*arguments):
+    with plain(*arguments) as decoder:
+        yield Short(decoder)
+reader.decoding = decoding
+"""
+
+
+def test_too_little_memory_is_no_damage(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FFmpeg's error for it is one of its own as well as a MemoryError; a frame that is lost to it must not be stood in for."""
+    (tmp_path / "sitecustomize.py").write_text(SHORT_OF_MEMORY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    info = probe(clip)
+    reader = SandboxedReader(clip, info=info, time_map=scan(clip, info).time_map)
+    with reader, pytest.raises(DecodeError, match=r"a\.mkv: its decoder wanted more memory than the sandbox gives"):
+        list(reader)
+    assert (reader.damage.errors, reader.damage.repeated) == (0, 0)
+
+
+def test_too_little_memory_is_no_damage_without_the_sandbox(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader_module, "decoding", decoding)  # put back at the end
+    exec(SHORT_OF_MEMORY, {})
+    with pytest.raises(DecodeError, match=r"a\.mkv: its decoder wanted more memory than there is"):
+        list(frames_until(VideoReader(clip)))
+
+
+def test_large_pictures_and_many_threads_are_given_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """8K with 4:2:2 in 10 bits: 16 threads and the 16 pictures they refer to take more than four GiB of address space."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    picture = 7680 * 4320 * 4
+    assert memory_for(7680 * 4320) >= sandbox.MEMORY_BYTES + 32 * picture
+    assert memory_for(1920 * 1080) < sandbox.MEMORY_BYTES + (1 << 30)
+    assert memory_for(1920 * 1080, threads=1) < memory_for(1920 * 1080)
+
+
+def test_a_reader_is_limited_by_the_size_of_its_pictures(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Limits] = []
+
+    class Child:
+        def __init__(self, path: Path, request: object, limits: Limits) -> None:
+            given.append(limits)
+
+    monkeypatch.setattr(sandbox, "_Child", Child)
+    info = probe(clip)
+    SandboxedReader(clip, info=info)
+    SandboxedReader(clip, info=info, limits=Limits(memory_bytes=5))
+    assert [limits.memory_bytes for limits in given] == [memory_for(info.width * info.height), 5]
 
 
 def test_closing_early_leaves_no_child(clip: Path) -> None:

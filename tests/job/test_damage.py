@@ -167,6 +167,58 @@ def test_errors_of_earlier_runs_are_counted_once(broken: Path, tmp_path: Path) -
     assert decoded(tmp_path / "a.mkv") == decoded(tmp_path / "b.mkv")
 
 
+@pytest.fixture(scope="module")
+def five_errors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A minute, longer than readers decode on their way, of pictures of their own, of which five are zeros."""
+    source = tmp_path_factory.mktemp("five") / "in.mkv"
+    with av.open(str(source), "w") as output:
+        video = output.add_stream("mjpeg", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 64, "yuvj420p"
+        for number in range(1500):
+            frame = picture(number, 64, 64, "yuvj420p")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            for packet in video.encode(frame):
+                broken = av.Packet(bytes(40) if number in (125, 150, 175, 1250, 1275) else bytes(packet))
+                broken.pts, broken.dts, broken.duration, broken.time_base = packet.pts, packet.dts, packet.duration, packet.time_base
+                broken.stream = video
+                output.mux(broken)
+    return source
+
+
+def test_more_errors_than_allowed_are_too_many_however_often_it_goes_on(five_errors: Path, tmp_path: Path) -> None:
+    settings = {"segment_frames": 24, "deinterlace": "off"}
+    assert upscale(five_errors, tmp_path / "whole.mkv", max_errors=5, **settings).damage.errors == 5
+    for _ in range(3):
+        with pytest.raises(IncompleteSourceError, match="4 decode errors, the first at packet at pts 5000"):
+            upscale(five_errors, tmp_path / "out.mkv", max_errors=3, **settings)
+        assert not (tmp_path / "out.mkv").exists()
+    with pytest.raises(IncompleteSourceError, match="decode errors, the first at packet at pts 5000"):
+        upscale(five_errors, tmp_path / "out.mkv", fail_on_damage=True, **settings)
+    result = upscale(five_errors, tmp_path / "out.mkv", max_errors=5, **settings)
+    assert result.resumed_frames > 0
+    whole = upscale(five_errors, tmp_path / "again.mkv", **settings)
+    assert (result.damage, result.exit_code) == (whole.damage, 4)
+    assert (whole.damage.errors, whole.damage.repeated) == (5, 5)
+
+
+def test_an_error_before_what_is_made_again_is_counted_once(five_errors: Path, tmp_path: Path) -> None:
+    """Two holes, made by two readers that both decode it on their way."""
+    settings = {"segment_frames": 24, "deinterlace": "off", "frames": 290, "max_errors": 3}
+    whole = upscale(five_errors, tmp_path / "whole.mkv", **settings)
+
+    def stop(frames: int) -> None:
+        if frames >= 280:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        upscale(five_errors, tmp_path / "out.mkv", on_progress=stop, **settings)
+    for number in (8, 10):
+        (tmp_path / "out.mkv.a2n" / f"{number:06d}.nut").unlink()
+    result = upscale(five_errors, tmp_path / "out.mkv", **settings)
+    assert result.resumed_frames > 0
+    assert (result.damage, result.damage.errors, result.damage.repeated) == (whole.damage, 3, 3)
+
+
 def test_damage_that_a_demuxer_only_logs_is_told(sources: dict[str, Path], tmp_path: Path) -> None:
     data = bytearray(sources["mkv"].read_bytes())
     data[len(data) // 3 : len(data) // 2] = bytes(len(data) // 2 - len(data) // 3)

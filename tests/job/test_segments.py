@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from a2n_video.errors import EncodeError, OutputError
 from a2n_video.io.faults import listening
 from a2n_video.io.joining import open_segment, scan_segment, video_packets
+from a2n_video.io.reader import Damage
 from a2n_video.job.journal import Journal, SegmentRecord
 from a2n_video.job.segments import SegmentedWriter, Stretch, missing_stretches, segment_files, segment_length, standing_segments
 from tests.made import decoded, frames
@@ -164,14 +165,40 @@ def test_an_encoder_that_refuses_is_an_encode_error(tmp_path: Path) -> None:
 
 
 def test_errors_are_counted_where_their_frames_lie(tmp_path: Path) -> None:
-    def errors(start: int | None, end: int | None) -> int:
-        return sum((start or 0) <= pts < (end or 10**9) for pts in (0, 200, 240, 799))
-
+    met = Damage(at=[0, 200, 240, 799], first="packet at pts 0: broken", repeated_at=[240, 280])
     with Journal.open(tmp_path / "j") as journal:
-        with SegmentedWriter(tmp_path, encoder("ffv1", BASE), MARKS, journal, errors_between=errors) as writer:
+        with SegmentedWriter(tmp_path, encoder("ffv1", BASE), MARKS, journal, damage_within=met.within) as writer:
             for frame in frames(PTS, BASE):
                 writer.write(frame)
         assert [s.errors for s in journal.segments.values()] == [1, 2, 1, 0]
+        assert [s.repeated for s in journal.segments.values()] == [0, 2, 0, 0]
+        assert [s.first_error for s in journal.segments.values()] == ["packet at pts 0: broken", None, None, None]
+
+
+def test_the_first_error_is_told_without_the_preroll() -> None:
+    met = Damage(since=400)
+    for pts in (120, 360, 440, 840):
+        met.add(pts, f"packet at pts {pts}", "broken")
+    assert met.first == "packet at pts 440: broken"
+    assert met.within(400, 800) == Damage(at=[440], first="packet at pts 440: broken")
+    assert met.within(800, None) == Damage(at=[840])
+    assert met.within(None, 400) == Damage(at=[120, 360])
+    met.forget()
+    assert met == Damage(since=400)
+
+
+@pytest.mark.parametrize(("container", "exact"), [("matroska", False), ("nut", True)])
+def test_times_stand_as_exactly_as_the_container_says_them(tmp_path: Path, container: str, exact: bool) -> None:
+    """Alpha needs Matroska, which rounds to a millisecond: thirty ticks of an NTSC clock."""
+    base, pts = Fraction(1, 30_000), [1001 * n for n in range(25)]
+    with Journal.open(tmp_path / "j") as journal:
+        with SegmentedWriter(tmp_path, encoder("libvpx-vp9", base, container), pts[5::5], journal) as writer:
+            for frame in frames(pts, base):
+                writer.write(frame)
+        assert sorted(standing_segments(tmp_path, journal.segments, base)) == [0, 1, 2, 3, 4]
+        for moved, stand in ((1, not exact), (60, False)):
+            record = dataclasses.replace(journal.segments[1], first_pts=pts[5] + moved)
+            assert bool(standing_segments(tmp_path, {1: record}, base)) == stand
 
 
 @pytest.mark.parametrize("codec", ["libx265", "libx264", "libsvtav1", "libvpx-vp9", "ffv1"])

@@ -85,6 +85,7 @@ def test_big_endian_formats_are_their_little_endian_ones() -> None:
         ("yuv420p12le", ("yuv420p", "yuv420p10le"), "yuv420p10le"),
         ("yuva420p", ("yuv420p", "yuva420p"), "yuva420p"),
         ("yuva420p", ("yuv420p", "yuv444p"), "yuv420p"),
+        ("yuva444p10le", ("yuv420p", "yuva420p", "yuv444p10le"), "yuva420p"),
         ("gray", ("yuv420p", "yuv444p"), "yuv420p"),
         ("gbrp", ("yuv420p", "bgr0"), "bgr0"),
         ("gbrp", ("yuv420p", "yuv444p"), "yuv444p"),
@@ -123,6 +124,12 @@ def test_options() -> None:
     x265 = encoder_options("libx265", EncodeOptions(crf=20, encoder_options={"x265-params": "aq-mode=3"}))
     assert x265["x265-params"].endswith(":aq-mode=3")
     assert "info=0" in x265["x265-params"]
+    assert (
+        encoded_pix_fmt("libvpx-vp9", PlaneFormat(width=2, height=2, family="yuv", alpha=True), ("yuva444p", "yuva420p"), None)
+        == "yuva420p"
+    )
+    with pytest.raises(OptionError, match=r"it writes yuv420p$"):
+        encoded_pix_fmt("libx264", PlaneFormat(width=2, height=2, family="gray"), ("yuv420p", "gray"), "gray")
     with pytest.raises(OptionError, match="--crf"):
         encoder_options("ffv1", EncodeOptions(crf=3))
     with pytest.raises(OptionError, match="yuv420p"):

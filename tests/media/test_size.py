@@ -41,7 +41,9 @@ def test_sizes(asked: str, source: PictureSize, rotation: int, size: tuple[int, 
     assert (found.width, found.height, found.sar) == (*size, sar)
 
 
-@pytest.mark.parametrize("text", ["", "big", "1440", "0x100", "100x0", "fit:100", "-5x5", "1440p60", "fit:1440p"])
+@pytest.mark.parametrize(
+    "text", ["", "big", "1440", "0x100", "100x0", "00x100", "100x000", "fit:00x9", "00p", "000p", "fit:100", "-5x5", "1440p60", "fit:1440p"]
+)
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(OptionError, match="--size"):
         parse_size(text)
