@@ -10,7 +10,7 @@ from typing import Any, Final, NoReturn
 
 from a2n_video import __version__
 from a2n_video.errors import OptionError
-from a2n_video.options import JobOptions, refuse_scale_beside_size
+from a2n_video.options import JobOptions, rate_of, refuse_scale_beside_size
 from a2n_video.tools.shell import seconds
 
 PROG: Final = "a2n-video"
@@ -56,14 +56,11 @@ def positive(text: str) -> float:
 
 
 def rate(text: str) -> Fraction:
-    """N or N/D frames a second, more than 0."""
+    """N or N/D frames a second, as `rate_of` takes them."""
     try:
-        found = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        found = Fraction(0)
-    if found <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no frame rate; write 25 or 24000/1001")
-    return found
+        return rate_of(text)
+    except OptionError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from a2n_video.errors import DecodeError, IncompleteSourceError
 from a2n_video.io.fitting import fitted
@@ -14,18 +14,16 @@ from a2n_video.io.reader import Damage, VideoReader
 from a2n_video.io.sandbox import SandboxedReader
 from a2n_video.job.journal import Journal, SegmentRecord
 from a2n_video.job.plan import JobPlan
+from a2n_video.job.report import Plan
 from a2n_video.job.result import DamageReport
 from a2n_video.job.resume import job_record
 from a2n_video.job.segments import SegmentedWriter, Stretch, missing_stretches, segment_length
 from a2n_video.job.stages import Patience, Stages
 from a2n_video.job.stops import Stops
-from a2n_video.options import ExecutionPlan, JobOptions
 from a2n_video.upscaler import Upscaler
 
 if TYPE_CHECKING:
     import av
-
-    from a2n_video.engine.protocol import Geometry
 
 Progress = Callable[[int], None]  # frames encoded so far, those of earlier runs included
 
@@ -151,18 +149,7 @@ class SegmentMaker:
         return marks
 
 
-class Bearing(Protocol):
-    """What is asked how much damage it bears: the plan of a job of segments, or of one stream."""
-
-    @property
-    def source(self) -> Path: ...
-    @property
-    def options(self) -> JobOptions: ...
-    @property
-    def cut_short(self) -> str | None: ...
-
-
-def check_whole(plan: Bearing) -> None:
+def check_whole(plan: Plan) -> None:
     """IncompleteSourceError for a source that ends before its time where no damage is to be borne."""
     if plan.cut_short and plan.options.execution.fail_on_damage:
         raise IncompleteSourceError(f"{plan.source}: {plan.cut_short}; leave out --fail-on-damage to make what can be made")
@@ -177,7 +164,7 @@ def earlier_damage(records: Iterable[SegmentRecord]) -> list[Damage]:
     ]
 
 
-def damage_report(plan: Bearing, errors: int, damage: Sequence[Damage]) -> DamageReport:
+def damage_report(plan: Plan, errors: int, damage: Sequence[Damage]) -> DamageReport:
     """What was wrong with the source: `errors` in all, and what its readers met."""
     return DamageReport(
         errors=errors,
@@ -187,7 +174,7 @@ def damage_report(plan: Bearing, errors: int, damage: Sequence[Damage]) -> Damag
     )
 
 
-def check_errors(plan: Bearing, found: int, damage: Sequence[Damage]) -> None:
+def check_errors(plan: Plan, found: int, damage: Sequence[Damage]) -> None:
     """IncompleteSourceError once there are more errors than the job may bear; `damage` says where the first one was."""
     execution = plan.options.execution
     bearable = 0 if execution.fail_on_damage else execution.max_errors
@@ -199,18 +186,7 @@ def check_errors(plan: Bearing, found: int, damage: Sequence[Damage]) -> None:
         )
 
 
-class Settled(Protocol):
-    """What an upscaler is made from: the plan of a job of segments, or of one stream."""
-
-    @property
-    def options(self) -> JobOptions: ...
-    @property
-    def geometry(self) -> Geometry: ...
-    @property
-    def execution(self) -> ExecutionPlan: ...
-
-
-def upscaler_of(plan: Settled) -> Upscaler:
+def upscaler_of(plan: Plan) -> Upscaler:
     """The upscaler a plan asks for; the caller closes it."""
     model = replace(plan.options.model, scale=plan.geometry.scale)
     return Upscaler.from_options(model, plan.execution, plan.geometry.layout)

@@ -1,4 +1,4 @@
-"""What people are shown before a job starts."""
+"""What all plans have in common, and what people are shown of them before a job starts."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from a2n_video.engine.protocol import Geometry
 from a2n_video.io.writer import EncoderSettings
 from a2n_video.media.info import VideoInfo
 from a2n_video.media.streams import StreamPlan
-from a2n_video.options import ExecutionPlan
+from a2n_video.options import ExecutionPlan, JobOptions
 
 
 class Plan(Protocol):
     """What all plans tell: of jobs from file to file, and of those from or to pipes and pictures, whose length may not be known."""
 
     @property
+    def source(self) -> Path: ...
+    @property
     def dest(self) -> Path: ...
+    @property
+    def options(self) -> JobOptions: ...
     @property
     def info(self) -> VideoInfo: ...
     @property
@@ -36,6 +40,8 @@ class Plan(Protocol):
     def frames(self) -> int | None: ...
     @property
     def seconds(self) -> Fraction | None: ...
+    @property
+    def cut_short(self) -> str | None: ...
 
 
 def describe(plan: Plan) -> str:

@@ -19,7 +19,7 @@ from a2n_video.io.reader import VideoReader, repeated_frame
 from a2n_video.io.whole import cut_short
 from a2n_video.job.result import UpscaleResult
 from a2n_video.job.run import upscale_video
-from tests.made import decoded, frame_hash, make_source, packets, picture
+from tests.made import decoded, frame_hash, make_source, packets, picture, with_broken_pictures
 
 BOXES = {"mkv": "libx264", "mp4": "libx264", "ts": "libx264", "avi": "mpeg4"}
 FRAMES = 100
@@ -96,16 +96,7 @@ def test_truncated_at_every_two_percent(sources: dict[str, Path], tmp_path: Path
 @pytest.fixture
 def broken(sources: dict[str, Path], tmp_path: Path) -> Path:
     """A file of the right size in which some pictures in the middle cannot be decoded."""
-    source = sources["mkv"]
-    data = bytearray(source.read_bytes())
-    with av.open(str(source)) as container:
-        payloads = [bytes(p) for p in container.demux(video=0) if p.size and not p.is_keyframe]
-    for payload in payloads[40:44]:
-        start = bytes(data).index(payload)
-        data[start : start + len(payload)] = bytes(len(payload))
-    path = tmp_path / "broken.mkv"
-    path.write_bytes(data)
-    return path
+    return with_broken_pictures(sources["mkv"], tmp_path / "broken.mkv", slice(40, 44))
 
 
 @pytest.mark.parametrize("nth", [1, 2, 3, 4])

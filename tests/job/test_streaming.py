@@ -33,7 +33,7 @@ from a2n_video.job.directory import JobDirectory, job_path
 from a2n_video.job.result import UpscaleResult
 from a2n_video.job.run import upscale_video
 from tests.job import child
-from tests.made import make_source
+from tests.made import make_source, with_broken_pictures
 from tests.pipes import Pipes, y4m
 from tests.test_picture import planes_in, planes_of, read, repeated, source
 
@@ -62,15 +62,7 @@ def cut(whole: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def broken(whole: Path, tmp_path: Path) -> Path:
     """A file of the right size in which some pictures in the middle cannot be decoded."""
-    data = bytearray(whole.read_bytes())
-    with av.open(str(whole)) as container:
-        payloads = [bytes(p) for p in container.demux(video=0) if p.size and not p.is_keyframe]
-    for payload in payloads[10:14]:
-        start = bytes(data).index(payload)
-        data[start : start + len(payload)] = bytes(len(payload))
-    path = tmp_path / "broken.mkv"
-    path.write_bytes(data)
-    return path
+    return with_broken_pictures(whole, tmp_path / "broken.mkv", slice(10, 14))
 
 
 def names(folder: Path) -> list[str]:
