@@ -19,7 +19,7 @@ from a2n_video.job.stops import Stops, exit_code_of_stop
 
 if TYPE_CHECKING:
     from a2n_video.job.events import Events
-    from a2n_video.job.plan import JobPlan
+    from a2n_video.job.planning.plan import JobPlan
     from a2n_video.job.run import MakerFactory
 
 _MOST_RATES: Final = 4  # workers whose speeds fit beside the bar
@@ -102,8 +102,8 @@ def _one(source: Path, dest: Path, arguments: argparse.Namespace, stops: Stops, 
 
 
 def _job(source: Path, dest: Path, arguments: argparse.Namespace, stops: Stops, events: Events) -> int:
-    from a2n_video.job.plan import prepare
-    from a2n_video.job.report import describe
+    from a2n_video.job.planning.plan import prepare
+    from a2n_video.job.planning.report import describe
     from a2n_video.job.run import run
 
     plan = prepare(source, dest, job_options(arguments))
@@ -135,7 +135,7 @@ def _several(plan: JobPlan, rates: Callable[[Mapping[int, float]], None]) -> Mak
     """Who makes the segments where several workers do; None: this process."""
     if not plan.options.cluster.ray:
         return None
-    from a2n_video.job.distributed import maker_telling
+    from a2n_video.job.cluster.distributed import maker_telling
 
     return maker_telling(rates)
 
@@ -148,7 +148,7 @@ def _is_streamed(source: Path, dest: Path) -> bool:
 
 def _stream(source: Path, dest: Path, arguments: argparse.Namespace, stops: Stops, events: Events) -> int:
     """A job from or to a pipe or pictures; stdout may be carrying the picture."""
-    from a2n_video.job.report import Plan, describe
+    from a2n_video.job.planning.report import Plan, describe
     from a2n_video.job.run import upscale_stream
     from a2n_video.job.streaming import PIPE, plan_stream
 

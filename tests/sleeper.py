@@ -11,8 +11,8 @@ from typing import Any
 
 from a2n_video.engine.nearest import NearestEngine
 from a2n_video.engine.protocol import Engine, Geometry, Rows
-from a2n_video.job.plan import JobPlan
-from a2n_video.job.worker import SegmentWorker
+from a2n_video.job.cluster.worker import SegmentWorker
+from a2n_video.job.planning.plan import JobPlan
 from a2n_video.media.planes import Planes
 from a2n_video.upscaler import Upscaler
 

@@ -17,7 +17,7 @@ import pytest
 
 from a2n_video import upscale_video
 from a2n_video.io.probe import probe
-from a2n_video.job.plan import prepare
+from a2n_video.job.planning.plan import prepare
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.pixfmt import plane_format
 from a2n_video.options import JobOptions

@@ -77,8 +77,13 @@ def test_heavy_imports_stand_at_their_leaves(path: Path) -> None:
         assert "av" not in roots, "only io, the frame adapters and the tools import av"
     if own in ("media", "errors", "options"):
         assert not roots & {"av", "torch"}, "pure values"
-    if path != PACKAGE / "job" / "distributed.py":
+    if path != PACKAGE / "job" / "cluster" / "distributed.py":
         assert "ray" not in roots
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "io").glob("*.py")), ids=lambda path: path.name)
+def test_frames_know_nothing_of_the_result_file(path: Path) -> None:
+    assert not {name for name in imports(path) if name.startswith("a2n_video.io.mux")}
 
 
 def module_name(path: Path) -> str:

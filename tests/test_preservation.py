@@ -14,7 +14,7 @@ import pytest
 from a2n_video import upscale_video
 from a2n_video.errors import MissingDependencyError, OptionError
 from a2n_video.io.probe import probe
-from a2n_video.job.plan import prepare
+from a2n_video.job.planning.plan import prepare
 from a2n_video.media.streams import StreamFate
 from a2n_video.options import JobOptions
 from tests.clips import MS, read_frames, read_stream

@@ -19,7 +19,7 @@ import pytest
 
 from a2n_video import upscale_video
 from a2n_video.errors import OptionError
-from a2n_video.job.plan import prepare
+from a2n_video.job.planning.plan import prepare
 from a2n_video.options import JobOptions
 from tests.clips import MS, QUICK, TICK, Clip, Sound, read_frames, read_stream, write_clip
 from tests.made import picture

@@ -13,8 +13,8 @@ from a2n_video.io.fitting import fitted
 from a2n_video.io.reader import Damage, VideoReader
 from a2n_video.io.sandbox import SandboxedReader
 from a2n_video.job.journal import Journal, SegmentRecord
-from a2n_video.job.plan import JobPlan
-from a2n_video.job.report import Plan
+from a2n_video.job.planning.plan import JobPlan
+from a2n_video.job.planning.report import Plan
 from a2n_video.job.result import DamageReport
 from a2n_video.job.resume import job_record
 from a2n_video.job.segments import SegmentedWriter, Stretch, missing_stretches, segment_length

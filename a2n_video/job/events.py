@@ -19,7 +19,7 @@ from typing import Any, Final, TextIO
 
 from a2n_video.errors import exit_code
 from a2n_video.job.journal import SegmentRecord
-from a2n_video.job.report import Plan
+from a2n_video.job.planning.report import Plan
 from a2n_video.job.result import UpscaleResult
 
 _LOG = logging.getLogger(__name__)

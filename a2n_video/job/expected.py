@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
-from a2n_video.io.joining import scan_segment
-from a2n_video.job.plan import JobPlan
+from a2n_video.io.mux.joining import scan_segment
+from a2n_video.job.planning.plan import JobPlan
 from a2n_video.media.final import FinalFile
 from a2n_video.media.index import Window, placed
 from a2n_video.media.tags import tag_of

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from a2n_video.io.convert import converted_streams
+from a2n_video.io.mux.convert import converted_streams
+from a2n_video.io.mux.remux import RemuxJob, RemuxResult, remux
 from a2n_video.io.outfile import OutFile
-from a2n_video.io.remux import RemuxJob, RemuxResult, remux
 from a2n_video.job.expected import encoded_times, expect
-from a2n_video.job.plan import JobPlan
+from a2n_video.job.planning.plan import JobPlan
 from a2n_video.job.verify import VerifyReport, verify
 
 

@@ -11,7 +11,7 @@ from a2n_video.errors import InputError, OutputError, VerificationError
 from a2n_video.io.reader import VideoReader
 from a2n_video.io.sandbox import Limits, limited, memory_for
 from a2n_video.job.journal import SegmentRecord
-from a2n_video.job.plan import JobPlan
+from a2n_video.job.planning.plan import JobPlan
 from a2n_video.job.segments import bounds
 
 _ENOUGH: Final = 3  # stretches decoded anew that were right, after which packets are known not to be frames in this source

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from a2n_video.job.directory import JobDirectory
 from a2n_video.job.journal import JobRecord, Journal, SegmentRecord
-from a2n_video.job.plan import JobPlan
+from a2n_video.job.planning.plan import JobPlan
 from a2n_video.job.segments import standing_segments
 from a2n_video.options import ExecutionPlan, JobOptions
 

@@ -14,18 +14,18 @@ from a2n_video.errors import IncompleteSourceError, JobConflictError
 from a2n_video.io.outfile import publish
 from a2n_video.io.reader import Damage
 from a2n_video.io.sandbox import MOVED_BYTES, MOVED_TIMES, Limits, bytes_moved, limited, memory_for
+from a2n_video.job.cluster.distributed import DistributedMaker
 from a2n_video.job.directory import JobDirectory, result_stands
-from a2n_video.job.distributed import DistributedMaker
 from a2n_video.job.encode import Progress, SegmentMaker, check_whole, damage_report, earlier_damage
 from a2n_video.job.finish import Finished, Watch, finish
 from a2n_video.job.journal import Journal, ResultRecord, SegmentRecord
-from a2n_video.job.plan import JobPlan, prepare
+from a2n_video.job.planning.plan import JobPlan, prepare
+from a2n_video.job.planning.report import Plan
+from a2n_video.job.planning.space import check_space
 from a2n_video.job.recount import check_complete
-from a2n_video.job.report import Plan
 from a2n_video.job.result import UpscaleResult
 from a2n_video.job.resume import resumed
 from a2n_video.job.segments import segment_files
-from a2n_video.job.space import check_space
 from a2n_video.job.stages import Patience, Stages
 from a2n_video.job.stops import Stops
 from a2n_video.job.streaming import PIPE, is_streamed, piped, settled, stream

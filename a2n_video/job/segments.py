@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from a2n_video.errors import EncodeError
 from a2n_video.io.backends import open_writer
-from a2n_video.io.joining import scan_segment
+from a2n_video.io.mux.joining import scan_segment
 from a2n_video.io.outfile import OutFile, rename, sha256_of
 from a2n_video.io.reader import Damage
 from a2n_video.io.writer import EncoderSettings

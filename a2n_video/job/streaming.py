@@ -27,9 +27,9 @@ from a2n_video.io.y4m import MAGIC, PIX_FMTS, Y4mHeader, Y4mWriter, told_of_pipe
 from a2n_video.job.directory import JobDirectory
 from a2n_video.job.encode import Progress, check_errors, check_whole, damage_report, upscaler_of
 from a2n_video.job.incoming import Stream, stream_of, y4m_stream
-from a2n_video.job.picture import PicturePlan, picture_for, settle_picture
-from a2n_video.job.plan import JobPlan, check_options, check_paths, prepare, settle_execution
-from a2n_video.job.report import Plan
+from a2n_video.job.planning.picture import PicturePlan, picture_for, settle_picture
+from a2n_video.job.planning.plan import JobPlan, check_options, check_paths, prepare, settle_execution
+from a2n_video.job.planning.report import Plan
 from a2n_video.job.result import UpscaleResult
 from a2n_video.job.stages import Patience, Stages
 from a2n_video.job.stops import Stops

@@ -11,9 +11,9 @@ from typing import Final
 
 from a2n_video.errors import InputError, VerificationError
 from a2n_video.io.inspect import StreamPackets, read_attachments, read_packets
+from a2n_video.io.mux.subtitles import Cue, cut_cues, one_at_a_time, read_cues
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import probe
-from a2n_video.io.subtitles import Cue, cut_cues, one_at_a_time, read_cues
 from a2n_video.job.expected import Expected, Placing, due_chapters
 from a2n_video.media.containers import CHAPTERS_FROM_ZERO, DISPOSITIONS, HOLDS
 from a2n_video.media.differences import picture_differences

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from a2n_video.engine.resize import resize
 from a2n_video.errors import OptionError
-from a2n_video.job.picture import settle_size
+from a2n_video.job.planning.picture import settle_size
 from a2n_video.media.size import PictureSize
 from a2n_video.net.catalog import resolve_model
 from a2n_video.options import JobOptions

@@ -5,7 +5,7 @@
 scaling:  one, two, four workers on one file; start-up, work and joining apart, the work's speed-up over one worker.
 overhead: seconds a segment costs beside its frames, by where they go, with files shared and shipped, and joining.
 large:    milliseconds a megabyte of the result, for checking at the driver, joining with verification, and the way through Ray.
-plan:     one file and an archive on many cards by the formula of a2n_video/job/cluster.md, with what `overhead` measures (also as it is
+plan:     one file and an archive on many cards by the formula of job/cluster/README.md, with what `overhead` measures (also as it is
           printed there); nothing of it was run.
 """
 
@@ -23,11 +23,11 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from a2n_video.job.distributed import DistributedMaker
-from a2n_video.job.plan import prepare
+from a2n_video.job.cluster.distributed import DistributedMaker
+from a2n_video.job.cluster.shares import Pace, lengths
+from a2n_video.job.cluster.worker import Made
+from a2n_video.job.planning.plan import prepare
 from a2n_video.job.run import run
-from a2n_video.job.shares import Pace, lengths
-from a2n_video.job.worker import Made
 from a2n_video.options import JobOptions
 from tests.benchmarks.pipeline import make_clip
 from tests.made import make_source
@@ -150,7 +150,7 @@ def large(folder: Path) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """What a plan is made from, in seconds and frames; the defaults were measured on loopback or are assumed, as cluster.md says."""
+    """What a plan is made from, in seconds and frames; the defaults were measured on loopback or are assumed, as job/cluster/README.md says."""
 
     frame_s: float = 1 / 30  # of one card: assumed
     beside_s: float = 0.05  # a segment at its worker, beside its frames: measured
@@ -164,7 +164,7 @@ class Site:
 
 
 def file_seconds(frames: int, cards: int, site: Site) -> dict[str, float]:
-    """One file on so many cards: the formula of cluster.md."""
+    """One file on so many cards: the formula of job/cluster/README.md."""
     beside = site.beside_s + site.preroll_s
     parts = [24] * cards + list(lengths(max(0, frames - 24 * cards), [Pace(fps=1 / site.frame_s, overhead_s=beside)] * cards))
     cards_s = frames * site.frame_s / cards + ceil(len(parts) / cards) * beside

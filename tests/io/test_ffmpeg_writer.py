@@ -13,7 +13,7 @@ import pytest
 from a2n_video.errors import EncodeError, OptionError
 from a2n_video.io import ffmpeg_writer
 from a2n_video.io.backends import open_writer
-from a2n_video.io.joining import scan_segment, segment_container
+from a2n_video.io.mux.joining import scan_segment, segment_container
 from a2n_video.io.outfile import OutFile
 from a2n_video.io.probe import probe
 from a2n_video.io.writer import EncoderSettings

@@ -18,7 +18,7 @@ from a2n_video.io.filters import deinterlaced, look_for_interlace
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import probe
 from a2n_video.io.reader import VideoReader, repeated_frame
-from a2n_video.job.plan import prepare
+from a2n_video.job.planning.plan import prepare
 from a2n_video.job.run import upscale_video
 from a2n_video.media.epochs import Epoch
 from a2n_video.media.interlace import InterlaceFindings, InterlacePlan, plan_interlace, result_map

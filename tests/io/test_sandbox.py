@@ -240,7 +240,7 @@ def test_a_child_dies_with_its_parent(clip: Path, tmp_path: Path) -> None:
 def test_the_end_of_a_job_is_in_the_sandbox_too(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A demuxer that crashes while the sound is copied costs this file, and the segments stand."""
     (tmp_path / "sitecustomize.py").write_text(
-        "import os, signal\nfrom a2n_video.io import remux\nremux.remux = lambda *_, **__: os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "import os, signal\nfrom a2n_video.io.mux import remux\nremux.remux = lambda *_, **__: os.kill(os.getpid(), signal.SIGSEGV)\n"
     )
     dest = tmp_path / "out.mkv"
     with monkeypatch.context() as patch:

@@ -12,8 +12,8 @@ import pytest
 from a2n_video.cli import main
 from a2n_video.errors import DecodeError, InputError, OptionError, OutputError, UnknownModelError, WeightsError
 from a2n_video.job.batch import DEFAULT_PATTERN, BatchItem, Outcome, batch_exit_code, collect, run_batch, summary
-from a2n_video.job.plan import prepare
-from a2n_video.job.space import check_space, needed_bytes
+from a2n_video.job.planning.plan import prepare
+from a2n_video.job.planning.space import check_space, needed_bytes
 from a2n_video.net.catalog import find_model
 from a2n_video.options import JobOptions
 from tests.made import decoded, make_source

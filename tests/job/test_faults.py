@@ -23,8 +23,9 @@ from a2n_video.errors import A2NVideoError, DecodeError, DeviceError, EncodeErro
 from a2n_video.io import reader as reader_module
 from a2n_video.io.faults import listening
 from a2n_video.io.writer import VideoWriter
-from a2n_video.job import encode, finish, picture, run
+from a2n_video.job import encode, finish, run
 from a2n_video.job.directory import job_path
+from a2n_video.job.planning import picture
 from a2n_video.job.result import UpscaleResult
 from a2n_video.job.run import upscale_video
 from a2n_video.job.segments import SegmentedWriter

@@ -13,15 +13,15 @@ from a2n_video import upscale_video
 from a2n_video.errors import OutputError, VerificationError, exit_code
 from a2n_video.io.reader import Damage
 from a2n_video.job import recount
+from a2n_video.job.cluster.distributed import DistributedMaker
+from a2n_video.job.cluster.worker import Made
 from a2n_video.job.directory import JobDirectory
-from a2n_video.job.distributed import DistributedMaker
 from a2n_video.job.encode import SegmentMaker
 from a2n_video.job.journal import Journal, SegmentRecord
-from a2n_video.job.plan import JobPlan, prepare
+from a2n_video.job.planning.plan import JobPlan, prepare
 from a2n_video.job.recount import Recount, check_complete
 from a2n_video.job.run import run
 from a2n_video.job.stops import Stops
-from a2n_video.job.worker import Made
 from a2n_video.options import JobOptions
 from tests.made import make_source
 
@@ -122,7 +122,7 @@ class NoRay(DistributedMaker):
 
 def test_a_driver_refuses_a_shipped_segment_that_lacks_frames(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is made again from the whole source, and what that gives is taken."""
-    monkeypatch.setattr("a2n_video.job.distributed.connected", lambda options: None)
+    monkeypatch.setattr("a2n_video.job.cluster.distributed.connected", lambda options: None)
     plan = plan_of(source, tmp_path / "out.mkv", ship=True, ray=True)
     with JobDirectory(plan.dest) as folder, Journal.open(folder.journal) as journal:
         driver = NoRay(plan, folder, journal, Stops())

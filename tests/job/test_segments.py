@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from a2n_video.errors import EncodeError, OutputError
 from a2n_video.io.faults import listening
-from a2n_video.io.joining import open_segment, scan_segment, video_packets
+from a2n_video.io.mux.joining import open_segment, scan_segment, video_packets
 from a2n_video.io.reader import Damage
 from a2n_video.job.journal import Journal, SegmentRecord
 from a2n_video.job.segments import SegmentedWriter, Stretch, missing_stretches, segment_files, segment_length, standing_segments

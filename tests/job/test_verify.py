@@ -15,18 +15,18 @@ import pytest
 
 from a2n_video import upscale_video
 from a2n_video.errors import OptionError, VerificationError
-from a2n_video.io import remux
 from a2n_video.io.inspect import essence
+from a2n_video.io.mux import remux
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import probe
 from a2n_video.job.expected import Expected, expect
-from a2n_video.job.plan import prepare
+from a2n_video.job.planning.plan import prepare
 from a2n_video.job.verify import VerifyReport, compare, verify
 from a2n_video.media.index import LEAD_IN
 from a2n_video.media.info import HdrMetadata
 from a2n_video.options import JobOptions
 from tests.clips import TICK, Clip, Sound, read_frames, write_clip
-from tests.io.test_audio import SAMPLES, with_sound
+from tests.io.mux.test_audio import SAMPLES, with_sound
 from tests.made import make_source
 from tests.survival import TRACKS, clip, fonts, picture_packets, sounds, text_subtitles
 

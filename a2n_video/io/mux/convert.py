@@ -1,0 +1,20 @@
+"""The streams a plan converts, each as the object that makes it."""
+
+from __future__ import annotations
+
+from a2n_video.io.mux.audio import ConvertedAudio
+from a2n_video.io.mux.subtitles import ConvertedSubtitles
+from a2n_video.media.final import FinalFile
+
+Converted = ConvertedAudio | ConvertedSubtitles
+
+
+def converted_streams(final: FinalFile) -> dict[int, Converted]:
+    """What to hand `remux` for the streams that the plan converts, by source index."""
+    makers: dict[str, type[ConvertedAudio] | type[ConvertedSubtitles]] = {"audio": ConvertedAudio, "subtitle": ConvertedSubtitles}
+    times = final.time_map
+    return {
+        fate.index: makers[fate.kind](final.info.path, fate.index, fate.to, times, times.begin, times.limit)
+        for fate in final.plan.fates
+        if fate.fate == "converted" and fate.kind in makers and fate.index is not None and fate.to is not None
+    }

@@ -1,0 +1,96 @@
+"""Static HDR metadata in an MP4 or QuickTime header, which FFmpeg's muxer cannot be told through PyAV.
+
+The boxes mdcv and clli (ISO/IEC 14496-12, 12.1.6 and 12.1.7) go into the video's sample entry. The header lies behind all media data, as
+FFmpeg writes it, so that it may grow without anything else moving.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Final
+
+from a2n_video.errors import EncodeError
+from a2n_video.io.mux.matroska import Seekable
+from a2n_video.media.hdr import CHROMATICITY, LUMINANCE, has_mastering
+from a2n_video.media.info import HdrMetadata
+
+_PATH: Final = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd")
+_STSD_HEADER: Final = 16  # of a full box, and the number of entries
+_SIZE_AT, _ENTRY_HEADER = 32, 86  # of a visual sample entry: width and height, and what comes before its boxes
+
+
+def set_hdr(file: Seekable, width: int, height: int, hdr: HdrMetadata) -> None:
+    """Give the video track of that size in a finished file its boxes. EncodeError where the header is not as FFmpeg lays it out."""
+    start, moov = _moov(file)
+    boxes = hdr_boxes(hdr)
+    for chain in _entries(moov):
+        if struct.unpack_from(">2H", moov, chain[-1] + _SIZE_AT) == (width, height):
+            grown = bytearray(moov)
+            for place in chain:
+                struct.pack_into(">I", grown, place, struct.unpack_from(">I", moov, place)[0] + len(boxes))
+            at = chain[-1] + _ENTRY_HEADER
+            file.seek(start)
+            file.write(bytes(grown[:at]) + boxes + bytes(grown[at:]))
+            return
+    raise EncodeError("the MP4 header has no video of the result's size: there is no place for its HDR10 metadata; choose mkv")
+
+
+def hdr_boxes(hdr: HdrMetadata) -> bytes:
+    """The boxes for what is known: mdcv counts green, blue, red and white in 0.00002, luminances in 0.0001 cd/m2."""
+    boxes = b""
+    if has_mastering(hdr):
+        points = [_counts(point, CHROMATICITY) for point in (hdr.green, hdr.blue, hdr.red, hdr.white) if point is not None]
+        light = [_counts((value,), LUMINANCE)[0] for value in (hdr.max_luminance, hdr.min_luminance) if value is not None]
+        boxes += struct.pack(">I4s8H2I", 32, b"mdcv", *(count for point in points for count in point), *light)
+    if hdr.max_content is not None:
+        boxes += struct.pack(">I4s2H", 12, b"clli", min(hdr.max_content, 0xFFFF), min(hdr.max_average or 0, 0xFFFF))
+    return boxes
+
+
+def _counts(values: tuple[Fraction, ...], unit: Fraction) -> list[int]:
+    return [round(value / unit) for value in values]
+
+
+def _moov(file: Seekable) -> tuple[int, bytes]:
+    """Where the header begins, and the header; it must be the last box."""
+    place = 0
+    while True:
+        file.seek(place)
+        head = file.read(16)
+        if len(head) < 8:
+            break
+        size, name = struct.unpack_from(">I4s", head)
+        if size == 1 and len(head) == 16:
+            size = struct.unpack_from(">Q", head, 8)[0]
+        if size < 8:
+            break
+        if name == b"moov":
+            file.seek(place)
+            moov = file.read(size)
+            if len(moov) == size and not file.read(1):
+                return place, moov
+            break
+        place += size
+    raise EncodeError("the MP4 header is not behind the media data: there is no place for the HDR10 metadata; choose mkv")
+
+
+def _entries(moov: bytes) -> Iterator[list[int]]:
+    """Every sample entry of every track, as the places of all boxes around it, its own last."""
+
+    def inside(place: int, depth: int, chain: list[int]) -> Iterator[list[int]]:
+        end = place + struct.unpack_from(">I", moov, place)[0]
+        child = place + (_STSD_HEADER if depth == len(_PATH) else 8)
+        while child + 8 <= end:
+            size, name = struct.unpack_from(">I4s", moov, child)
+            if size < 8:
+                return
+            if depth == len(_PATH):
+                if size >= _ENTRY_HEADER:
+                    yield [*chain, child]
+            elif name == _PATH[depth]:
+                yield from inside(child, depth + 1, [*chain, child])
+            child += size
+
+    yield from inside(0, 1, [0])

@@ -1,0 +1,230 @@
+"""Make the final file: the joined segments as its video, everything else copied once, packet for packet, from the source."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import av
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+
+from a2n_video.io.mux.copying import Copying, Lane, as_held, copied_stream
+from a2n_video.io.mux.isobmff import set_hdr
+from a2n_video.io.mux.joining import joined_packets, scan_segment
+from a2n_video.io.mux.matroska import set_pixel_shape
+from a2n_video.io.outfile import OutFile
+from a2n_video.io.source import open_source
+from a2n_video.io.writer import FORMAT_NAMES, set_color
+from a2n_video.media.chapters import fills_before_chapters, shifted_chapters
+from a2n_video.media.containers import HOLDS
+from a2n_video.media.final import FinalFile
+from a2n_video.media.info import Chapter, StreamInfo
+from a2n_video.media.streams import Container, StreamPlan
+from a2n_video.media.tags import kept_tags
+
+_BUFFER_BYTES: Final = 1 << 18
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemuxJob:
+    """What goes into the final file: the segments, whose video has pts in `time_base`, and what `final` says of the rest.
+
+    What its TimeMap cuts is left out of the copied streams; chapters and subtitles are cut to fit.
+    """
+
+    final: FinalFile
+    segments: tuple[Path, ...]
+    time_base: Fraction
+    frame_rate: Fraction | None = None
+    options: Mapping[str, str] = field(default_factory=dict)  # the muxer's
+
+    @property
+    def last_duration(self) -> int:
+        """The last frame's duration in `time_base`."""
+        times = self.final.time_map
+        return round((times.end_pts - times.last_pts) * times.time_base / self.time_base)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemuxResult:
+    """What was written: video packets, packets by source stream index, and read errors passed over in the source.
+
+    `refused`: by stream, which of its packets in the window (from 0) are so damaged that the muxer cannot take them. `moved`: which
+    came later than they say, since they say less than the one before them (of a converted stream only how many). `undecoded`: how many
+    of a converted stream are missing, as they could not be decoded.
+    """
+
+    video_packets: int
+    copied: Mapping[int, int]
+    read_errors: int
+    refused: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    moved: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    undecoded: Mapping[int, int] = field(default_factory=dict)
+
+
+class Converted(Protocol):
+    """A stream that is made from a source stream, such as text subtitles in another format: it adds itself, then gives packets by dts.
+
+    `undecoded` counts the source's packets that could not be decoded, `moved` those whose times stepped back.
+    """
+
+    @property
+    def undecoded(self) -> int: ...
+
+    @property
+    def moved(self) -> int: ...
+
+    def add_to(self, output: OutputContainer) -> Any: ...
+
+    def packets(self) -> Iterator[Packet[Any]]: ...
+
+
+def remux(
+    job: RemuxJob, file: OutFile, converted: Mapping[int, Converted] | None = None, check: Callable[[], None] = lambda: None
+) -> RemuxResult:
+    """Write the final file into `file`, which stays open and unfinished. `converted` gives the streams the plan converts, by source index.
+
+    Packets are merged by dts, so that memory is bounded whatever the length. OutputError where the disk refuses, EncodeError where
+    the muxer does or the segments do not fit together. `check` is called once a packet and may raise to stop.
+    """
+    final = job.final
+    converted = converted or {}
+    counts: Counter[int] = Counter()
+    refused: dict[int, list[int]] = {}
+    box = final.plan.container
+    options = {**dict(final.plan.muxer_options), **job.options}
+    with open_source(final.info.path, ignore_edits=final.info.ignore_edits) as source, file.muxing():
+        output = av.open(file, "w", format=FORMAT_NAMES.get(box, box), options=options, buffer_size=_BUFFER_BYTES)
+        with output:
+            lanes, copying = _add_streams(job, source, output, converted)
+            for index, packet in heapq.merge(*(as_held(lane, box) for lane in lanes), key=_microseconds):
+                try:
+                    output.mux(packet)
+                except (av.error.InvalidDataError, av.error.PatchWelcomeError):
+                    if index not in copying.targets:
+                        raise
+                    refused.setdefault(index, []).append(counts[index])
+                file.check()
+                check()
+                counts[index] += 1
+        if final.sar != 1 and box in ("mkv", "webm"):
+            set_pixel_shape(file, final.width, final.height, final.sar)
+        if final.hdr is not None and HOLDS[box].hdr:
+            set_hdr(file, final.width, final.height, final.hdr)
+    video = counts.pop(final.info.video_index, 0)
+    copied = {index: count - len(refused.get(index, ())) for index, count in counts.items()}
+    numbers = {index: tuple(found) for index, found in refused.items()}
+    moved = {index: tuple(found) for index, found in copying.moved.items()}
+    moved |= {index: tuple(range(stream.moved)) for index, stream in converted.items() if stream.moved}
+    undecoded = {index: stream.undecoded for index, stream in converted.items() if stream.undecoded}
+    return RemuxResult(video_packets=video, copied=copied, read_errors=copying.errors, refused=numbers, moved=moved, undecoded=undecoded)
+
+
+def _add_streams(
+    job: RemuxJob, source: InputContainer, output: OutputContainer, converted: Mapping[int, Converted]
+) -> tuple[list[Lane], Copying]:
+    """The output's streams in the source's order, with what gives their packets."""
+    final = job.final
+    scans = [scan_segment(path, job.time_base) for path in job.segments]
+    copying = Copying(final.info, final.plan.container, final.time_map, source)
+    lanes: list[Lane] = []
+    for stream in final.info.streams:
+        fate = final.plan.of_stream(stream.index)
+        if stream.index == final.info.video_index:
+            target = _add_video(job, output)
+            lanes.append(_numbered(stream.index, _on(target, joined_packets(scans, job.last_duration))))
+        elif fate is not None and fate.fate == "copied":
+            copying.targets[stream.index] = _add_copy(stream, final, source, output)
+        elif stream.index in converted:
+            _tag(converted[stream.index].add_to(output), stream, final.plan.container)
+            lanes.append(_numbered(stream.index, converted[stream.index].packets()))
+    output.metadata.update(kept_tags(final.info.metadata, final.plan.container, of_stream=False))
+    chapters = shifted_chapters(final) if _kept(final.plan, "chapters") else []
+    filling = fills_before_chapters(final, chapters)
+    chapters = [filling, *chapters] if filling is not None else chapters
+    output.set_chapters([_av_chapter(chapter, final.plan.container) for chapter in chapters])
+    return [copying.packets(), *lanes], copying
+
+
+def _kept(plan: StreamPlan, kind: str) -> bool:
+    return all(fate.fate != "dropped" for fate in plan.fates if fate.kind == kind)
+
+
+def _add_video(job: RemuxJob, output: OutputContainer) -> Any:
+    """The video stream, made from the first segment's, with the tags that a segment's container may have lost."""
+    final = job.final
+    with av.open(f"file:{job.segments[0]}") as segment:
+        stream: Any = output.add_stream_from_template(segment.streams.video[0], opaque=True)
+    context = stream.codec_context
+    stream.time_base = job.time_base
+    if final.plan.container == "avi" and job.frame_rate:
+        stream.time_base = 1 / job.frame_rate  # its header holds a rate, not a time base
+    if job.frame_rate:
+        context.framerate = job.frame_rate
+    context.sample_aspect_ratio = final.sar
+    set_color(context, final.color)
+    if context.codec.canonical_name == "hevc" and final.plan.container in ("mp4", "mov"):
+        context.codec_tag = "hvc1"  # the tag that every player takes; FFmpeg's own choice is hev1
+    if final.display_matrix:
+        # A damaged one may not fit once its translation has grown with the picture.
+        stream.set_display_matrix(tuple(max(-(1 << 31), min(value, (1 << 31) - 1)) for value in final.display_matrix))
+    _tag(stream, final.info.video, final.plan.container)
+    # VP8's and VP9's alpha lies beside the picture, and nothing but this tag says so: the source's speaks of the source.
+    stream.metadata.pop("alpha_mode", None)
+    if context.codec.canonical_name in ("vp8", "vp9") and (final.pix_fmt or "").startswith("yuva"):
+        stream.metadata["alpha_mode"] = "1"
+    return stream
+
+
+def _add_copy(info: StreamInfo, final: FinalFile, source: InputContainer, output: OutputContainer) -> Any:
+    if info.is_cover and final.plan.container == "mkv":
+        return _add_cover(info, final.info.path, output)
+    stream = copied_stream(info, final.info.path, source, output, final.plan.container)
+    _tag(stream, info, final.plan.container)
+    return stream
+
+
+def _add_cover(info: StreamInfo, path: Path, output: OutputContainer) -> Any:
+    """A cover picture as Matroska keeps it: an attachment named cover.png or cover.jpg (Matroska's own rule for attachments)."""
+    suffix, mime = {"mjpeg": ("jpg", "image/jpeg")}.get(info.codec, (info.codec, f"image/{info.codec}"))
+    with open_source(path) as source:
+        packet = next(packet for packet in source.demux(source.streams[info.index]) if packet.size)
+        return output.add_attachment(info.metadata.get("filename", f"cover.{suffix}"), mime, bytes(packet))
+
+
+def _tag(stream: Any, info: StreamInfo, container: Container) -> None:
+    stream.metadata.clear()
+    stream.metadata.update(kept_tags(info.metadata, container, of_stream=True))
+    stream.disposition = info.disposition
+
+
+def _av_chapter(chapter: Chapter, container: Container) -> Any:
+    """In nanoseconds, Matroska's unit, which the units of other containers round from.
+
+    MP4 and QuickTime keep names in a track, in which FFmpeg gives a chapter without one the name of the next.
+    """
+    nameless = {"title": ""} if container in ("mp4", "mov") else {}
+    base = Fraction(1, 10**9)
+    times = {"start": round(chapter.start / base), "end": round(chapter.end / base)}
+    return {"id": chapter.id, "time_base": base, "metadata": {**nameless, **chapter.metadata}, **times}
+
+
+def _numbered(index: int, packets: Iterable[Packet[Any]]) -> Lane:
+    return ((index, packet) for packet in packets)
+
+
+def _on(stream: Any, packets: Iterable[Packet[Any]]) -> Iterator[Packet[Any]]:
+    for packet in packets:
+        packet.stream = stream
+        yield packet
+
+
+def _microseconds(entry: tuple[int, Packet[Any]]) -> int:
+    packet = entry[1]
+    return (packet.dts or 0) * packet.time_base.numerator * 1_000_000 // packet.time_base.denominator

@@ -1,0 +1,60 @@
+"""The packets that are copied: exact bases, what begins at a cut, decode times as containers can say them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
+
+import av
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from a2n_video.io.mux.copying import as_held, fine_base
+
+TICK = Fraction(1, 25)
+
+
+@given(
+    st.fractions(min_value=Fraction(1, 200_000), max_value=1, max_denominator=200_000).filter(bool),
+    st.lists(st.fractions(min_value=-100_000, max_value=100_000, max_denominator=200_000), max_size=2),
+)
+def test_a_fine_base_divides_the_tick_and_fits_into_ffmpeg(tick: Fraction, shifts: list[Fraction]) -> None:
+    base = fine_base(tick, *shifts)
+    assert (tick / base).denominator == 1 and base.denominator < 1 << 31 > base.numerator
+    exact = all((shift / base).denominator == 1 for shift in shifts)
+    assert exact or base <= Fraction(tick.numerator, 1 << 30), "only where FFmpeg's numbers end is a shift rounded"
+
+
+def lane(times: Iterable[tuple[int, int]], base: Fraction = TICK) -> Iterator[tuple[int, Any]]:
+    """Packets of one stream with these presentation and decode times."""
+    for pts, dts in times:
+        packet = av.Packet(b"x")
+        packet.pts, packet.dts, packet.duration, packet.time_base = pts, dts, 1, base
+        yield 0, packet
+
+
+REORDERED = {
+    "from its beginning": [(0, -2), (3, -1), (1, 0), (2, 1), (6, 2), (4, 3), (5, 4)],
+    "cut by another tool, before a picture that is shown at once": [(2, -1), (0, 0), (1, 1), (5, 2), (3, 3), (4, 4)],
+    "not reordered": [(0, 0), (1, 1), (2, 2)],
+}
+
+
+@pytest.mark.parametrize("name", list(REORDERED))
+def test_a_decode_time_of_nut_never_passes_what_is_shown(name: str) -> None:
+    """Its muxer refuses that, and a decode time that does not rise."""
+    given = REORDERED[name]
+    packets = [packet for _, packet in as_held(lane(given), "nut")]
+    times = [(packet.pts * packet.time_base, packet.dts * packet.time_base) for packet in packets]
+    assert all(0 <= dts <= pts for pts, dts in times)
+    assert all(b > a for (_, a), (_, b) in pairwise(times))
+    assert all(0 <= pts - before * TICK < Fraction(1, 10_000) for (pts, _), (before, _) in zip(times, given, strict=True))
+
+
+def test_other_containers_are_given_times_as_they_are() -> None:
+    given = REORDERED["from its beginning"]
+    assert [(packet.pts, packet.dts) for _, packet in as_held(lane(given), "mkv")] == given
+    assert [(packet.pts, packet.dts) for _, packet in as_held(lane(given), "avi")] == [(pts + 2, dts + 2) for pts, dts in given]

@@ -1,0 +1,43 @@
+"""What is cut out of a source for one segment decodes to that segment's frames, at the source's own times."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from a2n_video.io.mux.shipping import cut_source
+from a2n_video.io.packets import scan
+from a2n_video.io.probe import probe
+from a2n_video.io.reader import VideoReader
+from tests.made import frame_hash, make_source
+
+# Name, ticks of the container, frames' pts; 400 frames at 25 a second are more than a preroll.
+SOURCES = {
+    "mp4": (Fraction(1, 12800), [512 * n for n in range(400)]),
+    "mov": (Fraction(1, 600), [24 * n + n % 2 for n in range(400)]),
+    "mkv": (Fraction(1, 1000), [40 * n + n % 3 for n in range(400)]),
+    "ts": (Fraction(1, 90_000), [3600 * n for n in range(400)]),
+}
+
+
+@pytest.mark.parametrize("suffix", SOURCES)
+def test_a_cut_holds_its_segment(tmp_path: Path, suffix: str) -> None:
+    time_base, pts = SOURCES[suffix]
+    source = make_source(tmp_path / f"in.{suffix}", pts=pts, time_base=time_base)
+    info = probe(source)
+    times = scan(source, info).time_map
+    with VideoReader(source, info=info, time_map=times) as reader:
+        whole = [(frame.pts, frame_hash(frame)) for frame in reader]
+    assert len(whole) == len(pts)
+    marks = times.marks(150)
+    for number, start in enumerate([None, *marks]):
+        end = marks[number] if number < len(marks) else None
+        cut = tmp_path / f"cut{number}"
+        cut.write_bytes(cut_source(source, info, times, start, end))
+        with VideoReader(cut, info=info, time_map=times, start_pts=start) as reader:
+            frames = [(frame.pts, frame_hash(frame)) for frame in reader]
+        wanted = [frame for frame in whole if (start is None or frame[0] >= start) and (end is None or frame[0] < end)]
+        assert [frame for frame in frames if end is None or frame[0] < end] == wanted
+    assert cut.stat().st_size < source.stat().st_size, "only a part was cut out"
