@@ -150,7 +150,7 @@ def large(folder: Path) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """What a plan is made from, in seconds and frames; the defaults were measured on loopback or are assumed, as job/cluster/README.md says."""
+    """What a plan is made from, in seconds and frames; the defaults were measured on loopback or assumed, as its README says."""
 
     frame_s: float = 1 / 30  # of one card: assumed
     beside_s: float = 0.05  # a segment at its worker, beside its frames: measured
