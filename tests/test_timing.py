@@ -233,6 +233,21 @@ def test_a_source_without_times_is_counted_at_its_rate(fps: Fraction | None, ste
     assert all(abs(time - found[0][0] - n * step) <= TICK for n, (time, _) in enumerate(found))
 
 
+@pytest.mark.parametrize("container", ["avi", "y4m", "mkv", "nut"])
+@pytest.mark.parametrize(
+    ("fps", "deinterlace", "rate"), [("50", "auto", 50), ("30000/1001", "auto", Fraction(30000, 1001)), ("20", "field", 40)]
+)
+def test_the_rate_of_a_source_without_times_is_also_the_results(
+    fps: str, deinterlace: str, rate: Fraction, container: str, tmp_path: Path
+) -> None:
+    source = write_clip(tmp_path / "raw.h264", Clip(times=steady(8), options=B_FRAMES, time_base=FRAME))
+    result = tmp_path / f"out.{container}"
+    codec = {} if container == "y4m" else QUICK["libx264"]
+    upscale_video(source, result, model="nearest", fps=fps, deinterlace=deinterlace, **codec)
+    with av.open(str(result)) as file:
+        assert abs(float(file.streams.video[0].average_rate) / float(rate) - 1) < 0.02  # nut and mkv say it by a duration of whole ticks
+
+
 @pytest.mark.parametrize("container", ["mkv", "mp4"])
 @pytest.mark.parametrize("where", [(5,), (5, 6, 7), (1,), (16,)])
 def test_doubled_times_are_mended(where: tuple[int, ...], container: str, tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def _of_file(source: Path, options: JobOptions) -> Stream:
     return Stream(
         info=info,
         frames=frames_until(reader),
-        rate=(info.frame_rate or _RATE) * {"field": Fraction(2), "ivtc": Fraction(4, 5)}.get(interlace.mode, Fraction(1)),
+        rate=(scanned.frame_rate or _RATE) * interlace.rate_factor,
         time_base=time_map.time_base,
         times=time_map,
         count=time_map.frames,

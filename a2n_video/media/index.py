@@ -75,6 +75,11 @@ class ScanResult:
         """Video, audio and subtitle streams without a packet."""
         return frozenset(i for i, s in self.streams.items() if not s.packets and s.kind in ("video", "audio", "subtitle"))
 
+    @property
+    def frame_rate(self) -> Fraction | None:
+        """The nominal rate: the user's `fps` where it counts the frames, else the container's word."""
+        return self.rate if self.fps is None or self.time_map.pts_trusted else self.fps
+
     @cached_property
     def time_map(self) -> TimeMap:
         """The TimeMap of the whole source."""

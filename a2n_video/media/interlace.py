@@ -67,6 +67,11 @@ class InterlacePlan:
         """Frames that come for each one of the source (ivtc: four for five, by TimeMap)."""
         return 2 if self.mode == "field" else 1
 
+    @property
+    def rate_factor(self) -> Fraction:
+        """The result's nominal frame rate by the source's."""
+        return Fraction(CYCLE - 1, CYCLE) if self.mode == "ivtc" else Fraction(self.factor)
+
 
 def plan_interlace(wanted: Deinterlace, found: InterlaceFindings, height: int) -> InterlacePlan:
     """Settle --deinterlace by what was found."""

@@ -138,7 +138,8 @@ def prepare(source: Path, dest: Path, options: JobOptions) -> JobPlan:
     scanned = look(scan, source, info, fps=options.fidelity.fps, lead_in=lead_in)
     interlace = plan_interlace(options.fidelity.deinterlace, look(look_for_interlace, source, info), info.height)
     time_map = result_map(interlace, scanned.time_map)
-    picture = settle_picture(info, time_map.time_base, _frame_rate(info, interlace), container, options)
+    frame_rate = None if scanned.frame_rate is None else scanned.frame_rate * interlace.rate_factor
+    picture = settle_picture(info, time_map.time_base, frame_rate, container, options)
     streams = plan_streams(info, container, options.fidelity, scanned.empty).plus(*picture.fates)
     starts = {index: times.start * times.time_base for index, times in scanned.streams.items() if times.start is not None}
     streams = streams.plus(*time_fates(info, streams, time_map, starts))
@@ -206,13 +207,6 @@ def _check_clock(source: Path, time_map: TimeMap, container: Container) -> None:
             f"{source}: frame {number} comes less than a millisecond after the one before it, which {container} cannot say; "
             "write mp4, mov or nut, or repair the source if it is no slow motion"
         )
-
-
-def _frame_rate(info: VideoInfo, interlace: InterlacePlan) -> Fraction | None:
-    """The result's nominal rate, for headers and rate control."""
-    if info.frame_rate is None:
-        return None
-    return info.frame_rate * {"field": Fraction(2), "ivtc": Fraction(4, 5)}.get(interlace.mode, Fraction(1))
 
 
 def check_paths(source: Path, dest: Path, *, overwrite: bool) -> None:
