@@ -1,7 +1,8 @@
 """Adapters: av.VideoFrame, HWC arrays and CHW tensors <-> native planes. A frame goes out as the kind it came in.
 
-The engine never learns what a frame was. Planes of an av.VideoFrame are *views* (nothing is copied on the way in, unless they
-are packed); on the way out a new frame is made from one flat row. av and torch are imported only once such a frame has come.
+The engine never learns what a frame was. A frame is copied and noted when it comes, since callers with frames in a loop like to fill
+the same one again before a batch is full; on the way out a new one is made from one flat row. av and torch are imported only once such
+a frame has come.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -31,13 +34,28 @@ _EVEN_WIDTHS = frozenset({"p010le", "p016le"})  # FFmpeg loses the last column o
 
 
 class Adapter(Protocol):
-    """One kind of frame: `describe` its planes and colour, `planes` as views, `wrap` a result's row as the same kind."""
+    """One kind of frame: `describe` its planes and colour, copy its `planes`, `wrap` a result's row as the same kind.
+
+    `note` is what `wrap` needs to know of the source, which may be another picture by then.
+    """
 
     def describe(self, frame: Any) -> tuple[PlaneFormat, ColorSpec]: ...
 
     def planes(self, frame: Any) -> Planes: ...
 
-    def wrap(self, row: Samples, fmt: PlaneFormat, source: Any) -> Any: ...
+    def note(self, frame: Any) -> Any: ...
+
+    def wrap(self, row: Samples, fmt: PlaneFormat, note: Any) -> Any: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoFrameNote:
+    """What rides along with a frame: its pixel format, its settled colour, its time."""
+
+    pix_fmt: str
+    color: ColorSpec
+    pts: int | None
+    time_base: Fraction | None
 
 
 class VideoFrameAdapter:
@@ -60,22 +78,26 @@ class VideoFrameAdapter:
 
     def planes(self, frame: av.VideoFrame) -> Planes:
         fmt, _ = self.describe(frame)
-        return frame_planes(native_frame(frame), fmt)
+        native = native_frame(frame)
+        views = frame_planes(native, fmt)
+        return [plane.copy() for plane in views] if native is frame else views
 
-    def wrap(self, row: Samples, fmt: PlaneFormat, source: av.VideoFrame) -> av.VideoFrame:
+    def note(self, frame: av.VideoFrame) -> VideoFrameNote:
+        return VideoFrameNote(pix_fmt=frame.format.name, color=self.describe(frame)[1], pts=frame.pts, time_base=frame.time_base)
+
+    def wrap(self, row: Samples, fmt: PlaneFormat, note: VideoFrameNote) -> av.VideoFrame:
         import av
 
         frame = av.VideoFrame(fmt.width, fmt.height, pix_fmt_of(fmt))
         for target, plane in zip(frame_planes(frame, fmt), fmt.unpack(row), strict=True):
             target[...] = plane
-        source_fmt, color = self.describe(source)
-        tag_frame(frame, color.settled(source_fmt))
-        if source.pts is not None:
-            frame.pts = source.pts
-        if source.time_base is not None:
-            frame.time_base = source.time_base
-        packed = plane_format(source.format.name, 2, 2) is None and native_pix_fmt(source.format.name) == frame.format.name
-        return rearranged(frame, source.format.name) if packed else frame
+        tag_frame(frame, note.color)
+        if note.pts is not None:
+            frame.pts = note.pts
+        if note.time_base is not None:
+            frame.time_base = note.time_base
+        packed = plane_format(note.pix_fmt, 2, 2) is None and native_pix_fmt(note.pix_fmt) == frame.format.name
+        return rearranged(frame, note.pix_fmt) if packed else frame
 
 
 class ArrayAdapter:
@@ -90,10 +112,12 @@ class ArrayAdapter:
         return PlaneFormat(width=width, height=height, family="rgb", depth=8 * frame.dtype.itemsize), _FULL_RGB
 
     def planes(self, frame: npt.NDArray[Any]) -> Planes:
-        # Copies: callers with frames in a loop like to reuse their buffer before a batch is full.
         return [frame[:, :, channel].copy() for channel in range(3)]
 
-    def wrap(self, row: Samples, fmt: PlaneFormat, source: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def note(self, frame: npt.NDArray[Any]) -> None:
+        return None
+
+    def wrap(self, row: Samples, fmt: PlaneFormat, note: None) -> npt.NDArray[Any]:
         return np.ascontiguousarray(np.stack(fmt.unpack(row), axis=2))
 
 
@@ -117,11 +141,14 @@ class TensorAdapter:
         dtype = torch.uint8 if frame.dtype == torch.uint8 else torch.float32
         return list(frame.detach().to("cpu", dtype, copy=True).numpy())
 
-    def wrap(self, row: Samples, fmt: PlaneFormat, source: torch.Tensor) -> torch.Tensor:
+    def note(self, frame: torch.Tensor) -> tuple[torch.device, torch.dtype]:
+        return frame.device, frame.dtype
+
+    def wrap(self, row: Samples, fmt: PlaneFormat, note: tuple[torch.device, torch.dtype]) -> torch.Tensor:
         import torch
 
         stacked = torch.from_numpy(np.array(row)).reshape(3, fmt.height, fmt.width)
-        return stacked.to(source.device, source.dtype)
+        return stacked.to(*note)
 
 
 def adapter_of(frame: object) -> Adapter:
@@ -154,9 +181,20 @@ def native_frame(frame: av.VideoFrame, pix_fmt: str | None = None) -> av.VideoFr
     wanted = pix_fmt or native_pix_fmt(frame.format.name)
     if wanted is None:
         raise UnsupportedFormatError(f"pixel format {frame.format.name} cannot be read as planes")
-    if wanted == frame.format.name:
-        return frame
-    return rearranged(frame, wanted)
+    if wanted != frame.format.name:
+        return rearranged(frame, wanted)
+    return _from_the_top(frame) if frame.planes[0].line_size < 0 else frame
+
+
+def _from_the_top(frame: av.VideoFrame) -> av.VideoFrame:
+    """A copy with rows that follow each other in memory: FFmpeg's vflip leaves the samples and counts the lines backwards."""
+    import av
+
+    try:
+        made = av.VideoFrame.from_ndarray(frame.to_ndarray(), format=frame.format.name)
+    except ValueError as error:
+        raise UnsupportedFormatError(f"a frame in {frame.format.name} whose lines are counted backwards (vflip) is not taken") from error
+    return _retold(made, frame)
 
 
 def rearranged(frame: av.VideoFrame, pix_fmt: str) -> av.VideoFrame:
@@ -166,6 +204,11 @@ def rearranged(frame: av.VideoFrame, pix_fmt: str) -> av.VideoFrame:
     """
     with unexplained(frame):
         made = frame.reformat(format=pix_fmt, threads=1)
+    return _retold(made, frame)
+
+
+def _retold(made: av.VideoFrame, frame: av.VideoFrame) -> av.VideoFrame:
+    """`made` with another's time and tags."""
     if frame.pts is not None:
         made.pts = frame.pts
     if frame.time_base is not None:

@@ -49,7 +49,7 @@ class _Batch:
 class _Ticket:
     """One source frame and where its result will lie; a repeated frame shares the row of the one before it."""
 
-    frame: Any
+    note: Any  # of the source frame, for whoever wraps the result
     batch: _Batch
     row: int
     target: PlaneFormat
@@ -131,7 +131,7 @@ class Upscaler:
                 yield from self._finish(pending)  # the old engine closes before another opens
                 previous = None
             planes = adapter.planes(frame)
-            ticket = self._ticket(frame, planes, geometry, previous)
+            ticket = self._ticket(adapter.note(frame), planes, geometry, previous)
             previous = (planes, ticket)
             pending.append((adapter, ticket))
             while len(pending) > _BATCHES_IN_FLIGHT * ticket.batch.engine.batch_size:
@@ -148,17 +148,17 @@ class Upscaler:
         except BaseException:
             self.close()  # an engine keeps its first error; the next frames get a new one
             raise
-        return adapter.wrap(row, ticket.target, ticket.frame)
+        return adapter.wrap(row, ticket.target, ticket.note)
 
-    def _ticket(self, frame: Any, planes: Planes, geometry: Geometry, previous: tuple[Planes, _Ticket] | None) -> _Ticket:
+    def _ticket(self, note: Any, planes: Planes, geometry: Geometry, previous: tuple[Planes, _Ticket] | None) -> _Ticket:
         if previous is not None and _equal(planes, previous[0]):
             self.repeated += 1
-            return _Ticket(frame, previous[1].batch, previous[1].row, geometry.target)
+            return _Ticket(note, previous[1].batch, previous[1].row, geometry.target)
         batch = previous[1].batch if previous is not None else _Batch(self.engine(geometry))
         if batch.full or batch.future is not None:
             batch = _Batch(batch.engine)
         batch.frames.append(planes)
-        ticket = _Ticket(frame, batch, len(batch.frames) - 1, geometry.target)
+        ticket = _Ticket(note, batch, len(batch.frames) - 1, geometry.target)
         if batch.full:
             batch.send()
         return ticket

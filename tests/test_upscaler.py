@@ -151,6 +151,40 @@ def test_the_callers_buffer_may_be_reused() -> None:
     assert [int(frame[0, 0, 0]) for frame in upscale_frames(loop(), model="nearest", batch_size=4)] == list(range(9))
 
 
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "rgb24", "nv12"])
+def test_a_video_frame_may_be_filled_again(pix_fmt: str) -> None:
+    """What is shown, when and in which colours is each one's own."""
+    frame = av.VideoFrame(16, 12, pix_fmt)
+
+    def loop() -> Iterator[av.VideoFrame]:
+        for number in range(9):
+            for plane in frame.planes:
+                plane.update(bytes([number]) * plane.buffer_size)
+            frame.pts, frame.time_base, frame.color_trc = number, Fraction(1, 25), 1 if number % 2 else 13
+            yield frame
+
+    results = list(upscale_frames(loop(), model="nearest", batch_size=4))
+    assert [bytes(result.planes[0])[0] for result in results] == list(range(9))
+    assert [(result.pts, result.color_trc) for result in results] == [(n, 1 if n % 2 else 13) for n in range(9)]
+
+
+@pytest.mark.parametrize("pix_fmt", ["gray", "yuv420p", "yuv422p10le", "rgb24"])
+def test_frames_whose_lines_are_counted_backwards(pix_fmt: str) -> None:
+    """FFmpeg's vflip moves no sample: it gives the last line's address and a negative step."""
+    upright = av.VideoFrame.from_ndarray(arrays(1)[0], format="rgb24").reformat(format=pix_fmt)
+    graph = av.filter.Graph()
+    ends = graph.add_buffer(width=16, height=12, format=pix_fmt, time_base=Fraction(1, 25)), graph.add("vflip"), graph.add("buffersink")
+    ends[0].link_to(ends[1])
+    ends[1].link_to(ends[2])
+    graph.configure()
+    graph.push(upright)
+    flipped = graph.pull()
+    assert isinstance(flipped, av.VideoFrame)
+    assert flipped.planes[0].line_size < 0
+    (result,), (right,) = upscale_frames([flipped], model="nearest"), upscale_frames([upright], model="nearest")
+    np.testing.assert_array_equal(result.reformat(format="rgb48le").to_ndarray(), right.reformat(format="rgb48le").to_ndarray()[::-1])
+
+
 def test_a_repeated_frame_is_not_computed_again() -> None:
     a, b = arrays(2)
     given = [a, a, a, b, b, a]

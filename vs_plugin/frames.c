@@ -9,6 +9,9 @@
 static const char *const TAGS[A2N_COLOR_TAGS] = {"_Matrix", "_Range", "_Primaries", "_Transfer", "_ChromaLocation"};
 static const char OLD_RANGE[] = "_ColorRange";
 enum { API_WITH_RANGE = VS_MAKE_VERSION(4, 2) };
+/* H.273's matrices that are no product with R'G'B' (UNTAKEN in media/colorspec.py): refused here, for the engine would refuse
+   the whole group with them. */
+enum { FIRST_UNTAKEN = 10, LAST_UNTAKEN = 17 };
 
 static int64_t number(const VSAPI *vsapi, const VSMap *props, const char *key) {
     int missing = 0;
@@ -28,11 +31,15 @@ static void read_color(const VSAPI *vsapi, const VSFrame *frame, int64_t color[A
 /* Why this frame cannot be upscaled, to be freed, or NULL. */
 char *frame_refusal(const A2NFilter *d, const VSFrame *frame, int n) {
     char text[256] = "";
-    int64_t field_based = number(d->vsapi, d->vsapi->getFramePropertiesRO(frame), "_FieldBased");
+    const VSMap *props = d->vsapi->getFramePropertiesRO(frame);
+    int64_t field_based = number(d->vsapi, props, "_FieldBased"), matrix = number(d->vsapi, props, "_Matrix");
     if (field_based > 0)
         snprintf(text, sizeof text,
                  "frame %d is interlaced (_FieldBased=%d): deinterlace before upscaling, or say clip.std.SetFieldBased(0) where the picture is progressive",
                  n, (int)field_based);
+    else if (d->source->format.colorFamily == cfYUV && matrix >= FIRST_UNTAKEN && matrix <= LAST_UNTAKEN)
+        snprintf(text, sizeof text, "frame %d has the colour matrix %d, which is not taken: convert it first, as resize.Bicubic(matrix=9) does",
+                 n, (int)matrix);
     else if (!d->vsapi->getReadPtr(frame, 0))
         snprintf(text, sizeof text, "frame %d lies in a GPU's memory: bring it back before this filter", n);
     return *text ? strdup(text) : NULL;

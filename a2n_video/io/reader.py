@@ -22,6 +22,7 @@ from a2n_video.io.fitting import changes_of
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import decoding, probe
 from a2n_video.io.source import open_source, video_stream
+from a2n_video.media.colorspec import UNSPECIFIED, UNTAKEN
 from a2n_video.media.index import TimeMap
 from a2n_video.media.info import VideoInfo
 from a2n_video.media.interlace import InterlacePlan, Mode
@@ -138,6 +139,7 @@ class VideoReader:
         self._last_pts: int | None = None  # of the last decoded frame, on the source's clock
         self._errors_before_last = 0
         self._at = self.time_map.origin_pts  # where on the settled clock decoding is: the last frame's pts
+        self._untaken = UNSPECIFIED  # the last frame's matrix, where it was one that is not taken
 
     def __enter__(self) -> Self:
         return self
@@ -245,6 +247,7 @@ class VideoReader:
             frame.time_base = self._source_map.time_base
             self._at = self._to.settled(pts)
             self._last_pts, self._errors_before_last = pts, self.damage.errors
+            self._take_matrix(frame)
             if raw.is_corrupt:
                 self.damage.add(self._at, f"frame at pts {raw.pts}", "decoded with errors")
             if last is not None:
@@ -253,6 +256,20 @@ class VideoReader:
             last, last_pts = frame, pts
         if last is not None:
             yield from self._stand_ins(last, last_pts, self._source_map.end_pts)
+
+    def _take_matrix(self, frame: av.VideoFrame) -> None:
+        """Have a frame whose matrix cannot be computed with read as the stream is.
+
+        A stream of such frames is refused when its job is planned; in its middle they are a damaged header's, and no end of the job.
+        """
+        matrix = int(frame.colorspace)
+        if matrix not in UNTAKEN or self.info.color.matrix in UNTAKEN or self.info.planes.family != "yuv":
+            self._untaken = UNSPECIFIED
+            return
+        if matrix != self._untaken:
+            self._untaken = matrix
+            self.damage.add(self._at, "colour", f"the matrix {UNTAKEN[matrix]} ({matrix}) is not taken; read as before it")
+        frame.colorspace = self.info.color.matrix
 
     def _stand_ins(self, last: av.VideoFrame, last_pts: int, end_pts: int) -> Iterator[av.VideoFrame]:
         if not self.damage.errors:

@@ -153,7 +153,7 @@ def stages(folder: Path) -> dict[str, object]:
             "pack": timed(lambda: source.pack(adapter.planes(decoded[0]), row[0]), pixels),
             "planes to RGB": timed(lambda: converters[0].to_rgb(torch.from_numpy(row)), pixels),
             "RGB to planes": timed(lambda: converters[1].to_rows(large), pixels),
-            "wrap": timed(lambda: adapter.wrap(result[0], target, decoded[0]), pixels),
+            "wrap": timed(lambda: adapter.wrap(result[0], target, adapter.note(decoded[0])), pixels),
         }
     return {"what": "stages 720p x2, ns per output pixel", **found, "binds": max(found, key=lambda name: found[name])}
 

@@ -13,12 +13,14 @@ import av
 import numpy as np
 import pytest
 
+from a2n_video import upscale_video
 from a2n_video.frames import color_of_frame
 from a2n_video.io.filters import deinterlaced
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import probe
 from a2n_video.io.reader import VideoReader, repeated_frame
 from a2n_video.media.interlace import InterlacePlan
+from tests.clips import Clip, read_frames, write_clip
 from tests.conftest import ROOT
 from tests.io.test_filters import VIDEO, combing, flagged_frame, made_frame
 from tests.made import make_source
@@ -101,6 +103,22 @@ def test_a_stand_in_is_interlaced_as_its_frame_is(order: str) -> None:
     assert max(combing(planes_in(frame)[0]) for frame in out[1:-1]) < 3
     first, again = (planes_in(frame)[0].astype(int) for frame in out[5:7])
     assert np.abs(first - again).mean() < 3
+
+
+def test_a_matrix_that_is_not_taken_ends_no_job_in_its_middle(tmp_path: Path) -> None:
+    """Its frames are read as those before them; it is damage, told once, and the job is done."""
+    source, result = tmp_path / "in.ts", tmp_path / "out.mkv"
+    parts = []
+    for number, matrix in enumerate(("bt709", "bt2020c", "bt709")):
+        clip = Clip(
+            times=[Fraction(4 * number + n, 25) for n in range(4)], options={"preset": "ultrafast", "x264-params": f"colormatrix={matrix}"}
+        )
+        parts.append(write_clip(tmp_path / f"{number}.ts", clip).read_bytes())
+    source.write_bytes(b"".join(parts))
+    done = upscale_video(source, result, model="nearest", crf=0, preset="ultrafast", segment_frames=3)
+    assert (done.frames, done.exit_code, done.damage.errors) == (12, 4, 1)
+    assert "bt2020c" in str(done.damage)
+    assert [number for _, number in read_frames(result)] == 3 * [0, 1, 2, 3]
 
 
 def test_a_stand_in_leaves_its_frame_alone() -> None:

@@ -14,7 +14,7 @@ import pytest
 from a2n_video import vs_engine
 from a2n_video.engine.nearest import NearestEngine
 from a2n_video.engine.protocol import Geometry, Rows
-from a2n_video.media.colorspec import ColorSpec
+from a2n_video.media.colorspec import UNTAKEN, ColorSpec
 from a2n_video.media.planes import PlaneFormat
 
 vs = pytest.importorskip("vapoursynth")
@@ -280,10 +280,21 @@ def test_formats_that_are_not_taken(core: Any, name: str) -> None:
         clip.a2n.Upscale(model="nearest")
 
 
-def test_a_matrix_that_is_not_taken_is_the_frames_error(core: Any, distinct: Callable[..., Any]) -> None:
-    result = distinct(2).std.SetFrameProps(_Matrix=14).a2n.Upscale(model="nearest")
-    with pytest.raises(vs.Error, match=r"^a2n\.Upscale: .*matrix ictcp \(14\) is not taken; convert it"):
-        result.get_frame(0)
+@pytest.mark.parametrize("matrix", UNTAKEN)
+def test_a_matrix_that_is_not_taken_is_that_frames_error_alone(core: Any, distinct: Callable[..., Any], matrix: int) -> None:
+    clip = distinct(4)
+    mixed = core.std.FrameEval(clip, lambda n: clip.std.SetFrameProps(_Matrix=matrix) if n == 2 else clip)
+    result = mixed.a2n.Upscale(model="nearest", batch_size=4)
+    with pytest.raises(vs.Error, match=rf"^a2n\.Upscale: frame 2 has the colour matrix {matrix}, which is not taken: convert it first"):
+        result.get_frame(2)
+    right = reference(distinct, 4)
+    assert [digest(result.get_frame(n)) for n in (0, 1, 3)] == [right[0], right[1], right[3]]
+
+
+def test_rgb_has_no_matrix_to_refuse(core: Any, distinct: Callable[..., Any]) -> None:
+    core.std.BlankClip(format=vs.RGB24, width=16, height=16, length=1).std.SetFrameProps(_Matrix=10).a2n.Upscale(model="nearest").get_frame(
+        0
+    )
     assert distinct(1).std.SetFrameProps(_Matrix=8).a2n.Upscale(model="nearest").get_frame(0).props["_Matrix"] == 8
 
 
