@@ -83,7 +83,9 @@ class VideoFrameAdapter:
         return [plane.copy() for plane in views] if native is frame else views
 
     def note(self, frame: av.VideoFrame) -> VideoFrameNote:
-        return VideoFrameNote(pix_fmt=frame.format.name, color=self.describe(frame)[1], pts=frame.pts, time_base=frame.time_base)
+        told = frame.time_base
+        time_base = Fraction(told.numerator, told.denominator) if told else None
+        return VideoFrameNote(pix_fmt=frame.format.name, color=self.describe(frame)[1], pts=frame.pts, time_base=time_base)
 
     def wrap(self, row: Samples, fmt: PlaneFormat, note: VideoFrameNote) -> av.VideoFrame:
         import av
