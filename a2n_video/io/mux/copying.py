@@ -16,6 +16,7 @@ import av
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 
+from a2n_video.io.inspect import fills_gap
 from a2n_video.io.probe import fraction
 from a2n_video.io.source import open_source
 from a2n_video.media.containers import HOLDS
@@ -103,10 +104,12 @@ class Copying:
         self.errors += 1
 
     def _placed(self, packet: Packet[Any], stream: StreamInfo) -> bool:
-        """Move a packet onto the result's clock; False if it lies outside the result."""
+        """Move a packet onto the result's clock; False if it lies outside the result, or fills a gap that the muxer fills anew."""
         if stream.is_cover:
             packet.pts = packet.dts = 0
             return True
+        if fills_gap(stream.codec, memoryview(packet)):
+            return False
         base = self._base(stream)
         shift = round(self.time_map.seconds_of(Fraction(0), packet.pos) / base)
         dts, pts, duration = self._times(packet, stream, base, shift)
