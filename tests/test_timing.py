@@ -266,13 +266,16 @@ def test_doubled_times_are_mended(where: tuple[int, ...], container: str, tmp_pa
 
 
 def test_a_file_whose_edit_list_shows_nothing_gives_what_it_holds(tmp_path: Path) -> None:
-    """All frames before zero: FFmpeg shows none. They are upscaled nonetheless, and it is said."""
-    source = write_clip(tmp_path / "hidden.mp4", Clip(times=steady(10, Fraction(-5)), options={**NO_B_FRAMES, "g": "1"}, time_base=TICK))
+    """All frames before zero: FFmpeg shows none. They are upscaled nonetheless, and it is said; sound that is made anew comes too."""
+    sound = Sound(start=Fraction(-5), seconds=Fraction(2, 5))
+    clip = Clip(times=steady(10, Fraction(-5)), options={**NO_B_FRAMES, "g": "1"}, time_base=TICK, sounds=(sound,))
+    source = write_clip(tmp_path / "hidden.mp4", clip)
     assert not read_frames(source)
-    result = tmp_path / "out.mp4"
-    done = upscale_video(source, result, model="nearest", **QUICK["libx264"])
-    assert any("edit list" in warning for warning in done.warnings)
-    assert [number for _, number in read_frames(result)] == list(range(10))
+    for result, how in (("out.mp4", QUICK["libx264"]), ("out.webm", {"reencode_audio": "opus", **QUICK["libvpx-vp9"]})):
+        done = upscale_video(source, tmp_path / result, model="nearest", **how)
+        assert any("edit list" in warning for warning in done.warnings)
+        assert [number for _, number in read_frames(tmp_path / result)] == list(range(10))
+        assert read_stream(tmp_path / result, "audio")
 
 
 def test_avi_takes_steady_frames_and_names_the_delay_it_loses(tmp_path: Path) -> None:
