@@ -90,8 +90,9 @@ class Damage:
         def inside(pts: int) -> bool:
             return (start_pts is None or pts >= start_pts) and (end_pts is None or pts < end_pts)
 
-        at, repeated_at = (list(filter(inside, list(places))) for places in (self.at, self.repeated_at))
-        first = self.first if self.at and inside(self.at[0]) else None
+        places = list(self.at)
+        first = self.first if places and inside(places[0]) else None
+        at, repeated_at = (list(filter(inside, found)) for found in (places, list(self.repeated_at)))
         return Damage(at=at, first=first, repeated_at=repeated_at, changes=list(self.changes))
 
 
