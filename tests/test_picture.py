@@ -341,6 +341,22 @@ def test_hdr10_that_is_lost_is_named(hdr_source: Path, tmp_path: Path) -> None:
         prepare(hdr_source, tmp_path / "out.mkv", JobOptions().with_changes(model="nearest", codec="ffv1", keep_all=True))
 
 
+UNKNOWN_LIGHT = {"0 and 0": "max-cll=0,0", "no peak": "max-cll=0,400", "0 beside a display": HDR_PARAMS.replace("1000,400", "0,0")}
+
+
+@pytest.mark.parametrize("light", UNKNOWN_LIGHT.values(), ids=UNKNOWN_LIGHT.keys())
+def test_unknown_light_levels_are_no_demand(light: str, tmp_path: Path) -> None:
+    """Encoders leave them out: the result would not be what was promised, at the very end."""
+    color = ColorSpec(matrix=9, full_range=False, primaries=9, transfer=16)
+    frames = [frame_of("yuv420p10le", planes_of("yuv420p10le", (64, 64), n), color) for n in range(2)]
+    options = {"x265-params": f"log-level=error:info=0:hdr10=1:{light}"}
+    source = write(tmp_path / "in.mkv", frames, codec="libx265", color=color, options=options)
+    for codec in ("libx265", "libsvtav1"):
+        upscaled(source, tmp_path / f"{codec}.mkv", codec=codec)
+    plan = prepare(source, tmp_path / "out.mkv", JobOptions().with_changes(model="nearest", codec="libsvtav1"))
+    assert [fate.what for fate in plan.streams.losses] == ["HDR10 content light level"] * (light == "max-cll=0,400")
+
+
 def test_hlg_tags_stay(tmp_path: Path) -> None:
     color = ColorSpec(matrix=9, full_range=False, primaries=9, transfer=18)
     made = source(tmp_path / "in.mkv", "yuv420p10le", (64, 64), codec="libx265", color=color)

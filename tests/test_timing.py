@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from a2n_video import upscale_video
-from a2n_video.errors import OptionError
+from a2n_video.errors import OptionError, UnsupportedFormatError
 from a2n_video.job.planning.plan import prepare
 from a2n_video.options import JobOptions
 from tests.clips import MS, QUICK, TICK, Clip, Sound, read_frames, read_stream, write_clip
@@ -266,13 +266,16 @@ def test_doubled_times_are_mended(where: tuple[int, ...], container: str, tmp_pa
 
 
 def test_a_file_whose_edit_list_shows_nothing_gives_what_it_holds(tmp_path: Path) -> None:
-    """All frames before zero: FFmpeg shows none. They are upscaled nonetheless, and it is said."""
-    source = write_clip(tmp_path / "hidden.mp4", Clip(times=steady(10, Fraction(-5)), options={**NO_B_FRAMES, "g": "1"}, time_base=TICK))
+    """All frames before zero: FFmpeg shows none. They are upscaled nonetheless, and it is said; sound that is made anew comes too."""
+    sound = Sound(start=Fraction(-5), seconds=Fraction(2, 5))
+    clip = Clip(times=steady(10, Fraction(-5)), options={**NO_B_FRAMES, "g": "1"}, time_base=TICK, sounds=(sound,))
+    source = write_clip(tmp_path / "hidden.mp4", clip)
     assert not read_frames(source)
-    result = tmp_path / "out.mp4"
-    done = upscale_video(source, result, model="nearest", **QUICK["libx264"])
-    assert any("edit list" in warning for warning in done.warnings)
-    assert [number for _, number in read_frames(result)] == list(range(10))
+    for result, how in (("out.mp4", QUICK["libx264"]), ("out.webm", {"reencode_audio": "opus", **QUICK["libvpx-vp9"]})):
+        done = upscale_video(source, tmp_path / result, model="nearest", **how)
+        assert any("edit list" in warning for warning in done.warnings)
+        assert [number for _, number in read_frames(tmp_path / result)] == list(range(10))
+        assert read_stream(tmp_path / result, "audio")
 
 
 def test_avi_takes_steady_frames_and_names_the_delay_it_loses(tmp_path: Path) -> None:
@@ -302,6 +305,33 @@ def test_what_avi_cannot_hold_is_refused_before_the_first_frame(clip: Clip, told
     with pytest.raises(OptionError, match=told):
         upscale_video(source, tmp_path / "out.avi", model="nearest", **QUICK["libx264"])
     assert [path.name for path in tmp_path.iterdir()] == ["source.mkv"]
+
+
+def test_avi_and_matroska_are_asked_of_the_part_alone(tmp_path: Path) -> None:
+    """An uneven frame, or one too near to its neighbour, in what is cut off is nobody's trouble."""
+    times = [Fraction(0), Fraction(1, 10), Fraction(1, 10) + Fraction(1, 4000), *steady(20, Fraction(1, 5))]
+    source = write_clip(tmp_path / "source.mp4", Clip(times=times, options=NO_B_FRAMES, time_base=TICK))
+    for container in ("avi", "mkv"):
+        options = JobOptions().with_changes(model="nearest", start=Fraction(1, 5))
+        assert prepare(source, tmp_path / f"out.{container}", options).frames == 20
+        with pytest.raises((OptionError, UnsupportedFormatError), match=r"frame [12] "):
+            prepare(source, tmp_path / f"out.{container}", options.with_changes(start=None))
+
+
+@pytest.mark.parametrize(("start", "lost"), [(Fraction(2, 5), "+11.0"), (Fraction(12, 25), "+27.0"), (None, "-5.0")])
+def test_sound_that_avi_moves_at_a_cut_is_named(start: Fraction | None, lost: str, tmp_path: Path) -> None:
+    """Its first whole packet after the cut begins with the picture: packets of AC-3 last 32 ms, and begin 5 ms early here."""
+    clip = Clip(times=steady(25), options=NO_B_FRAMES, sounds=(Sound(codec="ac3"),))
+    source, result = write_clip(tmp_path / "source.mkv", clip), tmp_path / "out.avi"
+    plan = prepare(source, result, JobOptions().with_changes(model="nearest", start=start))
+    assert [fate.what for fate in plan.streams.losses] == [f"delay of audio 1 (ac3) ({lost} ms)"]
+
+
+def test_sound_that_begins_after_the_part_does_not_keep_it_from_avi(tmp_path: Path) -> None:
+    clip = Clip(times=steady(25), options=NO_B_FRAMES, sounds=(Sound(codec="pcm_s16le", start=Fraction(3, 5), seconds=Fraction(2, 5)),))
+    source = write_clip(tmp_path / "source.mkv", clip)
+    done = upscale_video(source, tmp_path / "out.avi", model="nearest", end=Fraction(2, 5), **QUICK["libx264"])
+    assert done.frames == 10
 
 
 CUTS: dict[str, tuple[dict[str, Any], range]] = {

@@ -24,6 +24,15 @@ def pix_fmts_of(codec: str, backend: str = "pyav") -> tuple[str, ...]:
     return ffmpeg_writer.pix_fmts_of(codec)
 
 
+def version(backend: str) -> str | None:
+    """Which build of an encoder back end works here; None for PyAV's encoders, which are of av's version."""
+    if backend == "pyav":
+        return None
+    from a2n_video.io import ffmpeg_writer
+
+    return ffmpeg_writer.version()
+
+
 def check_container(codec: str, container: str, backend: str = "pyav") -> None:
     """An OptionError if the container cannot hold what the encoder makes."""
     if backend == "pyav":

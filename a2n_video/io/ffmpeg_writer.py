@@ -44,6 +44,13 @@ def binary() -> str:
     return str(imageio_ffmpeg.get_ffmpeg_exe())
 
 
+def version() -> str:
+    """Which build the binary says it is."""
+    words = _ask("-version").partition("\n")[0]
+    match = re.match(r"ffmpeg version (.*?)(?: Copyright|$)", words)
+    return match[1] if match else words
+
+
 def pix_fmts_of(codec: str) -> tuple[str, ...]:
     """Pixel formats an encoder of the binary says it takes; a ValueError where it has no such encoder."""
     listed = _ask("-h", f"encoder={codec}")

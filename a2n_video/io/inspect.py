@@ -122,9 +122,12 @@ def essence(codec: str, data: memoryview) -> bytes | None:
         return bytes(data[_adts_header(data) :])
     if codec in _NAL_TYPE:
         return _nal_essence(codec, bytes(data))
-    if codec == "mov_text" and bytes(data) == b"\0\0":
-        return None
-    return bytes(data)
+    return None if fills_gap(codec, data) else bytes(data)
+
+
+def fills_gap(codec: str, data: memoryview) -> bool:
+    """Whether a payload only fills the time between two others: an empty text, which MP4's muxer writes wherever it needs one."""
+    return codec == "mov_text" and bytes(data) == b"\0\0"
 
 
 def _adts_header(data: memoryview) -> int:

@@ -185,13 +185,14 @@ def _chapter(chapter: Any) -> Chapter:
 
 
 def hdr_metadata(side_data: Mapping[Type, bytes], coded: Mapping[str, bytes]) -> HdrMetadata | None:
-    """Static HDR10 metadata, None where there is none.
+    """Static HDR10 metadata, None where there is none; a light level of 0 and 0 says that it is unknown, and counts as none.
 
     The bytes are FFmpeg's structs AVMasteringDisplayMetadata (eleven rationals, two flags) and AVContentLightMetadata.
     """
     mastering = side_data.get(Type.MASTERING_DISPLAY_METADATA) or coded.get("mastering_display_metadata")
     light = side_data.get(Type.CONTENT_LIGHT_LEVEL) or coded.get("content_light_level")
-    if not mastering and not light:
+    levels = struct.unpack_from("2I", light) if light else (0, 0)
+    if not mastering and not any(levels):
         return None
     values: dict[str, Any] = {}
     if mastering:
@@ -203,8 +204,8 @@ def hdr_metadata(side_data: Mapping[Type, bytes], coded: Mapping[str, bytes]) ->
             values.update(zip(("red", "green", "blue", "white"), pairs, strict=True))
         if has_luminance:
             values.update(min_luminance=rationals[8], max_luminance=rationals[9])
-    if light:
-        values["max_content"], values["max_average"] = struct.unpack_from("2I", light)
+    if any(levels):
+        values["max_content"], values["max_average"] = levels
     return HdrMetadata(**values)
 
 

@@ -26,14 +26,15 @@ from a2n_video.media.colorspec import UNSPECIFIED, UNTAKEN
 from a2n_video.media.index import TimeMap
 from a2n_video.media.info import VideoInfo
 from a2n_video.media.interlace import InterlacePlan, Mode
+from a2n_video.media.timemap import told
 
 PREROLL_S = 10
 
 
 @dataclass
 class Damage:
-    """What went wrong while decoding: for each error the settled pts it lies at and what it was; `repeated_at`: the settled pts of
-    frames that stood in for lost ones. `first` tells of the first error at or after `since`: what lies before is preroll.
+    """What went wrong while decoding: for each error the settled pts it lies at; `first` tells of the first one; `repeated_at`: the
+    settled pts of frames that stood in for lost ones. What lies before `since` is preroll: its errors are only counted, in `before`.
 
     The reader's thread writes, any thread may read.
     """
@@ -43,6 +44,7 @@ class Damage:
     since: int | None = None
     repeated_at: list[int] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)  # of size, format or colour on the way, in words: no errors
+    before: int = 0
 
     @property
     def errors(self) -> int:
@@ -52,19 +54,32 @@ class Damage:
     def repeated(self) -> int:
         return len(self.repeated_at)
 
+    @property
+    def met(self) -> int:
+        """All errors, those of the preroll too."""
+        return len(self.at) + self.before
+
     def add(self, pts: int, where: str, error: object) -> None:
+        if self._preroll(pts):
+            self.before += 1
+            return
         self.at.append(pts)
-        if self.first is None and self._told(pts):
+        if self.first is None:
             self.first = f"{where}: {error}"
+
+    def stood_in(self, pts: int) -> None:
+        """A frame stands in for a lost one."""
+        if not self._preroll(pts):
+            self.repeated_at.append(pts)
 
     def forget(self) -> None:
         """Begin anew: what was met so far will be met again."""
         self.at.clear()
         self.repeated_at.clear()
-        self.first = None
+        self.first, self.before = None, 0
 
-    def _told(self, pts: int) -> bool:
-        return self.since is None or pts >= self.since
+    def _preroll(self, pts: int) -> bool:
+        return self.since is not None and pts < self.since
 
     def between(self, start_pts: int | None, end_pts: int | None) -> int:
         """How many errors lie in [start, end); None means open."""
@@ -76,10 +91,10 @@ class Damage:
         def inside(pts: int) -> bool:
             return (start_pts is None or pts >= start_pts) and (end_pts is None or pts < end_pts)
 
-        at, repeated_at = (list(filter(inside, list(places))) for places in (self.at, self.repeated_at))
-        first = next((pts for pts in list(self.at) if self._told(pts)), None)
-        told = self.first if first is not None and inside(first) else None
-        return Damage(at=at, first=told, repeated_at=repeated_at, changes=list(self.changes))
+        places = list(self.at)
+        first = self.first if places and inside(places[0]) else None
+        at, repeated_at = (list(filter(inside, found)) for found in (places, list(self.repeated_at)))
+        return Damage(at=at, first=first, repeated_at=repeated_at, changes=list(self.changes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +144,8 @@ class VideoReader:
         self.source = Path(source)
         self.info = info or probe(source)
         self.time_map = time_map or scan(self.source, self.info).time_map
-        self.damage = Damage(since=start_pts)
+        self._begins_part = start_pts is None and self.time_map.begin_pts is not None
+        self.damage = Damage(since=self.time_map.begin_pts if start_pts is None else start_pts)
         self._interlace = deinterlace if isinstance(deinterlace, InterlacePlan) else InterlacePlan(mode=deinterlace)
         self._source_map = source_map or self.time_map
         self._to = SourceClock.of(self.time_map, self._source_map)
@@ -155,7 +171,7 @@ class VideoReader:
     @property
     def position(self) -> object:
         """Changes with every frame decoded, those left out too, and every error; for any thread."""
-        return self._at, self.damage.errors
+        return self._at, self.damage.met
 
     def wake(self) -> None:
         """Nothing makes a decoder of this process come back; see `SandboxedReader.wake`."""
@@ -201,7 +217,7 @@ class VideoReader:
         source, last = self._source_map, self._last_pts
         if last is None or last >= source.last_pts or not source.seekable:
             return
-        told = self.damage.errors > self._errors_before_last
+        known = self.damage.met > self._errors_before_last
         with open_source(self.source, ignore_edits=self.info.ignore_edits) as container:
             stream = video_stream(container, self.source)
             try:
@@ -209,25 +225,44 @@ class VideoReader:
             except av.FFmpegError as error:  # a damaged index: what lies behind the last frame is lost
                 self.damage.add(self._at, "looking for the end", error.strerror)
                 return
-            for frame in self._decoded(container, stream, threads=1, count_errors=not told):
+            for frame in self._decoded(container, stream, threads=1, count_errors=not known):
                 if frame.pts is not None and frame.pts > source.raw_pts(last):
                     yield frame
 
     def _decoded(
         self, container: InputContainer, stream: VideoStream, *, threads: int = 0, count_errors: bool = True
     ) -> Iterator[av.VideoFrame]:
+        latest: int | None = None  # pts of all packets so far: with threads, an error can be that of an earlier one
+
         def note(where: str, error: av.FFmpegError) -> None:
             if count_errors:
-                self.damage.add(self._at, where, error.strerror)
+                self.damage.add(self._bears_on(latest), where, error.strerror)
 
         with decoding(stream, threads) as decoder:
             for packet in _packets(container, stream, note):
+                pts = told(packet.pts)
+                latest = pts if latest is None or (pts is not None and pts > latest) else latest
                 try:
                     yield from decoder.decode(packet if packet.size else None)
                 except MemoryError:  # FFmpeg's is one of its errors too, but says nothing about the packet
                     raise
                 except av.FFmpegError as error:
                     note(f"packet at pts {packet.pts}", error)
+
+    def _bears_on(self, raw_pts: int | None) -> int:
+        """The settled pts that an error is put at: where decoding is, or the beginning of a part whose frames it can still show in.
+
+        It can from the keyframe on that the part's first frame needs. Where nobody knows the keyframes, it is near if a preroll would
+        have it.
+        """
+        source = self._source_map
+        if not self._begins_part or self._at >= self._first_pts:
+            return self._at
+        if raw_pts is None or not source.seekable:
+            near = (self._first_pts - self._at) * self.time_map.time_base <= PREROLL_S
+        else:
+            near = raw_pts >= source.raw_pts(source.keyframe_before(self._to.source(self._first_pts)))
+        return self._first_pts if near else self._at
 
     def _made(self, decoded: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
         """The frames of `time_map`, made from decoded ones."""
@@ -246,10 +281,10 @@ class VideoReader:
             frame.pts = pts = clock.settle(raw.pts, raw.dts)
             frame.time_base = self._source_map.time_base
             self._at = self._to.settled(pts)
-            self._last_pts, self._errors_before_last = pts, self.damage.errors
+            self._last_pts, self._errors_before_last = pts, self.damage.met
             self._take_matrix(frame)
             if raw.is_corrupt:
-                self.damage.add(self._at, f"frame at pts {raw.pts}", "decoded with errors")
+                self.damage.add(self._bears_on(told(raw.pts)), f"frame at pts {raw.pts}", "decoded with errors")
             if last is not None:
                 yield from self._stand_ins(last, last_pts, pts)
             yield frame
@@ -272,11 +307,11 @@ class VideoReader:
         frame.colorspace = self.info.color.matrix
 
     def _stand_ins(self, last: av.VideoFrame, last_pts: int, end_pts: int) -> Iterator[av.VideoFrame]:
-        if not self.damage.errors:
+        if not self.damage.met:
             return
         times = self._source_map.times
         for pts in times[bisect_right(times, last_pts) : bisect_left(times, end_pts)]:
-            self.damage.repeated_at.append(self._to.settled(pts))
+            self.damage.stood_in(self._to.settled(pts))
             yield repeated_frame(last, pts)
 
 

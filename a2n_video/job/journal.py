@@ -107,6 +107,7 @@ class SegmentRecord:
     errors: int = 0  # decode errors whose frames lie in here
     repeated: int = 0  # frames that stand in for lost ones
     first_error: str | None = None  # the first error of its reader, where that lies in here
+    header: str = ""  # sha256 of its decoder header; empty where that was not entered yet
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
+from a2n_video.io import backends
 from a2n_video.job.directory import JobDirectory
 from a2n_video.job.journal import JobRecord, Journal, SegmentRecord
 from a2n_video.job.planning.plan import JobPlan
@@ -24,7 +25,7 @@ def job_record(plan: JobPlan) -> JobRecord:
     return JobRecord(
         input=plan.identity,
         options=compared_options(plan.options),
-        versions=_versions(plan.execution.engine),
+        versions=_versions(plan),
         weights_sha256=plan.execution.weights_sha256,
         plan=plan.execution.as_json(),
         encoder=json.loads(json.dumps(asdict(plan.encoder), default=str)),
@@ -37,9 +38,10 @@ def compared_options(options: JobOptions) -> dict[str, Any]:
     return {part: values for part, values in options.as_json().items() if part not in ("execution", "cluster")}
 
 
-def _versions(engine: str) -> dict[str, str]:
-    found = {}
-    for name in ("a2n-video", "av", *_LIBRARIES.get(engine, ())):
+def _versions(plan: JobPlan) -> dict[str, str]:
+    binary = backends.version(plan.encoder.backend)
+    found = {} if binary is None else {"ffmpeg": binary}
+    for name in ("a2n-video", "av", *_LIBRARIES.get(plan.execution.engine, ())):
         try:
             found[name] = version(name)
         except PackageNotFoundError:  # run from a source tree

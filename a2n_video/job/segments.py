@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from a2n_video.errors import EncodeError
 from a2n_video.io.backends import open_writer
-from a2n_video.io.mux.joining import scan_segment
+from a2n_video.io.mux.joining import header_sha256, scan_segment
 from a2n_video.io.outfile import OutFile, rename, sha256_of
 from a2n_video.io.reader import Damage
 from a2n_video.io.writer import EncoderSettings
@@ -99,7 +99,16 @@ class SegmentedWriter:
         if self._open is not None:
             record = self._open.finish(record)
             self._open = None
+            self._check_alike(record)
         self.journal.add_segment(record)
+
+    def _check_alike(self, record: SegmentRecord) -> None:
+        """EncodeError for a segment that cannot be joined to those before it, now and not at the end of the job."""
+        if (other := unlike(record, self.journal.segments.values())) is not None:
+            raise EncodeError(
+                f"{self.folder / record.file}: its decoder header differs from {other}'s, they cannot be joined: another build of the "
+                "encoder made that one; run again with that build, or with --restart"
+            )
 
     def close(self) -> None:
         """End the open segment and, as nothing more comes, all that were to follow it."""
@@ -165,7 +174,7 @@ class _OpenSegment:
                 self.file.check()
             raise
         rename(self.file.path, self.path, "segment")
-        values = {"frames": self.frames, "first_pts": self.first_pts, "last_pts": self.last_pts}
+        values = {"frames": self.frames, "first_pts": self.first_pts, "last_pts": self.last_pts, "header": header_sha256(self.path)}
         return SegmentRecord(
             **{**vars(record), **values, "file": self.path.name, "size": self.file.size, "sha256": digest},
         )
@@ -222,6 +231,11 @@ def stands(folder: Path, record: SegmentRecord, time_base: Fraction) -> bool:
     except (OSError, EncodeError):
         return False
     return len(scan.pts) == record.frames and scan.has(0, record.first_pts) and scan.has(-1, record.last_pts)
+
+
+def unlike(record: SegmentRecord, others: Iterable[SegmentRecord]) -> str | None:
+    """The file of one of the others whose decoder header is another than this one's, None where all can be joined."""
+    return next((other.file for other in others if record.header and other.header and other.header != record.header), None)
 
 
 def segment_files(folder: Path, segments: Mapping[int, SegmentRecord]) -> tuple[Path, ...]:

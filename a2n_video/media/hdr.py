@@ -20,12 +20,16 @@ LUMINANCE: Final = Fraction(1, 10000)
 
 @dataclass(frozen=True, kw_only=True)
 class HdrWords:
-    """How a library is told: the names of its two settings, and how it writes a chromaticity and a luminance."""
+    """How a library is told: the names of its two settings, and how it writes a chromaticity and a luminance.
+
+    `unknown_peak`: it writes a mean (MaxFALL) beside a peak (MaxCLL) of 0, which is an unknown one; SVT-AV1 then writes neither.
+    """
 
     mastering: str
     light: str
     chromaticity: Callable[[Fraction], str]
     luminance: Callable[[Fraction], str]
+    unknown_peak: bool = True
 
 
 def _counted(unit: Fraction) -> Callable[[Fraction], str]:
@@ -40,7 +44,9 @@ def _decimal(digits: int) -> Callable[[Fraction], str]:
 HDR_WORDS: Final[dict[str, HdrWords]] = {
     "libx265": HdrWords(mastering="master-display", light="max-cll", chromaticity=_counted(CHROMATICITY), luminance=_counted(LUMINANCE)),
     "libx264": HdrWords(mastering="mastering-display", light="cll", chromaticity=_counted(CHROMATICITY), luminance=_counted(LUMINANCE)),
-    "libsvtav1": HdrWords(mastering="mastering-display", light="content-light", chromaticity=_decimal(5), luminance=_decimal(4)),
+    "libsvtav1": HdrWords(
+        mastering="mastering-display", light="content-light", chromaticity=_decimal(5), luminance=_decimal(4), unknown_peak=False
+    ),
 }
 
 
@@ -52,7 +58,7 @@ def hdr_params(codec: str, hdr: HdrMetadata | None) -> str:
     pairs = []
     if has_mastering(hdr):
         pairs.append(f"{words.mastering}={_mastering(hdr, words)}")
-    if hdr.max_content is not None:
+    if _takes_light(words, hdr):
         pairs.append(f"{words.light}={hdr.max_content},{hdr.max_average or 0}")
     return ":".join(pairs)
 
@@ -66,11 +72,18 @@ def lost_hdr(codec: str, hdr: HdrMetadata | None, *, boxed: bool = False) -> str
     """What of `hdr` neither the encoder nor the container (`boxed`: it has boxes for it) can be given, in words; empty for nothing."""
     if hdr is None:
         return ""
+    words = HDR_WORDS.get(codec)
     partial = not has_mastering(hdr) and any(v is not None for v in (hdr.red, hdr.white, hdr.max_luminance))
-    if boxed or codec in HDR_WORDS:
-        return "mastering display (only part of it is known)" if partial else ""
-    parts = ["mastering display"] * (partial or has_mastering(hdr)) + ["content light level"] * (hdr.max_content is not None)
-    return " and ".join(parts)
+    light = ["content light level"] * (hdr.max_content is not None)
+    if not boxed and words is None:
+        return " and ".join(["mastering display"] * (partial or has_mastering(hdr)) + light)
+    kept = boxed or (words is not None and _takes_light(words, hdr))
+    return " and ".join(["mastering display (only part of it is known)"] * partial + ([] if kept else light))
+
+
+def _takes_light(words: HdrWords, hdr: HdrMetadata) -> bool:
+    """Whether there is a content light level that the library writes."""
+    return bool(hdr.max_content) or (hdr.max_content is not None and words.unknown_peak)
 
 
 def given_hdr(codec: str, hdr: HdrMetadata | None, encoder_options: Mapping[str, str], *, boxed: bool = False) -> HdrMetadata | None:
@@ -83,7 +96,8 @@ def given_hdr(codec: str, hdr: HdrMetadata | None, encoder_options: Mapping[str,
         return None
     said = " ".join(encoder_options.values())
     mastering = has_mastering(hdr) and (words is None or f"{words.mastering}=" not in said)
-    light = hdr.max_content is not None and (words is None or f"{words.light}=" not in said)
+    kept = hdr.max_content is not None and (boxed or (words is not None and _takes_light(words, hdr)))
+    light = kept and (words is None or f"{words.light}=" not in said)
     if not mastering and not light:
         return None
     given = hdr if mastering else HdrMetadata(max_content=hdr.max_content, max_average=hdr.max_average)

@@ -15,16 +15,15 @@ from a2n_video.media.streams import StreamFate, StreamPlan
 _MS: Final = Fraction(1, 1000)
 
 
-def time_fates(info: VideoInfo, plan: StreamPlan, time_map: TimeMap, starts: Mapping[int, Fraction]) -> tuple[StreamFate, ...]:
-    """What a container of one rate (AVI) loses of time: the start of streams against the picture. `starts`: raw seconds by stream.
+def time_fates(info: VideoInfo, plan: StreamPlan, part: TimeMap, starts: Mapping[int, Fraction]) -> tuple[StreamFate, ...]:
+    """What a container of one rate (AVI) loses of time in a part: the start of streams against the picture. `starts`: settled seconds.
 
     An OptionError where it cannot hold the result at all: frames at uneven times, or sound more than a lead-in away from the picture.
     """
-    if not HOLDS[plan.container].steady or not time_map.times:
+    if not HOLDS[plan.container].steady or not part.times:
         return ()
-    base = time_map.time_base
-    allowed = max(base, _MS)
-    late = off_rate(time_map)
+    allowed = max(part.time_base, _MS)
+    late = off_rate(part)
     if late is not None:
         raise OptionError(
             f"{plan.container} holds one frame rate, and frame {late} of {info.path} is off it; write mkv, which holds any time"
@@ -33,7 +32,7 @@ def time_fates(info: VideoInfo, plan: StreamPlan, time_map: TimeMap, starts: Map
     for fate in plan.fates:
         if fate.kind != "audio" or fate.fate == "dropped" or fate.index is None or fate.index not in starts:
             continue
-        delay = time_map.seconds_of(starts[fate.index]) - time_map.origin_pts * base
+        delay = starts[fate.index] - part.window[0]
         if abs(delay) > LEAD_IN:
             words = f"{abs(float(delay)):.3f} s {'after' if delay > 0 else 'before'} the picture"
             raise OptionError(f"{plan.container} begins all streams together, and {fate.what} begins {words}; write mkv, which keeps that")

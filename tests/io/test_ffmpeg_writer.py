@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from a2n_video.errors import EncodeError, OptionError
+from a2n_video.errors import EncodeError, JobConflictError, OptionError
 from a2n_video.io import ffmpeg_writer
 from a2n_video.io.backends import open_writer
 from a2n_video.io.mux.joining import scan_segment, segment_container
@@ -124,6 +125,26 @@ def test_a_whole_job(tmp_path: Path) -> None:
     source = make_source(tmp_path / "in.mkv", pts=range(12))
     result = upscale_video(source, tmp_path / "out.mp4", model="nearest", encoder_backend="ffmpeg", segment_frames=5, preset="ultrafast")
     assert result.verified.startswith("verified: 12 frames")
+
+
+def test_a_job_goes_on_with_the_same_build_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes of a segment are the binary's, and those of two builds may not even join."""
+    source, dest = make_source(tmp_path / "in.mkv", pts=range(12), audio=()), tmp_path / "out.mp4"
+    settled = {"model": "nearest", "encoder_backend": "ffmpeg", "segment_frames": 5, "preset": "ultrafast", "deinterlace": "off"}
+
+    def stop(frames: int) -> None:
+        if frames > 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        upscale_video(source, dest, on_progress=stop, **settled)
+    built = ffmpeg_writer.version()
+    other = script(tmp_path, f'[ "$2" = -version ] && echo "ffmpeg version 0.1 Copyright (c)" && exit\nexec {BINARY} "$@"')
+    with monkeypatch.context() as patch:
+        patch.setattr(ffmpeg_writer, "binary", lambda: other)
+        with pytest.raises(JobConflictError, match=f"version of ffmpeg: 0.1 now, {re.escape(built)} then"):
+            upscale_video(source, dest, **settled)
+    assert upscale_video(source, dest, **settled).resumed_frames == 5
 
 
 def test_refusals_come_before_the_first_frame(tmp_path: Path) -> None:

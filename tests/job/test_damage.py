@@ -36,7 +36,8 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def upscale(source: Path, dest: Path, **changes: Any) -> UpscaleResult:
-    return upscale_video(source, dest, model="nearest", **{"preset": "8" if dest.suffix == ".webm" else "ultrafast"} | changes)
+    presets = {".webm": "8", ".y4m": None}
+    return upscale_video(source, dest, model="nearest", **{"preset": presets.get(dest.suffix, "ultrafast")} | changes)
 
 
 def outcome(source: Path, dest: Path) -> tuple[int, int]:
@@ -131,6 +132,25 @@ def test_a_damaged_source_can_be_refused(broken: Path, tmp_path: Path) -> None:
         assert exit_code(caught.value) == 4
         assert not (tmp_path / "out.mkv").exists()
     assert upscale(broken, tmp_path / "out.mkv", max_errors=1000).exit_code == 4
+
+
+@pytest.mark.parametrize("dest", ["out.mkv", "out.y4m"])
+def test_errors_before_a_part_are_none_of_its_own(broken: Path, dest: str, tmp_path: Path) -> None:
+    """Its first frame, 75, needs the keyframe 72; what is broken lies before 48."""
+    changes = {"sandbox": dest != "out.y4m", "fail_on_damage": True}
+    result = upscale(broken, tmp_path / dest, start=3, frames=10, **changes)
+    assert (result.exit_code, result.frames, result.damage.errors, result.damage.repeated) == (0, 10, 0, 0)
+
+
+@pytest.mark.parametrize("dest", ["out.mkv", "out.y4m"])
+@pytest.mark.parametrize("first", [37, 42, 47])
+def test_errors_in_what_a_part_is_made_from_are_its_own(broken: Path, first: int, dest: str, tmp_path: Path) -> None:
+    """Before or after its first frame: no keyframe lies between them and it, so they can be seen in it."""
+    part = {"start": Fraction(first, 25), "frames": 10}
+    result = upscale(broken, tmp_path / dest, **part)
+    assert (result.exit_code, result.frames) == (4, 10) and result.damage.errors and result.damage.first
+    with pytest.raises(IncompleteSourceError, match="damaged"):
+        upscale(broken, tmp_path / dest, overwrite=True, fail_on_damage=True, **part)
 
 
 def test_a_cut_source_can_be_refused(sources: dict[str, Path], tmp_path: Path) -> None:

@@ -56,6 +56,15 @@ def test_what_was_entered_is_read_again(tmp_path: Path) -> None:
         assert journal.result == ResultRecord(size=5, sha256="ee")
 
 
+def test_a_segment_of_a_journal_that_knows_no_headers_is_read(tmp_path: Path) -> None:
+    older = {name: value for name, value in vars(SEGMENTS[0]).items() if name != "header"}
+    with Journal.open(tmp_path / "j") as journal:
+        journal.begin(JOB)
+        journal._append("segment", older)
+    with Journal.open(tmp_path / "j") as journal:
+        assert journal.segments == {0: SEGMENTS[0]}
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return written(tmp_path_factory.mktemp("journal") / "j")

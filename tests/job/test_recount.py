@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -120,19 +121,35 @@ class NoRay(DistributedMaker):
         self.failures.append(str(error))
 
 
-def test_a_driver_refuses_a_shipped_segment_that_lacks_frames(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is made again from the whole source, and what that gives is taken."""
+@pytest.fixture
+def driver(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NoRay]:
     monkeypatch.setattr("a2n_video.job.cluster.distributed.connected", lambda options: None)
     plan = plan_of(source, tmp_path / "out.mkv", ship=True, ray=True)
     with JobDirectory(plan.dest) as folder, Journal.open(folder.journal) as journal:
-        driver = NoRay(plan, folder, journal, Stops())
-        driver._board.want([1])
-        nobody: Any = None
-        assert len(driver._shipped(1) or b"") < source.stat().st_size
-        empty = Made(record=record(1, 0), seconds=1.0, frame_s=None, damage=Damage())
-        driver._received(1, 7, empty, nobody)
-        assert driver.failures == [f"{plan.dest}: segment 1 holds 0 frames where the source gives 10 (worker 7)"]
-        assert 1 in driver._board.wanted
-        assert driver._shipped(1) == source.read_bytes()
-        driver._received(1, 7, empty, nobody)
-        assert 1 not in driver._board.wanted
+        yield NoRay(plan, folder, journal, Stops())
+
+
+def test_a_driver_refuses_a_shipped_segment_that_lacks_frames(driver: NoRay, source: Path) -> None:
+    """It is made again from the whole source, and what that gives is taken."""
+    driver._board.want([1])
+    nobody: Any = None
+    assert len(driver._shipped(1) or b"") < source.stat().st_size
+    empty = Made(record=record(1, 0), seconds=1.0, frame_s=None, damage=Damage())
+    driver._received(1, 7, empty, nobody)
+    assert driver.failures == [f"{driver.plan.dest}: segment 1 holds 0 frames where the source gives 10 (worker 7)"]
+    assert 1 in driver._board.wanted
+    assert driver._shipped(1) == source.read_bytes()
+    driver._received(1, 7, empty, nobody)
+    assert 1 not in driver._board.wanted
+
+
+def test_a_driver_refuses_a_segment_that_cannot_be_joined(driver: NoRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another worker makes it again; not told, all would be made before the join refuses."""
+    monkeypatch.setattr("a2n_video.job.cluster.distributed.stands", lambda *_: True)
+    driver._board.want([1])
+    driver.journal.segments[0] = replace(record(0, 10), file="first.nut", header="a")
+    odd = Made(record=replace(record(1, 10), header="b"), seconds=1.0, frame_s=None, damage=Damage())
+    nobody: Any = None
+    driver._received(1, 7, odd, nobody)
+    told = "segment 1 has another decoder header than first.nut: its worker has another build of the encoder (worker 7)"
+    assert driver.failures == [f"{driver.plan.dest}: {told}"] and 1 in driver._board.wanted

@@ -164,6 +164,25 @@ def test_an_encoder_that_refuses_is_an_encode_error(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["j"]
 
 
+def test_another_encoders_segment_is_told_when_it_is_entered(tmp_path: Path) -> None:
+    """It could not be joined: not told, the job would find that out at its end."""
+    other = dataclasses.replace(encoder("libx264", BASE), options={"preset": "veryfast", "level": "5.2"})
+    with Journal.open(tmp_path / "j") as journal:
+        write(tmp_path, PTS[:5], journal=journal, end_number=1)
+
+        def go_on() -> None:
+            with SegmentedWriter(tmp_path, other, MARKS, journal, first_number=1) as writer:
+                for frame in frames(PTS[5:], BASE, first=5):
+                    writer.write(frame)
+
+        with pytest.raises(EncodeError, match=r"000001\.nut: its decoder header differs from 000000\.nut's"):
+            go_on()
+        assert list(journal.segments) == [0]
+        journal.segments[0] = dataclasses.replace(journal.segments[0], header="")  # of a journal that does not know it
+        go_on()
+        assert list(journal.segments) == [0, 1, 2, 3]
+
+
 def test_errors_are_counted_where_their_frames_lie(tmp_path: Path) -> None:
     met = Damage(at=[0, 200, 240, 799], first="packet at pts 0: broken", repeated_at=[240, 280])
     with Journal.open(tmp_path / "j") as journal:
@@ -182,7 +201,7 @@ def test_the_first_error_is_told_without_the_preroll() -> None:
     assert met.first == "packet at pts 440: broken"
     assert met.within(400, 800) == Damage(at=[440], first="packet at pts 440: broken")
     assert met.within(800, None) == Damage(at=[840])
-    assert met.within(None, 400) == Damage(at=[120, 360])
+    assert (met.within(None, 400), met.errors, met.met) == (Damage(), 2, 4)
     met.forget()
     assert met == Damage(since=400)
 

@@ -49,6 +49,14 @@ def test_losses_are_named() -> None:
     assert lost_hdr("libx265", replace(P3, white=None)) == "mastering display (only part of it is known)"
 
 
+def test_a_mean_beside_an_unknown_peak_is_no_light_level_to_svt() -> None:
+    mean = HdrMetadata(max_content=0, max_average=400)
+    assert hdr_params("libsvtav1", mean) == "" and hdr_params("libx265", mean) == "max-cll=0,400"
+    assert lost_hdr("libsvtav1", mean) == "content light level" and lost_hdr("libx265", mean) == ""
+    assert given_hdr("libsvtav1", mean, {}) is None and given_hdr("libx265", mean, {}) == mean
+    assert lost_hdr("libsvtav1", mean, boxed=True) == "" and given_hdr("libsvtav1", mean, {}, boxed=True) == mean
+
+
 def test_a_result_must_say_what_its_encoder_was_given() -> None:
     assert given_hdr("libx265", P3, {}) == P3
     assert given_hdr("ffv1", P3, {}) is None and given_hdr("libx265", None, {}) is None

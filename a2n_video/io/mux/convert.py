@@ -14,7 +14,9 @@ def converted_streams(final: FinalFile) -> dict[int, Converted]:
     makers: dict[str, type[ConvertedAudio] | type[ConvertedSubtitles]] = {"audio": ConvertedAudio, "subtitle": ConvertedSubtitles}
     times = final.time_map
     return {
-        fate.index: makers[fate.kind](final.info.path, fate.index, fate.to, times, times.begin, times.limit)
+        fate.index: makers[fate.kind](
+            final.info.path, fate.index, fate.to, times, times.begin, times.limit, ignore_edits=final.info.ignore_edits
+        )
         for fate in final.plan.fates
         if fate.fate == "converted" and fate.kind in makers and fate.index is not None and fate.to is not None
     }

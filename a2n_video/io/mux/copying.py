@@ -16,12 +16,13 @@ import av
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 
+from a2n_video.io.inspect import fills_gap
 from a2n_video.io.probe import fraction
 from a2n_video.io.source import open_source
 from a2n_video.media.containers import HOLDS
-from a2n_video.media.index import TimeMap, Window
+from a2n_video.media.index import TimeMap, Window, placed
 from a2n_video.media.info import StreamInfo, VideoInfo
-from a2n_video.media.streams import Container
+from a2n_video.media.streams import Container, StreamPlan
 from a2n_video.media.timemap import told
 
 _READ_RETRIES: Final = 100
@@ -103,10 +104,12 @@ class Copying:
         self.errors += 1
 
     def _placed(self, packet: Packet[Any], stream: StreamInfo) -> bool:
-        """Move a packet onto the result's clock; False if it lies outside the result."""
+        """Move a packet onto the result's clock; False if it lies outside the result, or fills a gap that the muxer fills anew."""
         if stream.is_cover:
             packet.pts = packet.dts = 0
             return True
+        if fills_gap(stream.codec, memoryview(packet)):
+            return False
         base = self._base(stream)
         shift = round(self.time_map.seconds_of(Fraction(0), packet.pos) / base)
         dts, pts, duration = self._times(packet, stream, base, shift)
@@ -170,6 +173,31 @@ def readable(source: InputContainer, streams: Sequence[Any], on_error: Callable[
             return
         except av.FFmpegError:
             on_error()
+
+
+def sound_starts(path: Path, info: VideoInfo, plan: StreamPlan, part: TimeMap) -> dict[int, Fraction]:
+    """When each audio stream that goes along begins in a part, in settled seconds; those of which nothing lies in it are left out.
+
+    A copied one begins with its first packet after a cut, one made anew with the sample there.
+    """
+    made_anew = {
+        fate.index: fate.fate == "converted"
+        for fate in plan.fates
+        if fate.kind == "audio" and fate.fate != "dropped" and fate.index is not None
+    }
+    starts: dict[int, Fraction] = {}
+    with open_source(path, ignore_edits=info.ignore_edits) as source:
+        for packet in readable(source, [source.streams[index] for index in made_anew]):
+            index, base = packet.stream_index, info.streams[packet.stream_index].time_base
+            time = told(packet.dts) if packet.pts is None else told(packet.pts)
+            if index in starts or time is None:
+                continue
+            span = placed(part, time * base, (packet.duration or 0) * base, packet.pos, stretches=made_anew[index])
+            if span is not None:
+                starts[index] = span[0]
+            if len(starts) == len(made_anew):
+                break
+    return starts
 
 
 def fine_base(tick: Fraction, *shifts: Fraction) -> Fraction:

@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
@@ -63,6 +64,13 @@ def open_segment(path: Path) -> tuple[InputContainer, VideoStream]:
         return container, container.streams.video[0]
     except (av.FFmpegError, IndexError) as error:
         raise EncodeError(f"{path}: not a segment that can be read ({error}); run again with --restart") from error
+
+
+def header_sha256(path: Path) -> str:
+    """A segment's decoder header, by its digest; only those of one header can be joined. EncodeError where it is no segment."""
+    container, stream = open_segment(path)
+    with container:
+        return sha256(stream.codec_context.extradata or b"").hexdigest()
 
 
 def scan_segment(path: Path, time_base: Fraction) -> SegmentScan:

@@ -67,7 +67,7 @@ def cut_source(path: Path, info: VideoInfo, source_map: TimeMap, start_pts: int 
 def _cut(path: Path, info: VideoInfo, source_map: TimeMap, start_pts: int | None, end_pts: int | None) -> bytes:
     buffer = io.BytesIO()
     muxer = next((name for part, name in _KEEPERS.items() if part in info.container), _EXACT)
-    with open_source(path) as source:
+    with open_source(path, ignore_edits=info.ignore_edits) as source:
         stream = video_stream(source, path)
         if start_pts is not None:
             preroll = int(PREROLL_S / source_map.time_base)

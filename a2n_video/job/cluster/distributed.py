@@ -35,7 +35,7 @@ from a2n_video.job.journal import Journal, SegmentRecord
 from a2n_video.job.planning.plan import JobPlan, settle_execution
 from a2n_video.job.recount import Recount
 from a2n_video.job.resume import job_record
-from a2n_video.job.segments import Stretch, bounded_length, bounds, missing_stretches, stands
+from a2n_video.job.segments import Stretch, bounded_length, bounds, missing_stretches, stands, unlike
 from a2n_video.job.stops import Stops
 from a2n_video.options import ClusterOptions, ExecutionPlan
 
@@ -215,6 +215,8 @@ class DistributedMaker:
             self._store(record, made.data)
         if record.number != number or not stands(self.folder.path, record, self.plan.encoder.time_base):
             return "came back damaged"
+        if (other := unlike(record, [*self._early, *self.journal.segments.values()])) is not None:
+            return f"has another decoder header than {other}: its worker has another build of the encoder"
         if not self.options.ship or number in self._whole:
             return None
         if (fault := self._recount.fault(record, *bounds(self._marks, number))) is not None:

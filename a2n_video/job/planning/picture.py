@@ -18,7 +18,7 @@ from a2n_video.io.writer import EncoderSettings
 from a2n_video.media.colorspec import PRIMARIES, RGB_MATRIX, UNSPECIFIED, ColorSpec
 from a2n_video.media.containers import HOLDS
 from a2n_video.media.encoders import default_codec, encoded_pix_fmt, encoder, encoder_options, merge_options
-from a2n_video.media.hdr import hdr_params, lost_hdr
+from a2n_video.media.hdr import HDR_WORDS, hdr_params, lost_hdr
 from a2n_video.media.info import VideoInfo
 from a2n_video.media.pixfmt import encodable
 from a2n_video.media.planes import PlaneFormat
@@ -223,6 +223,7 @@ def _fates(info: VideoInfo, codec: str, container: Container, fit: Fit) -> Itera
     lost = lost_hdr(codec, info.hdr, boxed=HOLDS[container].hdr)
     if lost:
         reason = f"{codec} cannot be given it; libx265, libsvtav1 and libx264 can, and mp4 and mov hold it for any"
+        reason = "it can only be written whole" if codec in HDR_WORDS or HOLDS[container].hdr else reason
         yield StreamFate(what=f"HDR10 {lost}", kind="hdr", fate="dropped", reason=reason)
     if not (encoder(codec).color or HOLDS[container].color):
         holders = "y4m has no" if container == "y4m" else f"neither {container} nor {codec}'s video has a"

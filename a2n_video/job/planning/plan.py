@@ -16,6 +16,7 @@ from a2n_video.errors import InputError, OptionError, OutputError, OutputExistsE
 from a2n_video.io.filters import look_for_interlace
 from a2n_video.io.fitting import Fit
 from a2n_video.io.mux.audio import sounds_made_anew
+from a2n_video.io.mux.copying import sound_starts
 from a2n_video.io.mux.trial import unwritable_streams
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import probe
@@ -141,15 +142,15 @@ def prepare(source: Path, dest: Path, options: JobOptions) -> JobPlan:
     frame_rate = None if scanned.frame_rate is None else scanned.frame_rate * interlace.rate_factor
     picture = settle_picture(info, time_map.time_base, frame_rate, container, options)
     streams = plan_streams(info, container, options.fidelity, scanned.empty).plus(*picture.fates)
-    starts = {index: times.start * times.time_base for index, times in scanned.streams.items() if times.start is not None}
-    streams = streams.plus(*time_fates(info, streams, time_map, starts))
     part = time_map.cut(start=options.time.start, end=options.time.end, frames=options.time.frames)
+    starts = look(sound_starts, source, info, streams, part) if holding.steady else {}
+    streams = streams.plus(*time_fates(info, streams, part, starts))
     streams = with_cut_videos(info, streams, part, scanned)
     unwritable = look(unwritable_streams, source, info, streams, part)
     streams = _with_trials(streams, unwritable, look(sounds_made_anew, source, info, streams))
     if options.fidelity.keep_all:
         streams.refuse_losses()
-    _check_clock(source, time_map, container)
+    _check_clock(source, part, container)
     return JobPlan(
         source=source,
         identity=identity,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import av
@@ -13,8 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from a2n_video.io.mux.copying import as_held, fine_base
+from a2n_video.job.run import upscale_video
+from tests.made import make_source, packets
 
 TICK = Fraction(1, 25)
+EMPTY = hashlib.sha1(b"\0\0").hexdigest()
 
 
 @given(
@@ -58,3 +63,18 @@ def test_other_containers_are_given_times_as_they_are() -> None:
     given = REORDERED["from its beginning"]
     assert [(packet.pts, packet.dts) for _, packet in as_held(lane(given), "mkv")] == given
     assert [(packet.pts, packet.dts) for _, packet in as_held(lane(given), "avi")] == [(pts + 2, dts + 2) for pts, dts in given]
+
+
+TOUCHING = [(Fraction(n, 5), Fraction(n + 1, 5), f"cue {n}") for n in range(1, 5)]
+
+
+@pytest.mark.parametrize("start", [None, Fraction(3, 10)])
+def test_cues_of_mp4_that_touch_stay_where_they_are(start: Fraction | None, tmp_path: Path) -> None:
+    """MP4's muxer puts empty samples between them; those of the source, copied too, would each push the next cue by a tick."""
+    made = make_source(tmp_path / "in.mkv", pts=range(25), audio=(), subtitles=TOUCHING)
+    source = upscale_video(made, tmp_path / "in.mp4", model="nearest").path
+    dest = upscale_video(source, tmp_path / "out.mp4", model="nearest", start=start).path
+    cut = Fraction(0) if start is None else Fraction(8, 25)  # the first frame after it
+    wanted = [(max(begin - cut, Fraction(0)), end - max(begin, cut)) for begin, end, _ in TOUCHING if end > cut]
+    assert [span[:2] for span in packets(dest, 1) if span[2] != EMPTY] == wanted
+    assert len(packets(dest, 1)) <= len(packets(source, 1)), "no more empty samples than were there"

@@ -11,6 +11,7 @@ from a2n_video.io.mux.shipping import cut_source
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import probe
 from a2n_video.io.reader import VideoReader
+from tests.clips import TICK, Clip, read_frames, write_clip
 from tests.made import frame_hash, make_source
 
 # Name, ticks of the container, frames' pts; 400 frames at 25 a second are more than a preroll.
@@ -41,3 +42,15 @@ def test_a_cut_holds_its_segment(tmp_path: Path, suffix: str) -> None:
         wanted = [frame for frame in whole if (start is None or frame[0] >= start) and (end is None or frame[0] < end)]
         assert [frame for frame in frames if end is None or frame[0] < end] == wanted
     assert cut.stat().st_size < source.stat().st_size, "only a part was cut out"
+
+
+def test_what_no_edit_list_shows_is_cut_out_all_the_same(tmp_path: Path) -> None:
+    """A source whose frames all lie before zero is read without its edit list, and so is what is sent of it."""
+    early = [Fraction(n, 25) - 5 for n in range(20)]
+    source = write_clip(tmp_path / "in.mp4", Clip(times=early, time_base=TICK, options={"g": "1", "bf": "0"}))
+    info = probe(source)
+    times = scan(source, info).time_map
+    cut = tmp_path / "cut"
+    cut.write_bytes(cut_source(source, info, times, None, times.times[10]))
+    assert info.ignore_edits and cut.stat().st_size < source.stat().st_size
+    assert [number for _, number in read_frames(cut)] == list(range(10))

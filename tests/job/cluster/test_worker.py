@@ -65,6 +65,16 @@ def test_a_shipped_part_makes_the_same_segment(source: Path, tmp_path: Path, mod
             assert made(plan, marks, number, ship=True) == whole
 
 
+def test_a_worker_with_another_ffmpeg_takes_no_part(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = settled(source, tmp_path / "out.mkv", 300, {})
+    plan = replace(plan, encoder=replace(plan.encoder, backend="ffmpeg"))
+    monkeypatch.setattr("a2n_video.io.ffmpeg_writer.version", lambda: "8.0")
+    worker = SegmentWorker(0, Setup(plan=plan, job=job_record(plan), ship=True), NoTally)
+    assert worker.differences() == []
+    monkeypatch.setattr("a2n_video.io.ffmpeg_writer.version", lambda: "7.1")
+    assert worker.differences() == ["ffmpeg 7.1 there, 8.0 here"]
+
+
 def test_no_more_is_shipped_than_a_segment_needs(source: Path, tmp_path: Path) -> None:
     """Neither what lies before --start (but for the preroll), nor what lies after --frames."""
     plan = settled(source, tmp_path / "out.mkv", 5, {"deinterlace": "off", "start": Fraction(15), "frames": 10})
