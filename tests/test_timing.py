@@ -145,6 +145,29 @@ def test_every_frame_comes_at_its_time(name: str, codec: str, container: str, ma
         assert_in_sync(source, result)
 
 
+@pytest.mark.parametrize(
+    ("codec", "box"), [("libx264", "mp4"), ("libx265", "mov"), ("libx264", "mkv"), ("ffv1", "mkv"), ("prores_ks", "mov")]
+)
+def test_a_long_last_frame_lasts_as_long(codec: str, box: str, tmp_path: Path) -> None:
+    """A screen that no longer changes: its last picture is held until the part that was asked for ends."""
+    clip = Clip(times=[*steady(20), Fraction(10)], options=B_FRAMES)
+    source, result = write_clip(tmp_path / "source.mkv", clip), tmp_path / f"out.{box}"
+    upscale_video(source, result, model="nearest", end=Fraction(6), threads=1, **QUICK[codec])
+    with av.open(str(result)) as container:
+        assert container.duration == 6_000_000
+
+
+@pytest.mark.parametrize("late", [1, 2, 3, 4, 5])
+def test_a_gap_before_the_last_frames_is_not_added_to_them(late: int, tmp_path: Path) -> None:
+    """A packet's length in MP4 is one of decode time: with B-frames that of another frame than the one it shows."""
+    held = {"bf": "3", "preset": "veryfast", "b_strategy": "0", "sc_threshold": "0"}
+    clip = Clip(times=[*steady(40), *steady(late, Fraction(10))], options=held, time_base=TICK)
+    source, result = write_clip(tmp_path / "source.mp4", clip), tmp_path / "out.mkv"
+    upscale_video(source, result, model="nearest", threads=1, **QUICK["libx264"])
+    with av.open(str(result)) as container:
+        assert container.duration == 10_000_000 + 40_000 * late
+
+
 FROM_ZERO = {"avoid_negative_ts": "make_non_negative"}
 # What a source may be stored as; each is read with a video encoder of its own, and written to both containers.
 SOURCES: dict[str, tuple[str, Clip]] = {

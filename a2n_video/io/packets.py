@@ -69,6 +69,7 @@ def scan(path: Path | str, info: VideoInfo, *, fps: Fraction | None = None, lead
         other_videos={index: tuple(found) for index, found in packets.items() if index != info.video_index},
         pts_trusted=not names & _WITHOUT_PTS,
         any_origin=leaps,
+        ends_by_dts=bool(names & _ONE_CLOCK),
         fps=fps,
         lead_in=lead_in,
         notes=(_NO_EDITS,) if info.ignore_edits else (),

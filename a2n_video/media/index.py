@@ -65,6 +65,7 @@ class ScanResult:
     other_videos: Mapping[int, tuple[PacketTime, ...]] = field(default_factory=dict)  # by stream index, covers aside
     pts_trusted: bool = True
     any_origin: bool = False
+    ends_by_dts: bool = False
     fps: Fraction | None = None
     lead_in: Fraction = LEAD_IN
     notes: tuple[str, ...] = ()  # warnings of the reading itself
@@ -90,6 +91,7 @@ class ScanResult:
             others=tuple(times for index, times in self.streams.items() if index != self.video_index),
             pts_trusted=self.pts_trusted,
             any_origin=self.any_origin,
+            ends_by_dts=self.ends_by_dts,
         )
         time_map = build_time_map(self.packets, self.time_base, self.rate, rules)
         return replace(time_map, warnings=self.notes + time_map.warnings)
@@ -105,6 +107,7 @@ class TimeRules:
     others: tuple[StreamTimes, ...] = ()
     pts_trusted: bool = True
     any_origin: bool = False  # the source's clock begins anywhere (transport streams): its first time is brought to zero
+    ends_by_dts: bool = False  # packets have lengths of decode time (MP4, QuickTime), and the last frame what is left of them
 
 
 def build_time_map(packets: Sequence[PacketTime], time_base: Fraction, rate: Fraction | None, rules: TimeRules | None = None) -> TimeMap:
@@ -136,7 +139,7 @@ def build_time_map(packets: Sequence[PacketTime], time_base: Fraction, rate: Fra
         step=step,
         times=times,
         first_pts=times[0] if times else 0,
-        end_pts=(times[-1] if times else 0) + _last_duration(shown, step),
+        end_pts=(times[-1] if times else 0) + _last_duration(packets, step, by_dts=rules.ends_by_dts),
         origin_pts=times[0] if times else 0,
         shift_pts=shift,
         epochs=epochs or (Epoch(first=raw[0] if raw else 0, last=raw[-1] if raw else 0),),
@@ -223,10 +226,27 @@ def _shift(first: int, time_base: Fraction, rules: TimeRules) -> int:
     return ceil(-earliest / time_base) if earliest < 0 or rules.any_origin else 0
 
 
-def _last_duration(shown: Sequence[PacketTime], step: Fraction) -> int:
-    timed = [packet for packet in shown if packet.pts is not None]
-    last = max(timed, key=lambda packet: packet.pts or 0, default=None)
-    return last.duration if last is not None and last.duration > 0 else max(1, round(step))
+def _last_duration(packets: Sequence[PacketTime], step: Fraction, *, by_dts: bool) -> int:
+    timed = [packet for packet in packets if packet.pts is not None]
+    last = max((packet for packet in timed if not packet.hidden), key=_pts, default=None)
+    if last is None:
+        return max(1, round(step))
+    duration = _end_by_dts(timed) - _pts(last) if by_dts and all(packet.dts is not None for packet in timed) else last.duration
+    return duration if duration > 0 else max(1, round(step))
+
+
+def _end_by_dts(timed: Sequence[PacketTime]) -> int:
+    """Where the packet decoded last ends, as much later as frames are shown after they are decoded."""
+    last = max((packet for packet in timed if not packet.hidden), key=_dts)
+    return _dts(last) + last.duration + min(map(_pts, timed)) - min(map(_dts, timed))
+
+
+def _pts(packet: PacketTime) -> int:
+    return packet.pts or 0
+
+
+def _dts(packet: PacketTime) -> int:
+    return packet.dts or 0
 
 
 def _keyframes(shown: Sequence[PacketTime], shift: int) -> tuple[int, ...]:

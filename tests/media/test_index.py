@@ -105,6 +105,20 @@ def test_fps_counts_where_there_are_no_times_and_is_left_aside_where_there_are()
     assert kept.times == (0, 40, 80) and "left aside" in kept.warnings[0]
 
 
+@pytest.mark.parametrize(
+    ("last", "end"),
+    [
+        ([(160, 80, 40), (120, 120, 40)], 200),
+        ([(160, 80, 40), (120, 120, 5000)], 5160),  # what is left of a long last frame
+        ([(5000, 80, 4920), (120, 5000, 40)], 5080),  # a gap in decode time, which the last frame's own packet carries
+        ([(120, 80, 40), (5000, 120, 40)], 5040),  # the packets end before the last frame begins: it lasts a usual step
+    ],
+)
+def test_the_last_frame_ends_where_decoding_does_and_not_by_its_own_packet(last: list[tuple[int, int, int]], end: int) -> None:
+    video = [PacketTime(p, d, length) for p, d, length in [(0, -40, 40), (80, 0, 40), (40, 40, 40), *last]]
+    assert mapped(video, ends_by_dts=True).end_pts == end
+
+
 def test_decode_time_stands_in_with_its_gaps() -> None:
     """AVI: pts say nothing; the decoder hands frames out late, and none for the last ones."""
     video = [PacketTime(dts + 1, dts, 1) for dts in (0, 1, 2, 5, 6)]
