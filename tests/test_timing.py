@@ -245,6 +245,47 @@ def test_a_counter_that_runs_over_is_unwrapped(tmp_path: Path) -> None:
     assert all(abs(time - found[0][0] - n * FRAME) <= MS for n, (time, _) in enumerate(found))
 
 
+IN_MID_GROUP = {
+    "libx264": {**B_FRAMES, "g": "24", "sc_threshold": "0"},
+    "libx265": {"preset": "ultrafast", "x265-params": "log-level=error:pools=1:bframes=3:keyint=24:min-keyint=24:scenecut=0"},
+    "mpeg2video": {"bf": "2", "g": "24", "sc_threshold": "1000000000", "b": "2M"},
+}
+
+
+def in_mid_group(path: Path, codec: str) -> Path:
+    """A recording of 49 frames that lacks its first eight packets: no frame can be decoded before number 24."""
+    base = FRAME if codec == "mpeg2video" else TICK
+    whole = write_clip(
+        path.with_name(f"whole{path.suffix}"), Clip(times=steady(49), codec=codec, options=IN_MID_GROUP[codec], time_base=base)
+    )
+    with av.open(str(whole)) as source, av.open(str(path), "w", format="mpegts") as output:
+        target = output.add_stream_from_template(source.streams.video[0], opaque=True)
+        for packet in [packet for packet in source.demux(video=0) if packet.size][8:]:
+            packet.stream = target
+            output.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("codec", list(IN_MID_GROUP))
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({}, range(24, 49)),
+        ({"frames": 10}, range(24, 34)),
+        ({"end": Fraction(2, 5)}, range(24, 34)),
+        ({"start": Fraction(2, 5), "frames": 5}, range(34, 39)),
+        ({"segment_frames": 6}, range(24, 49)),
+    ],
+)
+def test_a_recording_that_begins_in_mid_group_is_counted_from_its_first_frame(
+    changes: dict[str, Any], wanted: range, codec: str, tmp_path: Path
+) -> None:
+    source, result = in_mid_group(tmp_path / "recording.ts", codec), tmp_path / "out.mp4"
+    done = upscale_video(source, result, model="nearest", threads=1, **changes, **QUICK["libx264"])
+    assert done.exit_code == 0 and not done.damage.errors
+    assert [number for _, number in read_frames(result)] == list(wanted)
+
+
 @pytest.mark.parametrize(("fps", "step"), [(None, FRAME), (Fraction(24000, 1001), Fraction(1001, 24000)), (Fraction(50), Fraction(1, 50))])
 def test_a_source_without_times_is_counted_at_its_rate(fps: Fraction | None, step: Fraction, tmp_path: Path) -> None:
     source = write_clip(tmp_path / "raw.h264", Clip(times=steady(17), options=B_FRAMES, time_base=FRAME))

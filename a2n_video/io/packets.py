@@ -13,7 +13,7 @@ from av.container import InputContainer
 from a2n_video.io.probe import fraction
 from a2n_video.io.source import open_source
 from a2n_video.io.whole import complaints
-from a2n_video.media.index import LEAD_IN, PacketTime, RunTracker, ScanResult, StreamTimes
+from a2n_video.media.index import LEAD_IN, PacketTime, RunTracker, ScanResult, StreamTimes, hide_head
 from a2n_video.media.info import StreamInfo, VideoInfo
 from a2n_video.media.timemap import told
 
@@ -47,6 +47,11 @@ def scan(path: Path | str, info: VideoInfo, *, fps: Fraction | None = None, lead
                 _read(container, info.video, trackers, packets)
             except av.FFmpegError as caught:
                 error = str(caught)
+        pts_trusted = not names & _WITHOUT_PTS
+        shown = packets[info.video_index] = hide_head(packets[info.video_index], info.first_pts if pts_trusted else None)
+        for packet in shown:
+            if not packet.hidden:
+                trackers[info.video_index].add(packet.pts, packet.dts, packet.duration, packet.position)
     if passed_over and error is None:
         error = f"damaged: {passed_over[0]} ({len(passed_over)} such places)"
     streams = {
@@ -64,10 +69,10 @@ def scan(path: Path | str, info: VideoInfo, *, fps: Fraction | None = None, lead
         video_index=info.video_index,
         time_base=bases[info.video_index],
         rate=info.frame_rate,
-        packets=tuple(packets[info.video_index]),
+        packets=tuple(shown),
         streams=streams,
         other_videos={index: tuple(found) for index, found in packets.items() if index != info.video_index},
-        pts_trusted=not names & _WITHOUT_PTS,
+        pts_trusted=pts_trusted,
         any_origin=leaps,
         ends_by_dts=bool(names & _ONE_CLOCK),
         fps=fps,
@@ -93,8 +98,6 @@ def _read(container: InputContainer, video: StreamInfo, trackers: dict[int, RunT
                 packets[index].append(PacketTime(pts, dts, duration, packet.is_keyframe, packet.pos))
             continue
         hidden = packet.is_discard or (shows is not None and not shows(memoryview(packet)))
-        if not hidden:
-            trackers[index].add(pts, dts, duration, position)
         packets[index].append(PacketTime(pts, dts, duration, packet.is_keyframe, position, hidden))
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "TimeRules",
     "Window",
     "build_time_map",
+    "hide_head",
     "placed",
 ]
 
@@ -43,7 +44,10 @@ LEAD_IN: Final = Fraction(1, 10)
 
 
 class PacketTime(NamedTuple):
-    """One video packet in file order: times in ticks, `position` its byte offset, `hidden` where it shows no frame (edit lists, VP9)."""
+    """One video packet in file order: times in ticks, `position` its byte offset, `hidden` where it shows no frame.
+
+    An edit list hides packets, VP9 has such that only others refer to, and the first ones may refer to what lies before the file.
+    """
 
     pts: int | None
     dts: int | None
@@ -51,6 +55,22 @@ class PacketTime(NamedTuple):
     keyframe: bool = False
     position: int | None = None
     hidden: bool = False
+
+
+def hide_head(packets: Sequence[PacketTime], first: int | None) -> list[PacketTime]:
+    """The packets with those hidden that a file begins with and nothing can decode: it was cut, or recorded, from the middle of a group.
+
+    `first` is the pts of the first frame that decodes, and its packet the first keyframe. What comes before that one lacks a reference, and
+    so does what is decoded after it and shown before. Where it is otherwise (damage, times in no order) none is hidden.
+    """
+    place = next((number for number, packet in enumerate(packets) if packet.keyframe and not packet.hidden), None)
+    if first is None or place is None or packets[place].pts != first:
+        return list(packets)
+    begun, stop = packets[place].dts, place + 1
+    while begun is not None and stop < len(packets) and begun < (packets[stop].dts or begun) < first:
+        stop += 1
+    head = [packet._replace(hidden=packet.hidden or (packet.pts is not None and packet.pts < first)) for packet in packets[:stop]]
+    return [*head, *packets[stop:]]
 
 
 @dataclass(frozen=True, kw_only=True)

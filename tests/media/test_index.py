@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from a2n_video.errors import OptionError
 from a2n_video.media.epochs import Epoch, RunTracker, find_epochs
-from a2n_video.media.index import PacketTime, ScanResult, StreamTimes, TimeMap, TimeRules, Window, build_time_map, placed
+from a2n_video.media.index import PacketTime, ScanResult, StreamTimes, TimeMap, TimeRules, Window, build_time_map, hide_head, placed
 from a2n_video.media.info import StreamInfo
 
 TB = Fraction(1, 1000)
@@ -117,6 +117,26 @@ def test_fps_counts_where_there_are_no_times_and_is_left_aside_where_there_are()
 def test_the_last_frame_ends_where_decoding_does_and_not_by_its_own_packet(last: list[tuple[int, int, int]], end: int) -> None:
     video = [PacketTime(p, d, length) for p, d, length in [(0, -40, 40), (80, 0, 40), (40, 40, 40), *last]]
     assert mapped(video, ends_by_dts=True).end_pts == end
+
+
+@pytest.mark.parametrize(
+    ("first", "hidden"),
+    [
+        (160, [True, True, False, True, False, False]),
+        (120, [False] * 6),  # not the first keyframe's: who knows why
+        (200, [False] * 6),
+        (None, [False] * 6),
+    ],
+)
+def test_what_lacks_its_reference_at_the_head_is_hidden(first: int | None, hidden: list[bool]) -> None:
+    """A P and a B of a group that began before the file, its next keyframe, a B between both, and a clock that starts anew."""
+    video = [PacketTime(p, d, 40, keyframe=p == 160) for p, d in [(80, 0), (40, 40), (160, 80), (120, 120), (200, 160), (10, 10)]]
+    assert [packet.hidden for packet in hide_head(video, first)] == hidden
+
+
+def test_times_that_run_backward_after_a_keyframe_hide_nothing() -> None:
+    video = packets([160, 0, 40, 80])
+    assert hide_head(video, 160) == video
 
 
 def test_decode_time_stands_in_with_its_gaps() -> None:
