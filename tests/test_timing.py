@@ -234,6 +234,16 @@ def test_joined_transport_streams_follow_one_another(tmp_path: Path) -> None:
     assert max(offsets) - min(offsets) <= MS, "each part keeps its own sync"
 
 
+@pytest.mark.parametrize("frames", [15, 18])
+def test_joined_transport_streams_without_sound_keep_their_step(frames: int, tmp_path: Path) -> None:
+    clip = Clip(times=steady(frames, Fraction(10)), options=B_FRAMES, time_base=TICK, muxer={"mpegts_copyts": "1"})
+    part = write_clip(tmp_path / "part.ts", clip)
+    source, result = tmp_path / "joined.ts", tmp_path / "out.mp4"
+    source.write_bytes(joined(part, part))
+    upscale_video(source, result, model="nearest", threads=1, **QUICK["libx264"])
+    assert read_frames(result) == [(n * FRAME, n % frames) for n in range(2 * frames)]
+
+
 def test_a_counter_that_runs_over_is_unwrapped(tmp_path: Path) -> None:
     """33 bits of 90 kHz: the picture's times pass 2**33 in the middle of the file."""
     start = Fraction(2**33, 90000) - Fraction(2, 5)

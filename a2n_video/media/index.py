@@ -136,7 +136,7 @@ def build_time_map(packets: Sequence[PacketTime], time_base: Fraction, rate: Fra
     shown = [packet for packet in packets if not packet.hidden]
     trusted = rules.pts_trusted and any(packet.pts is not None for packet in shown)
     step = _step(shown, time_base, rules.fps if not trusted and rules.fps else rate, trusted)
-    epochs = find_epochs(rules.video, rules.others) if trusted else ()
+    epochs = find_epochs(_lasting(rules.video, shown, step), rules.others) if trusted else ()
     use_dts = not trusted and rules.fps is None and all(packet.dts is not None for packet in shown) and bool(shown)
     warnings: tuple[str, ...] = ()
     if trusted:
@@ -169,6 +169,13 @@ def build_time_map(packets: Sequence[PacketTime], time_base: Fraction, rate: Fra
         seekable=trusted and len(epochs) < 2 and all(packet.pts is not None for packet in shown),
         warnings=warnings,
     )
+
+
+def _lasting(video: StreamTimes | None, shown: Sequence[PacketTime], step: Fraction) -> StreamTimes | None:
+    """The video's runs with their last frames in them: where no packet says how long it lasts (transport streams), the usual step."""
+    if video is None or any(packet.duration for packet in shown):
+        return video
+    return replace(video, runs=tuple(run._replace(end=run.end + round(step)) for run in video.runs))
 
 
 def _step(shown: Sequence[PacketTime], time_base: Fraction, rate: Fraction | None, trusted: bool) -> Fraction:

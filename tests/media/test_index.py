@@ -162,6 +162,13 @@ def test_joined_clocks_follow_each_other_and_every_stream_moves_alike() -> None:
     assert not time_map.seekable
 
 
+def test_joined_clocks_leave_room_for_a_last_frame_that_says_no_length() -> None:
+    part = [PacketTime(time, time, 0, False, 0) for time in range(1000, 1400, 40)]
+    video = [p._replace(position=200 * n + 50) for n, p in enumerate(part + part)]
+    time_map = mapped(video, leaps=True)
+    assert [b - a for a, b in pairwise(time_map.times)] == [40] * 19 and len(time_map.warnings) == 1
+
+
 def test_a_leap_ahead_is_a_new_clock_only_where_nothing_runs_through_it() -> None:
     video = stream(0, "video", packets([0, 40, 30_000, 30_040]), leaps=True)
     through = stream(1, "audio", packets(list(range(0, 30_080, 40))), leaps=True)
