@@ -22,6 +22,7 @@ from a2n_video.errors import OptionError
 from a2n_video.job.planning.plan import prepare
 from a2n_video.options import JobOptions
 from tests.clips import MS, QUICK, TICK, Clip, Sound, read_frames, read_stream, write_clip
+from tests.fields import write_fields
 from tests.made import picture
 
 FRAME = Fraction(1, 25)
@@ -294,6 +295,30 @@ def test_a_recording_that_begins_in_mid_group_is_counted_from_its_first_frame(
     done = upscale_video(source, result, model="nearest", threads=1, **changes, **QUICK["libx264"])
     assert done.exit_code == 0 and not done.damage.errors
     assert [number for _, number in read_frames(result)] == list(wanted)
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({"frames": 10}, [(n * FRAME, n) for n in range(10)]),
+        ({"start": Fraction(1), "frames": 10}, [(n * FRAME, 25 + n) for n in range(10)]),
+        ({"end": Fraction(2, 5), "deinterlace": "field"}, [(n * FRAME / 2, n // 2) for n in range(20)]),
+        ({"segment_frames": 9}, [(n * FRAME, n) for n in range(40)]),
+    ],
+)
+def test_a_frame_whose_fields_are_packets_is_one_frame(changes: dict[str, Any], wanted: list[tuple[Fraction, int]], tmp_path: Path) -> None:
+    """As 1080i is broadcast. Its fields were counted as frames, and each had half a frame's time."""
+    source, result = write_fields(tmp_path / "fields.ts", 40), tmp_path / "out.mp4"
+    upscale_video(source, result, model="nearest", threads=1, **changes, **QUICK["libx264"])
+    assert read_frames(result) == wanted
+
+
+def test_a_damaged_field_adds_no_frame(tmp_path: Path) -> None:
+    source, result = write_fields(tmp_path / "fields.ts", 40, lost=(20,)), tmp_path / "out.mp4"
+    done = upscale_video(source, result, model="nearest", threads=1, **QUICK["libx264"])
+    found = read_frames(result)
+    assert done.damage.errors and [time for time, _ in found] == steady(40)
+    assert [number for number, (_, shown) in enumerate(found) if shown != number] == [20]
 
 
 @pytest.mark.parametrize(("fps", "step"), [(None, FRAME), (Fraction(24000, 1001), Fraction(1001, 24000)), (Fraction(50), Fraction(1, 50))])

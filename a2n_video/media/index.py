@@ -46,7 +46,8 @@ LEAD_IN: Final = Fraction(1, 10)
 class PacketTime(NamedTuple):
     """One video packet in file order: times in ticks, `position` its byte offset, `hidden` where it shows no frame.
 
-    An edit list hides packets, VP9 has such that only others refer to, and the first ones may refer to what lies before the file.
+    An edit list hides packets; VP9 has such that only others refer to, H.264 second fields; and the first ones may refer to what lies
+    before the file.
     """
 
     pts: int | None
@@ -67,7 +68,7 @@ def hide_head(packets: Sequence[PacketTime], first: int | None) -> list[PacketTi
     if first is None or place is None or packets[place].pts != first:
         return list(packets)
     begun, stop = packets[place].dts, place + 1
-    while begun is not None and stop < len(packets) and begun < (packets[stop].dts or begun) < first:
+    while begun is not None and stop < len(packets) and (packets[stop].hidden or begun < (packets[stop].dts or begun) < first):
         stop += 1
     head = [packet._replace(hidden=packet.hidden or (packet.pts is not None and packet.pts < first)) for packet in packets[:stop]]
     return [*head, *packets[stop:]]
