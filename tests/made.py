@@ -89,6 +89,24 @@ def packets(path: Path, index: int) -> list[tuple[Fraction | None, Fraction, str
         ]
 
 
+LONG_GROUPS = {
+    "mpeg4": {"bf": "2", "g": "24", "sc_threshold": "1000000000", "b": "2M"},
+    "libx264": {"preset": "veryfast", "bf": "3", "g": "24", "sc_threshold": "0"},
+}
+
+
+def with_long_groups(path: Path, codec: str) -> Path:
+    """Two frames a second for 48 s, in groups of twelve seconds: more than a reader's preroll."""
+    base = Fraction(1, 2)
+    with av.open(str(path), "w") as output:
+        video: Any = output.add_stream(codec, rate=2, options=LONG_GROUPS[codec])
+        video.width, video.height, video.pix_fmt, video.codec_context.time_base = 64, 48, "yuv420p", base
+        for frame in frames(range(96), base):
+            output.mux(video.encode(frame))
+        output.mux(video.encode(None))
+    return path
+
+
 def make_source(
     path: Path,
     *,

@@ -22,6 +22,7 @@ from a2n_video.errors import OptionError, UnsupportedFormatError
 from a2n_video.job.planning.plan import prepare
 from a2n_video.options import JobOptions
 from tests.clips import MS, QUICK, TICK, Clip, Sound, read_frames, read_stream, write_clip
+from tests.fields import write_fields
 from tests.made import picture
 
 FRAME = Fraction(1, 25)
@@ -145,6 +146,29 @@ def test_every_frame_comes_at_its_time(name: str, codec: str, container: str, ma
         assert_in_sync(source, result)
 
 
+@pytest.mark.parametrize(
+    ("codec", "box"), [("libx264", "mp4"), ("libx265", "mov"), ("libx264", "mkv"), ("ffv1", "mkv"), ("prores_ks", "mov")]
+)
+def test_a_long_last_frame_lasts_as_long(codec: str, box: str, tmp_path: Path) -> None:
+    """A screen that no longer changes: its last picture is held until the part that was asked for ends."""
+    clip = Clip(times=[*steady(20), Fraction(10)], options=B_FRAMES)
+    source, result = write_clip(tmp_path / "source.mkv", clip), tmp_path / f"out.{box}"
+    upscale_video(source, result, model="nearest", end=Fraction(6), threads=1, **QUICK[codec])
+    with av.open(str(result)) as container:
+        assert container.duration == 6_000_000
+
+
+@pytest.mark.parametrize("late", [1, 2, 3, 4, 5])
+def test_a_gap_before_the_last_frames_is_not_added_to_them(late: int, tmp_path: Path) -> None:
+    """A packet's length in MP4 is one of decode time: with B-frames that of another frame than the one it shows."""
+    held = {"bf": "3", "preset": "veryfast", "b_strategy": "0", "sc_threshold": "0"}
+    clip = Clip(times=[*steady(40), *steady(late, Fraction(10))], options=held, time_base=TICK)
+    source, result = write_clip(tmp_path / "source.mp4", clip), tmp_path / "out.mkv"
+    upscale_video(source, result, model="nearest", threads=1, **QUICK["libx264"])
+    with av.open(str(result)) as container:
+        assert container.duration == 10_000_000 + 40_000 * late
+
+
 FROM_ZERO = {"avoid_negative_ts": "make_non_negative"}
 # What a source may be stored as; each is read with a video encoder of its own, and written to both containers.
 SOURCES: dict[str, tuple[str, Clip]] = {
@@ -211,6 +235,16 @@ def test_joined_transport_streams_follow_one_another(tmp_path: Path) -> None:
     assert max(offsets) - min(offsets) <= MS, "each part keeps its own sync"
 
 
+@pytest.mark.parametrize("frames", [15, 18])
+def test_joined_transport_streams_without_sound_keep_their_step(frames: int, tmp_path: Path) -> None:
+    clip = Clip(times=steady(frames, Fraction(10)), options=B_FRAMES, time_base=TICK, muxer={"mpegts_copyts": "1"})
+    part = write_clip(tmp_path / "part.ts", clip)
+    source, result = tmp_path / "joined.ts", tmp_path / "out.mp4"
+    source.write_bytes(joined(part, part))
+    upscale_video(source, result, model="nearest", threads=1, **QUICK["libx264"])
+    assert read_frames(result) == [(n * FRAME, n % frames) for n in range(2 * frames)]
+
+
 def test_a_counter_that_runs_over_is_unwrapped(tmp_path: Path) -> None:
     """33 bits of 90 kHz: the picture's times pass 2**33 in the middle of the file."""
     start = Fraction(2**33, 90000) - Fraction(2, 5)
@@ -220,6 +254,71 @@ def test_a_counter_that_runs_over_is_unwrapped(tmp_path: Path) -> None:
     found = read_frames(result)
     assert [number for _, number in found] == list(range(20))
     assert all(abs(time - found[0][0] - n * FRAME) <= MS for n, (time, _) in enumerate(found))
+
+
+IN_MID_GROUP = {
+    "libx264": {**B_FRAMES, "g": "24", "sc_threshold": "0"},
+    "libx265": {"preset": "ultrafast", "x265-params": "log-level=error:pools=1:bframes=3:keyint=24:min-keyint=24:scenecut=0"},
+    "mpeg2video": {"bf": "2", "g": "24", "sc_threshold": "1000000000", "b": "2M"},
+}
+
+
+def in_mid_group(path: Path, codec: str) -> Path:
+    """A recording of 49 frames that lacks its first eight packets: no frame can be decoded before number 24."""
+    base = FRAME if codec == "mpeg2video" else TICK
+    whole = write_clip(
+        path.with_name(f"whole{path.suffix}"), Clip(times=steady(49), codec=codec, options=IN_MID_GROUP[codec], time_base=base)
+    )
+    with av.open(str(whole)) as source, av.open(str(path), "w", format="mpegts") as output:
+        target = output.add_stream_from_template(source.streams.video[0], opaque=True)
+        for packet in [packet for packet in source.demux(video=0) if packet.size][8:]:
+            packet.stream = target
+            output.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("codec", list(IN_MID_GROUP))
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({}, range(24, 49)),
+        ({"frames": 10}, range(24, 34)),
+        ({"end": Fraction(2, 5)}, range(24, 34)),
+        ({"start": Fraction(2, 5), "frames": 5}, range(34, 39)),
+        ({"segment_frames": 6}, range(24, 49)),
+    ],
+)
+def test_a_recording_that_begins_in_mid_group_is_counted_from_its_first_frame(
+    changes: dict[str, Any], wanted: range, codec: str, tmp_path: Path
+) -> None:
+    source, result = in_mid_group(tmp_path / "recording.ts", codec), tmp_path / "out.mp4"
+    done = upscale_video(source, result, model="nearest", threads=1, **changes, **QUICK["libx264"])
+    assert done.exit_code == 0 and not done.damage.errors
+    assert [number for _, number in read_frames(result)] == list(wanted)
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({"frames": 10}, [(n * FRAME, n) for n in range(10)]),
+        ({"start": Fraction(1), "frames": 10}, [(n * FRAME, 25 + n) for n in range(10)]),
+        ({"end": Fraction(2, 5), "deinterlace": "field"}, [(n * FRAME / 2, n // 2) for n in range(20)]),
+        ({"segment_frames": 9}, [(n * FRAME, n) for n in range(40)]),
+    ],
+)
+def test_a_frame_whose_fields_are_packets_is_one_frame(changes: dict[str, Any], wanted: list[tuple[Fraction, int]], tmp_path: Path) -> None:
+    """As 1080i is broadcast. Its fields were counted as frames, and each had half a frame's time."""
+    source, result = write_fields(tmp_path / "fields.ts", 40), tmp_path / "out.mp4"
+    upscale_video(source, result, model="nearest", threads=1, **changes, **QUICK["libx264"])
+    assert read_frames(result) == wanted
+
+
+def test_a_damaged_field_adds_no_frame(tmp_path: Path) -> None:
+    source, result = write_fields(tmp_path / "fields.ts", 40, lost=(20,)), tmp_path / "out.mp4"
+    done = upscale_video(source, result, model="nearest", threads=1, **QUICK["libx264"])
+    found = read_frames(result)
+    assert done.damage.errors and [time for time, _ in found] == steady(40)
+    assert [number for number, (_, shown) in enumerate(found) if shown != number] == [20]
 
 
 @pytest.mark.parametrize(("fps", "step"), [(None, FRAME), (Fraction(24000, 1001), Fraction(1001, 24000)), (Fraction(50), Fraction(1, 50))])

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import av
 from av.container import InputContainer
+from av.packet import Packet
 
 from a2n_video.io.probe import fraction
 from a2n_video.io.source import open_source
 from a2n_video.io.whole import complaints
-from a2n_video.media.index import LEAD_IN, PacketTime, RunTracker, ScanResult, StreamTimes
+from a2n_video.media.h264 import FieldPairs
+from a2n_video.media.index import LEAD_IN, PacketTime, RunTracker, ScanResult, StreamTimes, hide_head
 from a2n_video.media.info import StreamInfo, VideoInfo
 from a2n_video.media.timemap import told
 
@@ -47,6 +49,11 @@ def scan(path: Path | str, info: VideoInfo, *, fps: Fraction | None = None, lead
                 _read(container, info.video, trackers, packets)
             except av.FFmpegError as caught:
                 error = str(caught)
+        pts_trusted = not names & _WITHOUT_PTS
+        shown = packets[info.video_index] = hide_head(packets[info.video_index], info.first_pts if pts_trusted else None)
+        for packet in shown:
+            if not packet.hidden:
+                trackers[info.video_index].add(packet.pts, packet.dts, packet.duration, packet.position)
     if passed_over and error is None:
         error = f"damaged: {passed_over[0]} ({len(passed_over)} such places)"
     streams = {
@@ -64,11 +71,12 @@ def scan(path: Path | str, info: VideoInfo, *, fps: Fraction | None = None, lead
         video_index=info.video_index,
         time_base=bases[info.video_index],
         rate=info.frame_rate,
-        packets=tuple(packets[info.video_index]),
+        packets=tuple(shown),
         streams=streams,
         other_videos={index: tuple(found) for index, found in packets.items() if index != info.video_index},
-        pts_trusted=not names & _WITHOUT_PTS,
+        pts_trusted=pts_trusted,
         any_origin=leaps,
+        ends_by_dts=bool(names & _ONE_CLOCK),
         fps=fps,
         lead_in=lead_in,
         notes=(_NO_EDITS,) if info.ignore_edits else (),
@@ -78,7 +86,7 @@ def scan(path: Path | str, info: VideoInfo, *, fps: Fraction | None = None, lead
 
 def _read(container: InputContainer, video: StreamInfo, trackers: dict[int, RunTracker], packets: dict[int, list[PacketTime]]) -> None:
     position: int | None = None
-    shows = _SHOWS.get(video.codec)
+    shows, second_field = _SHOWS.get(video.codec), _second_fields(container, video)
     for packet in container.demux():
         if not packet.size:
             continue
@@ -92,9 +100,20 @@ def _read(container: InputContainer, video: StreamInfo, trackers: dict[int, RunT
                 packets[index].append(PacketTime(pts, dts, duration, packet.is_keyframe, packet.pos))
             continue
         hidden = packet.is_discard or (shows is not None and not shows(memoryview(packet)))
-        if not hidden:
-            trackers[index].add(pts, dts, duration, position)
+        if second_field(packet):
+            hidden = True
+            packets[index][-1:] = [first._replace(duration=first.duration + duration) for first in packets[index][-1:]]
         packets[index].append(PacketTime(pts, dts, duration, packet.is_keyframe, position, hidden))
+
+
+def _second_fields(container: InputContainer, video: StreamInfo) -> Callable[[Packet[Any]], bool]:
+    """Whether a packet holds only the second field of the frame that the packet before it began (H.264, as 1080i is broadcast)."""
+    if video.codec != "h264":
+        return lambda packet: False
+    pairs = FieldPairs(bytes(container.streams[video.index].codec_context.extradata or b""))
+    if not pairs.possible:
+        return lambda packet: False
+    return lambda packet: not pairs.begins_frame(bytes(packet))
 
 
 def _vp8_shows(data: memoryview) -> bool:

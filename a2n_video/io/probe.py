@@ -22,6 +22,7 @@ from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.info import Chapter, HdrMetadata, StreamInfo, VideoInfo
 from a2n_video.media.pixfmt import native_pix_fmt, plane_format
 from a2n_video.media.planes import PlaneFormat
+from a2n_video.media.timemap import told
 
 _PACKETS_TO_FIRST_FRAME = 2000
 
@@ -143,6 +144,7 @@ def _picture(stream: VideoStream, frame: av.VideoFrame, path: Path) -> dict[str,
         "hdr": hdr_metadata(side_data, coded),
         "dynamic_hdr": _dynamic_hdr(side_data, coded),
         "alpha": planes.alpha,
+        "first_pts": told(frame.pts),
     }
 
 

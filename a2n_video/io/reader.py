@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from a2n_video.io.filters import copied_frame, deinterlaced
 from a2n_video.io.fitting import changes_of
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import decoding, probe
+from a2n_video.io.seeking import packets_from_keyframe
 from a2n_video.io.source import open_source, video_stream
 from a2n_video.media.colorspec import UNSPECIFIED, UNTAKEN
 from a2n_video.media.index import TimeMap
@@ -201,13 +201,18 @@ class VideoReader:
     def _open(self, seek_to: int | None = None) -> Iterator[av.VideoFrame]:
         self._container = open_source(self.source, ignore_edits=self.info.ignore_edits)
         stream = video_stream(self._container, self.source)
-        if seek_to is not None:
+        if seek_to is None:
+            packets: Iterator[Packet[VideoStream]] | None = self._container.demux(stream)
+        else:
             source = self._source_map
-            keyframe = source.keyframe_before(self._to.source(seek_to) - int(PREROLL_S / source.time_base))
-            self._at = self._to.settled(keyframe)
-            with contextlib.suppress(av.FFmpegError):  # a damaged index: everything before is decoded too
-                self._container.seek(source.raw_pts(keyframe), stream=stream, backward=True)
-        return itertools.chain(self._decoded(self._container, stream), self._end_anew())
+            begin = self._to.source(seek_to) - int(PREROLL_S / source.time_base)
+            self._at = self._to.settled(source.keyframe_before(begin))
+            packets = packets_from_keyframe(self._container, stream, source, begin)
+        if packets is None:  # everything before is decoded too
+            self.close()
+            self._at = self.time_map.origin_pts
+            return self._open()
+        return itertools.chain(self._decoded(stream, packets), self._end_anew())
 
     def _end_anew(self) -> Iterator[av.VideoFrame]:
         """The frames after the last one that came, where the index knows of more: decoded once more, by one thread.
@@ -220,17 +225,16 @@ class VideoReader:
         known = self.damage.met > self._errors_before_last
         with open_source(self.source, ignore_edits=self.info.ignore_edits) as container:
             stream = video_stream(container, self.source)
-            try:
-                container.seek(source.raw_pts(source.keyframe_before(last)), stream=stream, backward=True)
-            except av.FFmpegError as error:  # a damaged index: what lies behind the last frame is lost
-                self.damage.add(self._at, "looking for the end", error.strerror)
+            packets = packets_from_keyframe(container, stream, source, last)
+            if packets is None:  # a damaged index: what lies behind the last frame is lost
+                self.damage.add(self._at, "looking for the end", "no keyframe can be found")
                 return
-            for frame in self._decoded(container, stream, threads=1, count_errors=not known):
+            for frame in self._decoded(stream, packets, threads=1, count_errors=not known):
                 if frame.pts is not None and frame.pts > source.raw_pts(last):
                     yield frame
 
     def _decoded(
-        self, container: InputContainer, stream: VideoStream, *, threads: int = 0, count_errors: bool = True
+        self, stream: VideoStream, packets: Iterator[Packet[VideoStream]], *, threads: int = 0, count_errors: bool = True
     ) -> Iterator[av.VideoFrame]:
         latest: int | None = None  # pts of all packets so far: with threads, an error can be that of an earlier one
 
@@ -239,7 +243,7 @@ class VideoReader:
                 self.damage.add(self._bears_on(latest), where, error.strerror)
 
         with decoding(stream, threads) as decoder:
-            for packet in _packets(container, stream, note):
+            for packet in _readable(packets, note):
                 pts = told(packet.pts)
                 latest = pts if latest is None or (pts is not None and pts > latest) else latest
                 try:
@@ -315,10 +319,10 @@ class VideoReader:
             yield repeated_frame(last, pts)
 
 
-def _packets(container: InputContainer, stream: VideoStream, note: Callable[[str, av.FFmpegError], None]) -> Iterator[Packet[VideoStream]]:
+def _readable(packets: Iterator[Packet[VideoStream]], note: Callable[[str, av.FFmpegError], None]) -> Iterator[Packet[VideoStream]]:
     """Packets up to the first that cannot be read: of a packet too large for any memory (a damaged table names such) FFmpeg says so."""
     try:
-        yield from container.demux(stream)
+        yield from packets
     except av.FFmpegError as error:
         note("reading packets", error)
 

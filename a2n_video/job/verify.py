@@ -15,7 +15,7 @@ from a2n_video.io.mux.subtitles import Cue, cut_cues, one_at_a_time, read_cues
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import probe
 from a2n_video.job.expected import Expected, Placing, due_chapters
-from a2n_video.media.containers import CHAPTERS_FROM_ZERO, DISPOSITIONS, HOLDS
+from a2n_video.media.containers import CHAPTERS_FROM_ZERO, DISPOSITIONS, HOLDS, TELLS_END
 from a2n_video.media.differences import picture_differences
 from a2n_video.media.index import LEAD_IN, TimeMap
 from a2n_video.media.info import StreamInfo, VideoInfo
@@ -111,7 +111,7 @@ class _Check:
         return first * want.final.time_map.time_base, got.time_map.first_pts * got.time_map.time_base - got.time_map.shift
 
     def video(self) -> Iterator[str]:
-        """Number and time of the frames."""
+        """Number and time of the frames, and the end of the last one."""
         want, got = self.expected.times, self.found.times
         if len({self.expected.encoded, len(want), len(got)}) > 1:
             yield f"{self.expected.encoded} frames were encoded, {len(got)} are in the result"
@@ -123,6 +123,15 @@ class _Check:
             if abs(wanted - is_at) > self._tick:
                 yield f"frame {number} comes {_ms(is_at - wanted)} from where it belongs ({float(wanted):.4f} s after the first)"
                 return
+        if len(want) == len(got) and self.expected.final.plan.container in TELLS_END:
+            yield from self._same_end()
+
+    def _same_end(self) -> Iterator[str]:
+        """The last frame lasts as long as the source's, to a usual frame: a reader may guess that much."""
+        lasts, found = ((times.end_pts - times.last_pts) * times.time_base for times in (self.expected.final.time_map, self.found.time_map))
+        usual = (times.step * times.time_base for times in (self.expected.final.time_map, self.found.time_map))
+        if abs(found - lasts) > max(*usual, self._tick) + self._tick:
+            yield f"the last frame lasts {float(found):.3f} s, not {float(lasts):.3f} s"
 
     def picture(self) -> Iterator[str]:
         """Size, format, colour tags, shape, rotation."""

@@ -220,6 +220,10 @@ def mov_language(language: str) -> str | None:
 
 # These keep chapters as a track of text, whose first sample is shown from the beginning on.
 CHAPTERS_FROM_ZERO: Final = frozenset({"mp4", "mov"})
+# Their tracks last until the end of the packet decoded last: packets have lengths of decode time, and frames none of their own.
+ENDS_BY_DTS: Final = frozenset({"mp4", "mov"})
+# What is read back tells when the last frame ends.
+TELLS_END: Final = ENDS_BY_DTS | {"mkv", "webm"}
 # Tags that describe the old file's bytes and would be false in the new one.
 STALE_TAGS: Final = frozenset(
     {

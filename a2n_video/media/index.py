@@ -34,6 +34,7 @@ __all__ = [
     "TimeRules",
     "Window",
     "build_time_map",
+    "hide_head",
     "placed",
 ]
 
@@ -43,7 +44,11 @@ LEAD_IN: Final = Fraction(1, 10)
 
 
 class PacketTime(NamedTuple):
-    """One video packet in file order: times in ticks, `position` its byte offset, `hidden` where it shows no frame (edit lists, VP9)."""
+    """One video packet in file order: times in ticks, `position` its byte offset, `hidden` where it shows no frame.
+
+    An edit list hides packets; VP9 has such that only others refer to, H.264 second fields; and the first ones may refer to what lies
+    before the file.
+    """
 
     pts: int | None
     dts: int | None
@@ -51,6 +56,22 @@ class PacketTime(NamedTuple):
     keyframe: bool = False
     position: int | None = None
     hidden: bool = False
+
+
+def hide_head(packets: Sequence[PacketTime], first: int | None) -> list[PacketTime]:
+    """The packets with those hidden that a file begins with and nothing can decode: it was cut, or recorded, from the middle of a group.
+
+    `first` is the pts of the first frame that decodes, and its packet the first keyframe. What comes before that one lacks a reference, and
+    so does what is decoded after it and shown before. Where it is otherwise (damage, times in no order) none is hidden.
+    """
+    place = next((number for number, packet in enumerate(packets) if packet.keyframe and not packet.hidden), None)
+    if first is None or place is None or packets[place].pts != first:
+        return list(packets)
+    begun, stop = packets[place].dts, place + 1
+    while begun is not None and stop < len(packets) and (packets[stop].hidden or begun < (packets[stop].dts or begun) < first):
+        stop += 1
+    head = [packet._replace(hidden=packet.hidden or (packet.pts is not None and packet.pts < first)) for packet in packets[:stop]]
+    return [*head, *packets[stop:]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +86,7 @@ class ScanResult:
     other_videos: Mapping[int, tuple[PacketTime, ...]] = field(default_factory=dict)  # by stream index, covers aside
     pts_trusted: bool = True
     any_origin: bool = False
+    ends_by_dts: bool = False
     fps: Fraction | None = None
     lead_in: Fraction = LEAD_IN
     notes: tuple[str, ...] = ()  # warnings of the reading itself
@@ -90,6 +112,7 @@ class ScanResult:
             others=tuple(times for index, times in self.streams.items() if index != self.video_index),
             pts_trusted=self.pts_trusted,
             any_origin=self.any_origin,
+            ends_by_dts=self.ends_by_dts,
         )
         time_map = build_time_map(self.packets, self.time_base, self.rate, rules)
         return replace(time_map, warnings=self.notes + time_map.warnings)
@@ -105,6 +128,7 @@ class TimeRules:
     others: tuple[StreamTimes, ...] = ()
     pts_trusted: bool = True
     any_origin: bool = False  # the source's clock begins anywhere (transport streams): its first time is brought to zero
+    ends_by_dts: bool = False  # packets have lengths of decode time (MP4, QuickTime), and the last frame what is left of them
 
 
 def build_time_map(packets: Sequence[PacketTime], time_base: Fraction, rate: Fraction | None, rules: TimeRules | None = None) -> TimeMap:
@@ -113,7 +137,7 @@ def build_time_map(packets: Sequence[PacketTime], time_base: Fraction, rate: Fra
     shown = [packet for packet in packets if not packet.hidden]
     trusted = rules.pts_trusted and any(packet.pts is not None for packet in shown)
     step = _step(shown, time_base, rules.fps if not trusted and rules.fps else rate, trusted)
-    epochs = find_epochs(rules.video, rules.others) if trusted else ()
+    epochs = find_epochs(_lasting(rules.video, shown, step), rules.others) if trusted else ()
     use_dts = not trusted and rules.fps is None and all(packet.dts is not None for packet in shown) and bool(shown)
     warnings: tuple[str, ...] = ()
     if trusted:
@@ -136,7 +160,7 @@ def build_time_map(packets: Sequence[PacketTime], time_base: Fraction, rate: Fra
         step=step,
         times=times,
         first_pts=times[0] if times else 0,
-        end_pts=(times[-1] if times else 0) + _last_duration(shown, step),
+        end_pts=(times[-1] if times else 0) + _last_duration(packets, step, by_dts=rules.ends_by_dts),
         origin_pts=times[0] if times else 0,
         shift_pts=shift,
         epochs=epochs or (Epoch(first=raw[0] if raw else 0, last=raw[-1] if raw else 0),),
@@ -146,6 +170,13 @@ def build_time_map(packets: Sequence[PacketTime], time_base: Fraction, rate: Fra
         seekable=trusted and len(epochs) < 2 and all(packet.pts is not None for packet in shown),
         warnings=warnings,
     )
+
+
+def _lasting(video: StreamTimes | None, shown: Sequence[PacketTime], step: Fraction) -> StreamTimes | None:
+    """The video's runs with their last frames in them: where no packet says how long it lasts (transport streams), the usual step."""
+    if video is None or any(packet.duration for packet in shown):
+        return video
+    return replace(video, runs=tuple(run._replace(end=run.end + round(step)) for run in video.runs))
 
 
 def _step(shown: Sequence[PacketTime], time_base: Fraction, rate: Fraction | None, trusted: bool) -> Fraction:
@@ -223,10 +254,27 @@ def _shift(first: int, time_base: Fraction, rules: TimeRules) -> int:
     return ceil(-earliest / time_base) if earliest < 0 or rules.any_origin else 0
 
 
-def _last_duration(shown: Sequence[PacketTime], step: Fraction) -> int:
-    timed = [packet for packet in shown if packet.pts is not None]
-    last = max(timed, key=lambda packet: packet.pts or 0, default=None)
-    return last.duration if last is not None and last.duration > 0 else max(1, round(step))
+def _last_duration(packets: Sequence[PacketTime], step: Fraction, *, by_dts: bool) -> int:
+    timed = [packet for packet in packets if packet.pts is not None]
+    last = max((packet for packet in timed if not packet.hidden), key=_pts, default=None)
+    if last is None:
+        return max(1, round(step))
+    duration = _end_by_dts(timed) - _pts(last) if by_dts and all(packet.dts is not None for packet in timed) else last.duration
+    return duration if duration > 0 else max(1, round(step))
+
+
+def _end_by_dts(timed: Sequence[PacketTime]) -> int:
+    """Where the packet decoded last ends, as much later as frames are shown after they are decoded."""
+    last = max((packet for packet in timed if not packet.hidden), key=_dts)
+    return _dts(last) + last.duration + min(map(_pts, timed)) - min(map(_dts, timed))
+
+
+def _pts(packet: PacketTime) -> int:
+    return packet.pts or 0
+
+
+def _dts(packet: PacketTime) -> int:
+    return packet.dts or 0
 
 
 def _keyframes(shown: Sequence[PacketTime], shift: int) -> tuple[int, ...]:

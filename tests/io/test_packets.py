@@ -11,6 +11,7 @@ import pytest
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import probe
 from tests.clips import MS, Clip, Sound, write_clip
+from tests.fields import copied, write_fields
 
 TIMES = [Fraction(n, 25) for n in range(20)]
 
@@ -19,6 +20,8 @@ TIMES = [Fraction(n, 25) for n in range(20)]
     ("suffix", "codec", "options"),
     [
         ("mkv", "libx264", {"bf": "3", "preset": "veryfast"}),
+        ("ts", "libx264", {"x264-params": "interlaced=1", "bf": "3"}),  # fields within each frame, not by themselves
+        ("mp4", "libx264", {"x264-params": "interlaced=1", "bf": "3"}),
         ("mp4", "libx265", {"x265-params": "log-level=error:bframes=3:pools=1"}),
         ("ts", "libx264", {"bf": "3"}),
         ("avi", "libx264", {"bf": "3"}),
@@ -34,6 +37,18 @@ def test_the_index_is_what_decoding_gives(suffix: str, codec: str, options: dict
     with av.open(str(path)) as container:
         found = tuple(clock.settle(frame.pts, frame.dts) for frame in container.decode(video=0))
     assert found == time_map.times and len(found) == 20
+
+
+@pytest.mark.parametrize("suffix", ["ts", "mp4", "mkv"])
+def test_a_frame_whose_fields_are_packets_of_their_own_counts_once(suffix: str, tmp_path: Path) -> None:
+    path = write_fields(tmp_path / "fields.ts", 20)
+    path = path if suffix == "ts" else copied(path, tmp_path / f"copy.{suffix}")
+    result = scan(path, probe(path))
+    with av.open(str(path)) as container:
+        found = tuple(frame.pts + result.time_map.shift_pts for frame in container.decode(video=0) if frame.pts is not None)
+    assert found == result.time_map.times and len(found) == 20
+    assert len(result.packets) == 40 and sum(packet.hidden for packet in result.packets) == 20
+    assert result.time_map.seekable and result.time_map.end_pts - result.time_map.last_pts == Fraction(1, 25) / result.time_base
 
 
 def test_every_stream_is_timed(tmp_path: Path) -> None:

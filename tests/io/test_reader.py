@@ -19,11 +19,12 @@ from a2n_video.io.filters import deinterlaced
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import probe
 from a2n_video.io.reader import VideoReader, repeated_frame
+from a2n_video.io.seeking import packets_from_keyframe
 from a2n_video.media.interlace import InterlacePlan
 from tests.clips import Clip, read_frames, write_clip
 from tests.conftest import ROOT
 from tests.io.test_filters import VIDEO, combing, flagged_frame, made_frame
-from tests.made import make_source
+from tests.made import frame_hash, make_source, with_long_groups
 from tests.test_picture import planes_in
 
 CLOSE_EARLY = """
@@ -119,6 +120,24 @@ def test_a_matrix_that_is_not_taken_ends_no_job_in_its_middle(tmp_path: Path) ->
     assert (done.frames, done.exit_code, done.damage.errors) == (12, 4, 1)
     assert "bt2020c" in str(done.damage)
     assert [number for _, number in read_frames(result)] == 3 * [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
+@pytest.mark.parametrize("first", [45, 70])
+def test_a_seek_ends_at_a_keyframe_also_where_ffmpeg_takes_every_packet_for_one(first: int, codec: str, tmp_path: Path) -> None:
+    """In a transport stream it goes by decode time, before which the keyframe lies: what follows it decodes to a wrong picture."""
+    source = with_long_groups(tmp_path / "in.ts", codec)
+    info = probe(source)
+    times = scan(source, info).time_map
+    with VideoReader(source, info=info, time_map=times) as reader:
+        whole = [(frame.pts, frame_hash(frame)) for frame in reader]
+    with VideoReader(source, info=info, time_map=times, start_pts=times.times[first]) as reader:
+        assert [(frame.pts, frame_hash(frame)) for frame in reader] == whole[first:]
+    with av.open(str(source)) as container:
+        packets = packets_from_keyframe(container, container.streams.video[0], times, times.times[first] - 10 * 90_000)
+        assert packets is not None
+        begun = next(packets)
+        assert begun.is_keyframe and begun.pts == times.raw_pts(times.times[24 * ((first - 20) // 24)])
 
 
 def test_a_stand_in_leaves_its_frame_alone() -> None:

@@ -102,6 +102,15 @@ def without(index: int, number: int) -> Callable[[Any], Any]:
     return change
 
 
+def shortened(index: int) -> Callable[[Any], Any]:
+    def change(packet: Any) -> Any:
+        if packet.stream_index == index:
+            packet.duration = min(packet.duration, round(FRAME / Fraction(packet.time_base)))
+        return packet
+
+    return change
+
+
 def spoilt_byte(index: int) -> Callable[[Any], Any]:
     def change(packet: Any) -> Any:
         if packet.stream_index != index:
@@ -194,6 +203,18 @@ def test_a_frame_out_of_place_is_named(job: tuple[Expected, Path]) -> None:
     times = array("q", job[0].times)
     times[3] += 2
     assert any("frame 3 comes -2.00 ms" in difference for difference in compare(replace(job[0], times=times), job[1]).differences)
+
+
+@pytest.mark.parametrize("box", ["mkv", "mp4", "mov"])
+def test_a_last_frame_cut_short_is_named(box: str, tmp_path: Path) -> None:
+    source, result = write_clip(tmp_path / "source.mkv", Clip(times=[*STEADY, Fraction(10)], codec="mjpeg")), tmp_path / f"result.{box}"
+    changes: dict[str, Any] = {"model": "nearest", "preset": "ultrafast", "end": Fraction(6)}
+    upscale_video(source, result, **changes)
+    plan = prepare(source, tmp_path / f"again.{box}", JobOptions().with_changes(**changes))
+    expected = expect(plan, plan.time_map.times)
+    assert not compare(expected, result).differences
+    rewritten(tmp_path / "spoilt.mkv", result, nothing, change=shortened(0))
+    assert compare(expected, tmp_path / "spoilt.mkv").differences == ("the last frame lasts 0.040 s, not 4.840 s",)
 
 
 def test_what_is_no_video_is_a_verification_error(job: tuple[Expected, Path], tmp_path: Path) -> None:

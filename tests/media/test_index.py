@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from a2n_video.errors import OptionError
 from a2n_video.media.epochs import Epoch, RunTracker, find_epochs
-from a2n_video.media.index import PacketTime, ScanResult, StreamTimes, TimeMap, TimeRules, Window, build_time_map, placed
+from a2n_video.media.index import PacketTime, ScanResult, StreamTimes, TimeMap, TimeRules, Window, build_time_map, hide_head, placed
 from a2n_video.media.info import StreamInfo
 
 TB = Fraction(1, 1000)
@@ -105,6 +105,40 @@ def test_fps_counts_where_there_are_no_times_and_is_left_aside_where_there_are()
     assert kept.times == (0, 40, 80) and "left aside" in kept.warnings[0]
 
 
+@pytest.mark.parametrize(
+    ("last", "end"),
+    [
+        ([(160, 80, 40), (120, 120, 40)], 200),
+        ([(160, 80, 40), (120, 120, 5000)], 5160),  # what is left of a long last frame
+        ([(5000, 80, 4920), (120, 5000, 40)], 5080),  # a gap in decode time, which the last frame's own packet carries
+        ([(120, 80, 40), (5000, 120, 40)], 5040),  # the packets end before the last frame begins: it lasts a usual step
+    ],
+)
+def test_the_last_frame_ends_where_decoding_does_and_not_by_its_own_packet(last: list[tuple[int, int, int]], end: int) -> None:
+    video = [PacketTime(p, d, length) for p, d, length in [(0, -40, 40), (80, 0, 40), (40, 40, 40), *last]]
+    assert mapped(video, ends_by_dts=True).end_pts == end
+
+
+@pytest.mark.parametrize(
+    ("first", "hidden"),
+    [
+        (160, [True, True, False, True, False, False]),
+        (120, [False] * 6),  # not the first keyframe's: who knows why
+        (200, [False] * 6),
+        (None, [False] * 6),
+    ],
+)
+def test_what_lacks_its_reference_at_the_head_is_hidden(first: int | None, hidden: list[bool]) -> None:
+    """A P and a B of a group that began before the file, its next keyframe, a B between both, and a clock that starts anew."""
+    video = [PacketTime(p, d, 40, keyframe=p == 160) for p, d in [(80, 0), (40, 40), (160, 80), (120, 120), (200, 160), (10, 10)]]
+    assert [packet.hidden for packet in hide_head(video, first)] == hidden
+
+
+def test_times_that_run_backward_after_a_keyframe_hide_nothing() -> None:
+    video = packets([160, 0, 40, 80])
+    assert hide_head(video, 160) == video
+
+
 def test_decode_time_stands_in_with_its_gaps() -> None:
     """AVI: pts say nothing; the decoder hands frames out late, and none for the last ones."""
     video = [PacketTime(dts + 1, dts, 1) for dts in (0, 1, 2, 5, 6)]
@@ -126,6 +160,13 @@ def test_joined_clocks_follow_each_other_and_every_stream_moves_alike() -> None:
     assert time_map.seconds_of(Fraction(1), 1989) == 1
     assert time_map.seconds_of(Fraction(1), 1990) == 1 + leap * TB
     assert not time_map.seekable
+
+
+def test_joined_clocks_leave_room_for_a_last_frame_that_says_no_length() -> None:
+    part = [PacketTime(time, time, 0, False, 0) for time in range(1000, 1400, 40)]
+    video = [p._replace(position=200 * n + 50) for n, p in enumerate(part + part)]
+    time_map = mapped(video, leaps=True)
+    assert [b - a for a, b in pairwise(time_map.times)] == [40] * 19 and len(time_map.warnings) == 1
 
 
 def test_a_leap_ahead_is_a_new_clock_only_where_nothing_runs_through_it() -> None:

@@ -103,15 +103,49 @@ def check_joinable(scans: Sequence[SegmentScan]) -> None:
             raise EncodeError(f"{after.path}: begins before {before.path.name} ends; run again with --restart")
 
 
-def joined_packets(scans: Sequence[SegmentScan], last_duration: int | None = None) -> Iterator[Packet[VideoStream]]:
+@dataclass(frozen=True, kw_only=True)
+class _Order:
+    """The decode times of joined packets, from all pts (`times`), the deepest reordering, and where the last frame ends.
+
+    By decoding a track lasts `end` - `lead` - the first dts: what MP4 and QuickTime tell. The first frames' dts lie so close before
+    the first pts that the last packet has time left.
+    """
+
+    times: array[int]
+    depth: int
+    end: int
+
+    @property
+    def step(self) -> int:
+        """From one dts before the first pts to the next."""
+        first = self.times[1] - self.times[0] if len(self.times) > 1 else 1
+        return max(1, min(first, (self.end - self.times[-1 - self.depth]) // (self.depth + 1)))
+
+    def dts(self, number: int) -> int:
+        """Of the packet that is decoded as the `number`-th."""
+        early = self.depth - number
+        return self.times[-early] if early <= 0 else self.times[0] - early * self.step
+
+    def close(self, packet: Packet[VideoStream]) -> None:
+        """Give the packet decoded last the times by which a track ends when its last frame does, and no frame lies beyond."""
+        assert packet.pts is not None and packet.dts is not None
+        lead = self.depth * self.step
+        packet.dts = max(packet.dts, packet.pts - lead)
+        packet.duration = max(1, self.end - lead - packet.dts)
+
+
+def joined_packets(
+    scans: Sequence[SegmentScan], last_duration: int | None = None, *, ends_by_dts: bool = False
+) -> Iterator[Packet[VideoStream]]:
     """All packets in decoding order, pts, dts and duration in the scans' time base; the last frame lasts `last_duration` where given.
 
+    `ends_by_dts`: the container's track ends with the packet decoded last, which then gets what is left, and not its own duration.
     Memory: eight bytes a frame. One segment is open at a time, until the iterator goes on to the next.
     """
     check_joinable(scans)
     times = array("q", (time for scan in scans for time in scan.pts))
-    depth = max((scan.depth for scan in scans), default=0)
-    step = times[1] - times[0] if len(times) > 1 else 1
+    last = last_duration or (times[-1] - times[-2] if len(times) > 1 else 0)
+    order = _Order(times=times, depth=max((scan.depth for scan in scans), default=0), end=times[-1] + last if times else 0)
     number = 0
     for scan in scans:
         container, stream = open_segment(scan.path)
@@ -119,20 +153,19 @@ def joined_packets(scans: Sequence[SegmentScan], last_duration: int | None = Non
             for packet in video_packets(container, stream):
                 pts = _ticks(packet, scan.time_base)
                 packet.time_base = scan.time_base
-                packet.pts = pts
-                packet.dts = times[number - depth] if number >= depth else times[0] - (depth - number) * step
-                packet.duration = _duration(times, pts, last_duration)
+                packet.pts, packet.dts = pts, order.dts(number)
+                packet.duration = _duration(order, pts)
                 number += 1
+                if ends_by_dts and number == len(times):
+                    order.close(packet)
                 yield packet
     if number != len(times):
         raise EncodeError(f"the segments held {len(times)} frames and now give {number}: something else writes to {scans[0].path.parent}")
 
 
-def _duration(times: array[int], pts: int, last: int | None) -> int:
-    after = bisect_right(times, pts)
-    if after < len(times):
-        return times[after] - pts
-    return last or (pts - times[-2] if len(times) > 1 else 0)
+def _duration(order: _Order, pts: int) -> int:
+    after = bisect_right(order.times, pts)
+    return (order.times[after] if after < len(order.times) else order.end) - pts
 
 
 def _ticks(packet: Packet[VideoStream], time_base: Fraction) -> int:

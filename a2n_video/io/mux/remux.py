@@ -22,7 +22,7 @@ from a2n_video.io.outfile import OutFile
 from a2n_video.io.source import open_source
 from a2n_video.io.writer import FORMAT_NAMES, set_color
 from a2n_video.media.chapters import fills_before_chapters, shifted_chapters
-from a2n_video.media.containers import HOLDS
+from a2n_video.media.containers import ENDS_BY_DTS, HOLDS
 from a2n_video.media.final import FinalFile
 from a2n_video.media.info import Chapter, StreamInfo
 from a2n_video.media.streams import Container, StreamPlan
@@ -138,7 +138,8 @@ def _add_streams(
         fate = final.plan.of_stream(stream.index)
         if stream.index == final.info.video_index:
             target = _add_video(job, output)
-            lanes.append(_numbered(stream.index, _on(target, joined_packets(scans, job.last_duration))))
+            joined = joined_packets(scans, job.last_duration, ends_by_dts=final.plan.container in ENDS_BY_DTS)
+            lanes.append(_numbered(stream.index, _on(target, joined)))
         elif fate is not None and fate.fate == "copied":
             copying.targets[stream.index] = _add_copy(stream, final, source, output)
         elif stream.index in converted:

@@ -13,6 +13,7 @@ import av
 from av.packet import Packet
 
 from a2n_video.io.reader import PREROLL_S, SourceClock
+from a2n_video.io.seeking import packets_from_keyframe
 from a2n_video.io.source import open_source, video_stream
 from a2n_video.media.index import TimeMap
 from a2n_video.media.info import VideoInfo
@@ -69,10 +70,11 @@ def _cut(path: Path, info: VideoInfo, source_map: TimeMap, start_pts: int | None
     muxer = next((name for part, name in _KEEPERS.items() if part in info.container), _EXACT)
     with open_source(path, ignore_edits=info.ignore_edits) as source:
         stream = video_stream(source, path)
+        packets: Iterator[Packet[Any]] | None = source.demux(stream)
         if start_pts is not None:
-            preroll = int(PREROLL_S / source_map.time_base)
-            first = source_map.raw_pts(source_map.keyframe_before(start_pts - preroll))
-            source.seek(first, stream=stream, backward=True)
+            packets = packets_from_keyframe(source, stream, source_map, start_pts - int(PREROLL_S / source_map.time_base))
+        if packets is None:
+            raise ValueError("no seek leads to a keyframe before the cut")
         last = None if end_pts is None else source_map.raw_pts(end_pts)
         with av.open(buffer, "w", format=muxer, container_options={"avoid_negative_ts": "disabled"}) as output:
             target: Any = output.add_stream_from_template(stream, opaque=True)
@@ -80,7 +82,7 @@ def _cut(path: Path, info: VideoInfo, source_map: TimeMap, start_pts: int | None
             target.time_base = tick
             target.metadata.update(stream.metadata)
             counts = []
-            for packet in _until(source.demux(stream), last):
+            for packet in _until(packets, last):
                 packet.stream, packet.time_base = target, tick
                 counts.append(packet.pts)
                 output.mux(packet)

@@ -118,6 +118,19 @@ def test_dts_rise_and_never_pass_pts(tmp_path: Path) -> None:
     assert ends == {*pts[1:], pts[-1] + 777}  # each frame lasts until the next
 
 
+@pytest.mark.parametrize("steps", [[40] * 30, [40] * 29 + [10_000], [40] * 27 + [8000, 40, 40], [5000] + [40] * 29, [40] * 28 + [8000, 40]])
+def test_a_track_that_ends_with_the_packet_decoded_last_ends_with_the_last_frame(steps: list[int], tmp_path: Path) -> None:
+    """So MP4 and QuickTime are read: a track lasts from the first dts until the last packet ends, and no frame until after its last."""
+    pts = [90 * sum(steps[:n]) for n in range(len(steps))]
+    end = 90 * sum(steps)
+    scans = [scan_segment(path, BASE) for path in segments(tmp_path, "libx264", pts, [20])]
+    packets = [(p.pts, p.dts, p.duration) for p in joined_packets(scans, 90 * steps[-1], ends_by_dts=True)]
+    dts = [d for _, d, _ in packets]
+    assert dts == sorted(set(dts)) and all(d <= p for p, d, _ in packets) and dts[0] < 0
+    assert dts[-1] + packets[-1][2] - dts[0] == end
+    assert max(p + d for p, _, d in packets) == end
+
+
 def test_another_header_is_refused(tmp_path: Path) -> None:
     pts = vfr(1)
     (tmp_path / "b").mkdir()

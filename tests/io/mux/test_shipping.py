@@ -12,7 +12,7 @@ from a2n_video.io.packets import scan
 from a2n_video.io.probe import probe
 from a2n_video.io.reader import VideoReader
 from tests.clips import TICK, Clip, read_frames, write_clip
-from tests.made import frame_hash, make_source
+from tests.made import frame_hash, make_source, with_long_groups
 
 # Name, ticks of the container, frames' pts; 400 frames at 25 a second are more than a preroll.
 SOURCES = {
@@ -54,3 +54,17 @@ def test_what_no_edit_list_shows_is_cut_out_all_the_same(tmp_path: Path) -> None
     cut.write_bytes(cut_source(source, info, times, None, times.times[10]))
     assert info.ignore_edits and cut.stat().st_size < source.stat().st_size
     assert [number for _, number in read_frames(cut)] == list(range(10))
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
+def test_a_cut_begins_with_the_keyframe_that_its_segment_needs(codec: str, tmp_path: Path) -> None:
+    source, cut = with_long_groups(tmp_path / "in.ts", codec), tmp_path / "cut"
+    info = probe(source)
+    times = scan(source, info).time_map
+    start, end = times.times[70], times.times[90]
+    cut.write_bytes(cut_source(source, info, times, start, end))
+    assert cut.stat().st_size < source.stat().st_size / 2
+    with VideoReader(source, info=info, time_map=times) as reader:
+        whole = [(frame.pts, frame_hash(frame)) for frame in reader][70:90]
+    with VideoReader(cut, info=info, time_map=times, start_pts=start) as reader:
+        assert [(frame.pts, frame_hash(frame)) for frame in reader if frame.pts is not None and frame.pts < end] == whole
