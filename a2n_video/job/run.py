@@ -81,7 +81,7 @@ def upscale_stream(
         if not isinstance(plan, JobPlan):
             return stream(plan, stack, on_progress, stops)
         result = run(plan, on_progress, stops)
-        return piped(result) if dest == PIPE else result
+        return piped(result, stops) if dest == PIPE else result
 
 
 def run(
