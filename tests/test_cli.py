@@ -73,7 +73,14 @@ def test_options_may_stand_between_the_files(source: Path, tmp_path: Path) -> No
 
 
 def test_what_cannot_be_parsed_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in (["--frames", "0"], ["--stall-timeout", "-5"], ["--segment-frames", "none"], ["--max-errors", "-1"], ["--no-such"]):
+    for arguments in (
+        ["--frames", "0"],
+        ["--stall-timeout", "-5"],
+        ["--segment-frames", "none"],
+        ["--max-errors", "-1"],
+        ["--devices", ","],
+        ["--no-such"],
+    ):
         assert cli.main(["in.mkv", "out.mkv", *arguments]) == 2
         told = capsys.readouterr().err
         assert told.count("\n") == 1 and arguments[0] in told and "--help" in told
