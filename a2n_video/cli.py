@@ -3,43 +3,60 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from a2n_video.cli_options import PROG, check_together, job_options, names, parser
 from a2n_video.errors import A2NVideoError, OptionError, OutputError, exit_code
 from a2n_video.job.stages import left_behind
 from a2n_video.job.stops import Stops, exit_code_of_stop
+from a2n_video.job.talk import Listener, say
 
 if TYPE_CHECKING:
     from a2n_video.job.events import Events
     from a2n_video.job.planning.plan import JobPlan
     from a2n_video.job.run import MakerFactory
 
+_LAST_STREAM: Final = 2  # the number of stderr in every process
 _MOST_RATES: Final = 4  # workers whose speeds fit beside the bar
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; every expected error is one line on stderr."""
     os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 talks to stderr by itself
+    _prepare_streams()
     try:
         arguments = _parsed(sys.argv[1:] if argv is None else argv)
     except OptionError as error:
-        print(f"{PROG}: {error}", file=sys.stderr)
+        say(f"{PROG}: {error}")
         return exit_code(error)
     with Stops() as stops:
         code = _told(arguments, stops)
-    if left_behind():  # the interpreter would wait for a thread that does not end, or fall over it
-        sys.stdout.flush()
-        sys.stderr.flush()
+    at_once = left_behind()  # the interpreter would wait for a thread that does not end, or fall over it
+    for stream in filter(None, (sys.stdout, sys.stderr) if at_once else (sys.stderr,)):
+        Listener(stream).flush()
+    if at_once:
         os._exit(code)
     return code
+
+
+def _prepare_streams() -> None:
+    """Names of files need not be text for stdout to say them. And where 0, 1 or 2 is closed, the next file that is opened would get that
+    number, and with it what a library says to stderr.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
+    with suppress(OSError):  # a root without /dev
+        while (place := os.open(os.devnull, os.O_RDWR)) <= _LAST_STREAM:
+            os.set_inheritable(place, True)
+        os.close(place)
 
 
 def _parsed(argv: Sequence[str]) -> argparse.Namespace:
@@ -51,12 +68,12 @@ def _told(arguments: argparse.Namespace, stops: Stops) -> int:
     try:
         return _dispatch(arguments, stops)
     except KeyboardInterrupt as error:
-        print(f"{PROG}: stopped; {_after_a_stop(arguments)}", file=sys.stderr)
+        say(f"{PROG}: stopped; {_after_a_stop(arguments)}")
         return exit_code_of_stop(error)
     except A2NVideoError as error:
         if arguments.verbose:
-            traceback.print_exc()
-        print(f"{PROG}: {' '.join(str(error).split())}", file=sys.stderr)
+            say(traceback.format_exc().rstrip())
+        say(f"{PROG}: {' '.join(str(error).split())}")
         return exit_code(error)
 
 
@@ -113,8 +130,8 @@ def _job(source: Path, dest: Path, arguments: argparse.Namespace, stops: Stops, 
             print(describe(plan))
         return 0
     if not arguments.quiet:
-        print(describe(plan), file=sys.stderr)
-    with _Bar(plan.frames, show=not arguments.quiet and sys.stderr.isatty()) as bar:
+        say(describe(plan))
+    with _Bar(plan.frames, show=not arguments.quiet and sys.stderr is not None and sys.stderr.isatty()) as bar:
 
         def progress(frames: int) -> None:
             bar.update(frames)
@@ -127,7 +144,7 @@ def _job(source: Path, dest: Path, arguments: argparse.Namespace, stops: Stops, 
         result = run(plan, on_progress=progress, stops=stops, make=_several(plan, rates), on_segment=events.segment)
     events.verified(result)
     if not arguments.quiet:
-        print(result.summary, file=sys.stderr)
+        say(result.summary)
     return result.exit_code
 
 
@@ -165,12 +182,12 @@ def _stream(source: Path, dest: Path, arguments: argparse.Namespace, stops: Stop
     def told(plan: Plan) -> None:
         events.plan(plan)
         if not arguments.quiet:
-            print(describe(plan), file=sys.stderr)
+            say(describe(plan))
 
     result = upscale_stream(source, dest, options, events.progress, stops, told)
     events.verified(result)
     if not arguments.quiet:
-        print(result.summary, file=sys.stderr)
+        say(result.summary)
     return result.exit_code
 
 
@@ -193,14 +210,14 @@ def _batch(arguments: argparse.Namespace, stops: Stops) -> int:
         outcomes = run_batch(items, overwrite=options.execution.overwrite, one=one, skip=skip, planning=arguments.dry_run)
     code = batch_exit_code(outcomes)
     if code or not arguments.quiet:
-        print(summary(outcomes), file=sys.stderr)
+        say(summary(outcomes))
     return code
 
 
 @contextmanager
 def _event_streams(arguments: argparse.Namespace) -> Iterator[list[TextIO]]:
     """Where events go: stdout, a log file, both or nowhere."""
-    streams = [sys.stdout] if arguments.json else []
+    streams = [sys.stdout] if arguments.json and sys.stdout is not None else []
     if arguments.log_file is None:
         yield streams
         return
@@ -235,7 +252,8 @@ class _Bar:
     def __init__(self, frames: int, *, show: bool) -> None:
         from tqdm import tqdm
 
-        self._bar = tqdm(total=frames, unit="frame", disable=not show, smoothing=0.05, dynamic_ncols=True)
+        place: Any = Listener(sys.stderr) if show else None
+        self._bar = tqdm(total=frames, file=place, unit="frame", disable=not show, smoothing=0.05, dynamic_ncols=True)
         self._begun = False
 
     def __enter__(self) -> _Bar:

@@ -68,6 +68,13 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+def devices(text: str) -> tuple[str, ...]:
+    """A list with commas that is not empty."""
+    if not names(text):
+        raise argparse.ArgumentTypeError(f"{text!r} names no device")
+    return names(text)
+
+
 # Every option of a job: group, flags, and what argparse is told. `dest` is the field's own name in JobOptions.
 OPTIONS: Final[tuple[tuple[str, tuple[str, ...], dict[str, Any]], ...]] = (
     ("network", ("--scale",), {"type": int, "help": "2, 3 or 4 (default 2)"}),
@@ -141,7 +148,11 @@ OPTIONS: Final[tuple[tuple[str, tuple[str, ...], dict[str, Any]], ...]] = (
         {"metavar": "HOST:PORT", "help": "the cluster (default: RAY_ADDRESS, else this machine); implies --ray"},
     ),
     ("cluster", ("--cpus-per-worker",), {"type": count, "metavar": "N", "help": "cores a worker has (default 1)"}),
-    ("cluster", ("--devices",), {"type": names, "metavar": "A,B,...", "help": "one worker for each, such as cuda:0,cuda:1; implies --ray"}),
+    (
+        "cluster",
+        ("--devices",),
+        {"type": devices, "metavar": "A,B,...", "help": "one worker for each, such as cuda:0,cuda:1; implies --ray"},
+    ),
     (
         "cluster",
         ("--ship",),
@@ -235,6 +246,4 @@ def job_options(arguments: argparse.Namespace) -> JobOptions:
     if "encoder_options" in given:
         given["encoder_options"] = dict(given["encoder_options"])
     refuse_scale_beside_size(given)
-    if "ray_address" in given or "devices" in given:
-        given["ray"] = True
     return JobOptions().with_changes(**given)

@@ -10,10 +10,11 @@ import operator
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from decimal import Decimal
 from fractions import Fraction
-from numbers import Real
+from numbers import Rational, Real
 from types import MappingProxyType, NoneType
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
@@ -41,13 +42,18 @@ def seconds_of(value: object) -> Fraction:
 
 
 def rate_of(value: object) -> Fraction:
-    """Frames a second: an int, a Fraction, "25" or "24000/1001"; a float as the usual rate that it stands for. OptionError else."""
-    if isinstance(value, float):
-        return _usual_rate(value)
-    try:
-        found = Fraction(value) if isinstance(value, str | int | Fraction) and not isinstance(value, bool) else Fraction(0)
-    except (ValueError, ZeroDivisionError):
-        found = Fraction(0)
+    """Frames a second: an int, a Fraction, "25" or "24000/1001"; a float as the usual rate that it stands for. OptionError else.
+
+    NumPy's numbers are taken as well.
+    """
+    if isinstance(value, Real) and not isinstance(value, Rational):
+        return _usual_rate(float(value))
+    found = Fraction(0)
+    if isinstance(value, Rational) and not isinstance(value, bool):
+        found = Fraction(int(value.numerator), int(value.denominator))
+    elif isinstance(value, str):
+        with suppress(ValueError, ZeroDivisionError):
+            found = Fraction(value)
     if found <= 0:
         raise OptionError(f"{value!r} is no frame rate; write 25 or 24000/1001")
     return found
@@ -139,7 +145,7 @@ class Execution(_Part):
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterOptions(_Part):
-    """Several devices or machines: `ray` asks for them, `ray_address` names a cluster (None: this machine).
+    """Several devices or machines: `ray` asks for them, and so does naming a cluster (`ray_address`; None: this machine) or `devices`.
 
     One worker a GPU, or `cpus_per_worker` cores each; `devices` names them instead. `ship` sends parts of the input and the results
     through Ray, for machines that do not see the files. `lease_s`: after so long, another worker is set on a segment too.
@@ -151,6 +157,11 @@ class ClusterOptions(_Part):
     devices: tuple[str, ...] = ()
     ship: bool = False
     lease_s: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.devices or self.ray_address is not None:
+            object.__setattr__(self, "ray", True)
 
 
 @dataclass(frozen=True, kw_only=True)

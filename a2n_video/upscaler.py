@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from a2n_video.engine.protocol import Engine, EngineStats, Geometry, Rows
-from a2n_video.engine.select import open_engine, resolve_plan
+from a2n_video.engine.select import check_numbers, open_engine, resolve_plan
 from a2n_video.errors import DeviceError
 from a2n_video.frames import Adapter, FrameT, adapter_of
 from a2n_video.media.planes import PlaneFormat, Planes, Samples
@@ -169,8 +169,18 @@ class Upscaler:
 
         if batch.ndim != 4:
             raise ValueError(f"a tensor of shape {tuple(batch.shape)} came; taken is (batch, 3, height, width)")
+        if not len(batch):
+            return self._empty(batch)
         with closing(self.upscale_frames(batch)) as results:  # type: ignore[type-var]
             return torch.stack(list(results))
+
+    def _empty(self, batch: torch.Tensor) -> torch.Tensor:
+        """What comes of no frame, in its shape; no engine is made for it."""
+        check_numbers(self.options)
+        frame = batch.new_empty(batch.shape[1:])
+        source, color = adapter_of(frame).describe(frame)
+        target = Geometry(source=source, color=color, scale=self.options.scale, layout=self.layout).target
+        return batch.new_empty((0, 3, target.height, target.width))
 
 
 def upscale_frames(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import itertools
+import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -69,7 +73,14 @@ def test_options_may_stand_between_the_files(source: Path, tmp_path: Path) -> No
 
 
 def test_what_cannot_be_parsed_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in (["--frames", "0"], ["--stall-timeout", "-5"], ["--segment-frames", "none"], ["--max-errors", "-1"], ["--no-such"]):
+    for arguments in (
+        ["--frames", "0"],
+        ["--stall-timeout", "-5"],
+        ["--segment-frames", "none"],
+        ["--max-errors", "-1"],
+        ["--devices", ","],
+        ["--no-such"],
+    ):
         assert cli.main(["in.mkv", "out.mkv", *arguments]) == 2
         told = capsys.readouterr().err
         assert told.count("\n") == 1 and arguments[0] in told and "--help" in told
@@ -119,6 +130,87 @@ def test_a_reader_of_events_that_goes_costs_nothing(source: Path, tmp_path: Path
     job.stdout.close()
     _, err = job.communicate(timeout=60)
     assert job.returncode == 0 and dest.exists() and "Traceback" not in err
+
+
+@contextmanager
+def nobody_listening(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Stderr is a pipe whose reader has gone; flushed at the end, as the interpreter does."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w", buffering=1) as stream, monkeypatch.context() as patched:
+        patched.setattr(sys, "stderr", stream)
+        yield
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["in.mkv", "out.mkv"], 0),
+        (["in.mkv", "copy.mkv", "none.mkv", "--output-dir", "."], 8),
+        (["none.mkv", "out.mkv", "-v"], 3),
+        (["in.mkv", "out.mkv", "--no-such"], 2),
+    ],
+)
+def test_a_job_is_not_lost_because_nobody_listens(
+    arguments: list[str], code: int, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(source, "copy.mkv")
+    with nobody_listening(monkeypatch):
+        assert cli.main([*arguments, "--model", "nearest"]) == code
+    made = {0: {"out.mkv"}, 8: {"in_x2.mkv", "copy_x2.mkv"}}.get(code, set())
+    assert {path.name for path in tmp_path.iterdir()} == {"in.mkv", "copy.mkv", *made}
+
+
+def test_the_bar_goes_on_where_nobody_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with nobody_listening(monkeypatch), cli._Bar(3, show=True) as bar:
+        for frames in range(4):
+            bar.update(frames)
+        assert bar._bar.n == 3
+
+
+def test_without_a_stderr_nothing_is_said_on_stdout(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    assert cli.main([str(source), "-", "--model", "nearest"]) == 0
+    assert capfdbinary.readouterr().out.startswith(b"YUV4MPEG2")
+    assert cli.main([str(source), str(tmp_path / "out.mkv"), "--model", "nearest"]) == 0
+    assert cli.main([str(source), str(tmp_path / "out.mkv"), "--model", "nearest", "-v"]) == 5
+    assert capfdbinary.readouterr().out == b""
+
+
+def test_without_a_stdout_events_go_to_the_log_alone(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    log = tmp_path / "log"
+    assert cli.main([str(source), str(tmp_path / "out.mkv"), "--model", "nearest", "--json", "--log-file", str(log)]) == 0
+    assert '"verified"' in log.read_text()
+
+
+def test_no_file_takes_the_place_of_a_closed_stream(tmp_path: Path) -> None:
+    code = """
+import os, sys
+from a2n_video.cli import main
+main(["--no-such"])
+os.write(os.open(sys.argv[1], os.O_RDWR), b"ours")
+os.write(2, b"a library's")
+"""
+    (tmp_path / "file").touch()
+    command = ["sh", "-c", 'exec "$0" -c "$1" "$2" <&- >&- 2>&-', sys.executable, code, str(tmp_path / "file")]
+    assert subprocess.run(command, timeout=60).returncode == 0
+    assert (tmp_path / "file").read_bytes() == b"ours"
+
+
+def test_a_name_that_is_no_text_is_told_on_a_strict_stdout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict")
+    monkeypatch.setattr(sys, "stdout", out)
+    try:
+        source = make_source(tmp_path / os.fsdecode(b"in\xff.mkv"), pts=range(2))
+    except OSError:
+        pytest.skip("names are text here")
+    assert cli.main([str(source), str(tmp_path / "out.mkv"), "--model", "nearest", "--dry-run"]) == 0
+    out.flush()
+    assert b"in\\udcff.mkv: h264" in out.buffer.getvalue()  # type: ignore[attr-defined]
 
 
 def test_the_bar_counts_the_pace_of_this_run_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 from a2n_video import EncodeOptions, JobOptions, Upscaler, upscale_frames, upscale_video
+from a2n_video.cli_options import job_options, parser
 from a2n_video.errors import OptionError
-from a2n_video.options import ModelOptions, rate_of, seconds_of
+from a2n_video.job.planning.plan import check_options
+from a2n_video.options import ClusterOptions, ModelOptions, rate_of, seconds_of
 
 PARTS = {f.name: getattr(JobOptions(), f.name) for f in fields(JobOptions)}
 CHOICES = {
@@ -63,6 +65,8 @@ def test_every_choice_is_taken(name: str) -> None:
         ("fps", 0, "no frame rate"),
         ("fps", -25.0, "no usual frame rate"),
         ("fps", 24.3, "no usual frame rate"),
+        ("fps", True, "no frame rate"),
+        ("fps", np.int64(0), "no frame rate"),
         ("fps", float("inf"), "no usual frame rate"),
     ],
 )
@@ -127,10 +131,14 @@ def test_times_are_exact(value: object, seconds: Fraction) -> None:
         (59.94, Fraction(60000, 1001)),
         (119.88, Fraction(120000, 1001)),
         (np.float64(29.97), Fraction(30000, 1001)),
+        (np.float32(29.97), Fraction(30000, 1001)),
+        (np.float32(25), Fraction(25)),
+        (np.int64(25), Fraction(25)),
     ],
 )
 def test_rates_are_exact(value: object, rate: Fraction) -> None:
     assert rate_of(value) == rate
+    assert type(rate_of(value).numerator) is int
     assert JobOptions().with_changes(fps=value).fidelity.fps == rate
 
 
@@ -149,6 +157,37 @@ def test_what_can_be_meant_is_taken() -> None:
     assert options.cluster.devices == JobOptions().with_changes(devices="cuda:0, cuda:1").cluster.devices == ("cuda:0", "cuda:1")
     assert options.encode.encoder_options == {"g": "25"}
     json.dumps(options.as_json())
+
+
+@pytest.mark.parametrize("changes", [{"ray_address": "head:6379"}, {"devices": ("cuda:0",)}, {"devices": "cpu,cpu"}])
+def test_naming_a_cluster_or_devices_asks_for_workers(changes: dict[str, Any]) -> None:
+    """From Python as on the command line: it is never left aside."""
+    assert not JobOptions().cluster.ray and not JobOptions().with_changes(ship=True).cluster.ray
+    options = JobOptions().with_changes(**changes)
+    assert options.cluster.ray and ClusterOptions(**changes).ray
+    told = [text for name, value in changes.items() for text in (f"--{name.replace('_', '-')}", ",".join(options.cluster.devices) or value)]
+    assert job_options(parser().parse_args(["in", "out", *told])) == options
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"max_errors": -1}, "--max-errors -1: at least 0"),
+        ({"stall_timeout": -1}, "--stall-timeout -1: at least 0"),
+        ({"stall_timeout": float("nan")}, "--stall-timeout nan: at least 0"),
+        ({"segment_frames": -5}, "--segment-frames -5: at least 0"),
+        ({"max_pixels": 0}, "--max-pixels 0: at least 1"),
+        ({"cpus_per_worker": 0}, "--cpus-per-worker 0: at least 1"),
+        ({"frames": 0}, "--frames 0: at least 1"),
+    ],
+)
+def test_what_is_too_small_is_told(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(OptionError, match=told):
+        check_options(JobOptions().with_changes(**changes))
+
+
+def test_the_least_is_taken() -> None:
+    check_options(JobOptions().with_changes(max_errors=0, stall_timeout=0, segment_frames=0, max_pixels=1, cpus_per_worker=1, frames=1))
 
 
 def test_a_journal_gives_all_back() -> None:

@@ -37,6 +37,17 @@ def test_after_frames_that_failed_it_goes_on_with_a_new_engine() -> None:
             assert torch.equal(upscaler(good), right)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16])
+def test_an_empty_batch_gives_an_empty_batch(dtype: torch.dtype) -> None:
+    with Upscaler("nearest", scale=3) as upscaler:
+        result = upscaler(torch.zeros(0, 3, 12, 16, dtype=dtype))
+        assert (result.shape, result.dtype) == ((0, 3, 36, 48), dtype)
+        with pytest.raises(ValueError, match=r"taken are \(3, h, w\)"):
+            upscaler(torch.zeros(0, 4, 12, 16))
+    with pytest.raises(OptionError, match="scale"):
+        Upscaler("nearest", scale=7)(torch.zeros(0, 3, 12, 16))
+
+
 def repeated(frame: np.ndarray, scale: int = 2) -> np.ndarray:
     return frame.repeat(scale, 0).repeat(scale, 1)
 

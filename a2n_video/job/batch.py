@@ -14,7 +14,7 @@ from typing import Final, Literal
 from a2n_video.engine.select import settled_scale
 from a2n_video.errors import BATCH_FAILED, InputError, OptionError, OutputError, UnknownModelError, WeightsError, exit_code
 from a2n_video.io.sequences import is_numbered, is_picture
-from a2n_video.job.directory import job_path
+from a2n_video.job.directory import JobDirectory
 from a2n_video.media.size import parse_size
 from a2n_video.media.streams import CONTAINER_OF_SUFFIX
 from a2n_video.net.catalog import AUTO, NEAREST, resolve_model
@@ -160,21 +160,31 @@ def run_batch(
     """Do each file with `one`, which returns its exit code or raises; an error costs that file only. A stop ends the batch.
 
     A result that is there is skipped unless `overwrite`, and `skip` is told: results get their names only once they are verified.
+    The source itself is no result, and one with a journal beside it is not finished: `one` says what to do about them.
     `planning`: `one` only looks, and no folder stays.
     """
     outcomes = []
     for item in items:
-        if item.dest.exists() and not overwrite and not job_path(item.dest).exists():
-            skip(item)
-            outcomes.append(Outcome(item=item, fate="skipped"))
-            continue
         try:
+            if not overwrite and _is_done(item):
+                if not planning:
+                    JobDirectory(item.dest).tidy_up()
+                skip(item)
+                outcomes.append(Outcome(item=item, fate="skipped"))
+                continue
             with _folder(item.dest.parent, stays=not planning):
                 damaged = one(item)
             outcomes.append(Outcome(item=item, fate="planned" if planning else "damaged" if damaged else "done"))
         except Exception as error:  # noqa: BLE001 - kept whole in the outcome: whatever it is, the next file has its turn
             outcomes.append(Outcome(item=item, fate="failed", error=error))
     return outcomes
+
+
+def _is_done(item: BatchItem) -> bool:
+    """Whether a result stands that no run has anything more to do with."""
+    if not item.dest.exists() or (item.source.exists() and item.source.samefile(item.dest)):
+        return False
+    return JobDirectory(item.dest).is_empty
 
 
 @contextmanager

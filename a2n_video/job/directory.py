@@ -36,12 +36,13 @@ class JobDirectory:
         self.journal = self.path / JOURNAL
         self.result = self.path / f"result{dest.suffix}"
         self._lock = -1
+        self._removed = False
 
     def __enter__(self) -> Self:
         """Make the folder if need be and take the lock; JobConflictError if another process has it."""
         try:
             while not self._locked():
-                os.close(self._lock)
+                self._unlock()
         except OutputError:
             raise
         except OSError as error:
@@ -51,22 +52,26 @@ class JobDirectory:
     def _locked(self) -> bool:
         """Take the lock; False if the folder went away meanwhile, as it does when another run finishes."""
         self.path.mkdir(exist_ok=True)
-        self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
+            self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             if fcntl is not None:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
-            raise JobConflictError(f"{self.dest}: another run is working on this output; wait for it or choose another name") from None
-        try:
             return os.path.samestat(os.fstat(self._lock), (self.path / LOCK).stat())
         except FileNotFoundError:
+            if self._lock < 0 and self.path.is_dir():
+                raise
             return False
+        except BlockingIOError:
+            self._unlock()
+            raise JobConflictError(f"{self.dest}: another run is working on this output; wait for it or choose another name") from None
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing is worth coming back for: no journal, or one without a line."""
-        return not self.journal.exists() or not self.journal.stat().st_size
+        try:
+            return not self.journal.stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return True
 
     def clear(self) -> None:
         """Remove all but the lock: the job begins anew."""
@@ -86,14 +91,28 @@ class JobDirectory:
 
     def remove(self) -> None:
         """Remove the folder, lock and all: the job is over. The journal goes last: stopped before that, the next run knows."""
+        self._removed = True
         with contextlib.suppress(OSError):  # what cannot be removed now is left: the result is in place
             self._clear_all_but(LOCK, JOURNAL)
         shutil.rmtree(self.path, ignore_errors=True)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def tidy_up(self) -> None:
+        """Remove a folder in which nothing was left but a lock that nobody holds; any other stays as it is."""
+        if self.path.is_dir():
+            with contextlib.suppress(OSError), self:
+                if self.is_empty and {entry.name for entry in self.path.iterdir()} <= {LOCK, JOURNAL}:
+                    self.remove()
+
+    def _unlock(self) -> None:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._unlock()
+        if self._removed:  # over NFS the lock's file goes only once it is closed, and with it the folder
+            with contextlib.suppress(OSError):
+                self.path.rmdir()
 
 
 def job_path(dest: Path) -> Path:

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 import traceback
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -21,6 +19,7 @@ from a2n_video.errors import exit_code
 from a2n_video.job.journal import SegmentRecord
 from a2n_video.job.planning.report import Plan
 from a2n_video.job.result import UpscaleResult
+from a2n_video.job.talk import silence
 
 _LOG = logging.getLogger(__name__)
 _PROGRESS_EVERY_S: Final = 1.0
@@ -109,13 +108,5 @@ class Events:
                 stream.flush()
             except OSError as error:
                 self._streams.remove(stream)
-                _silence(stream)
+                silence(stream)
                 _LOG.warning("%s takes no more events (%s); the job goes on", stream.name, error.strerror)
-
-
-def _silence(stream: TextIO) -> None:
-    """Have what is still in a stream's buffer go nowhere: Python would fail over it again when it ends."""
-    with suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)

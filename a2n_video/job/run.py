@@ -81,7 +81,7 @@ def upscale_stream(
         if not isinstance(plan, JobPlan):
             return stream(plan, stack, on_progress, stops)
         result = run(plan, on_progress, stops)
-        return piped(result) if dest == PIPE else result
+        return piped(result, stops) if dest == PIPE else result
 
 
 def run(
@@ -109,6 +109,7 @@ def run(
         met = earlier_damage(record for _, record in sorted(journal.segments.items()))
         damage = damage_report(plan, sum(known.errors for known in met), met)
         if not any(record.frames for record in journal.segments.values()):
+            journal.close()
             folder.remove()
             raise IncompleteSourceError(
                 f"{plan.source}: damaged: no frame of the part that was asked for can be decoded; nothing was written"
@@ -118,6 +119,7 @@ def run(
         done = _STANDS if stands else _finish(plan, folder, journal, stops)
         damage = replace(damage, refused=done.refused, moved=done.moved, undecoded=done.undecoded)
         frames = sum(record.frames for record in journal.segments.values())
+        journal.close()  # over NFS an open file stays, and its folder
         folder.remove()
     return UpscaleResult(
         path=plan.dest,

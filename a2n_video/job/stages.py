@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, Final, Self
 
 from a2n_video.errors import A2NVideoError, DecodeError, DeviceError, EncodeError, OutputError, VerificationError
@@ -132,8 +133,11 @@ class Stages:
                 if self.hangs(thread.stage):
                     raise self._error(thread.stage)
         except BaseException:
-            self._until = time.monotonic() + _LET_GO_S
+            self._let_go_soon()
             raise
+
+    def _let_go_soon(self) -> None:
+        self._until = min(self._until, time.monotonic() + _LET_GO_S)
 
     def give_way(self) -> None:
         """For a stage's own thread, between its parts: end it where nobody waits for it any more."""
@@ -174,7 +178,9 @@ class Stages:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, KeyboardInterrupt):  # one that no `check` raised: a program's own, where nobody entered `Stops`
+            self._let_go_soon()
         self.close()
 
 

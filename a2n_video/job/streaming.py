@@ -27,6 +27,7 @@ from a2n_video.io.y4m import MAGIC, PIX_FMTS, Y4mHeader, Y4mWriter, told_of_pipe
 from a2n_video.job.directory import JobDirectory
 from a2n_video.job.encode import Progress, check_errors, check_whole, damage_report, upscaler_of
 from a2n_video.job.incoming import Stream, stream_of, y4m_stream
+from a2n_video.job.outgoing import Outgoing, stdout
 from a2n_video.job.planning.picture import PicturePlan, picture_for, settle_picture
 from a2n_video.job.planning.plan import JobPlan, check_options, check_paths, prepare, settle_execution
 from a2n_video.job.planning.report import Plan
@@ -133,6 +134,8 @@ def stream(plan: StreamedPlan, stack: ExitStack, on_progress: Progress | None, s
 def settled(source: Path, dest: Path, options: JobOptions, stack: ExitStack) -> JobPlan | StreamedPlan:
     """The job as one of these, or from file to file where that is what it comes to; `stack` holds the files between."""
     check_options(options)
+    if dest == PIPE:
+        stdout()  # there is one: asked now, not when the result is ready
     if source == PIPE and not _peeked(stdin()).startswith(MAGIC):
         _check_unused(dest, options)
         # What is made of a pipe is kept by no run: the next one would find another file, of another time.
@@ -210,11 +213,11 @@ def _lost_times(stream: Stream, raw: bool) -> Iterator[StreamFate]:
 
 
 def stdin() -> io.BufferedReader:
-    return cast(io.BufferedReader, sys.stdin.buffer)
-
-
-def stdout() -> BinaryIO:
-    return sys.stdout.buffer
+    """Stdin; InputError where it is closed."""
+    buffer = getattr(sys.stdin, "buffer", None)
+    if buffer is None:
+        raise InputError("-: stdin is closed or gives no bytes; give it a program's output or a file")
+    return cast(io.BufferedReader, buffer)
 
 
 def _peeked(stream: io.BufferedReader) -> bytes:
@@ -233,11 +236,10 @@ def _spooled(stack: ExitStack) -> Path:
     return path
 
 
-def piped(result: UpscaleResult) -> UpscaleResult:
-    """The finished file into stdout."""
-    with result.path.open("rb") as file, told_of_pipe("the result"):
-        shutil.copyfileobj(file, stdout(), 1 << 20)
-        stdout().flush()
+def piped(result: UpscaleResult, stops: Stops) -> UpscaleResult:
+    """The finished file into stdout, until `stops` says so."""
+    with stops.deferred(), Stages(PIPE, stops) as stages, result.path.open("rb") as file, told_of_pipe("the result"):
+        shutil.copyfileobj(file, Outgoing(stdout(), stages), 1 << 20)
     return replace(result, path=PIPE)
 
 
@@ -252,10 +254,10 @@ def _opened(source: Path, options: JobOptions) -> Stream:
 def _upscaled_into(plan: StreamedPlan, stack: ExitStack, on_progress: Progress | None, stops: Stops) -> int:
     """The pipeline, from the stream into whatever the plan says; the number of frames, of which there is one at least."""
     stream, options = plan.stream, plan.options
-    sink, put_in_place = _sink(plan, stack)
-    upscaler = upscaler_of(plan)
     count = 0
     with Stages(plan.source, stops, Patience.asked(options.execution.stall_timeout)) as stages:
+        sink, put_in_place = _sink(plan, stack, stages)
+        upscaler = upscaler_of(plan)
         stack.callback(stages.let_go, upscaler.close, "upscale")
         decoded = stages.prefetch(stream.frames, _DEPTH, "decode", position=stream.position)
         upscaled = stages.prefetch(fitted(upscaler.upscale_frames(decoded), plan.picture.fit), _DEPTH, "upscale")
@@ -301,12 +303,12 @@ def _workplace(dest: Path, options: JobOptions, stack: ExitStack) -> JobDirector
     return folder
 
 
-def _sink(plan: StreamedPlan, stack: ExitStack) -> tuple[_Sink, Callable[[], None]]:
+def _sink(plan: StreamedPlan, stack: ExitStack, stages: Stages) -> tuple[_Sink, Callable[[], None]]:
     """Who takes the frames, and what gives the finished file its name."""
     dest, picture, overwrite = plan.dest, plan.picture, plan.options.execution.overwrite
     header = Y4mHeader(fmt=picture.fit.target, rate=plan.stream.rate, sar=picture.encoder.sar, color=picture.fit.color)
     if dest == PIPE:
-        return Y4mWriter(stdout(), header), lambda: None
+        return Y4mWriter(cast(BinaryIO, Outgoing(stdout(), stages)), header), lambda: None
     folder = _workplace(dest, plan.options, stack)
     if is_picture(dest):
         settings, first = picture.encoder, plan.stream.first

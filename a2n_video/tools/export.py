@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from a2n_video.errors import A2NVideoError, MissingDependencyError, OptionError, OutputError, OutputExistsError, exit_code
+from a2n_video.job.talk import say
 from a2n_video.net.fuse import fuse
 from a2n_video.net.model import A2N
 from a2n_video.net.weights import load_model
@@ -107,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         model = load_model(args.weights or args.model, scale)
         write(model, args.output, opset=args.opset, metadata={"model": Path(args.weights).name if args.weights else args.model})
     except A2NVideoError as error:
-        print(f"export: {error}", file=sys.stderr)
+        say(f"export: {error}")
         return exit_code(error)
     print(f"{args.output}: x{model.config.scale}, input {INPUT!r} (batch, 3, height, width) RGB 0..1, {args.output.stat().st_size} bytes")
     return 0

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from fractions import Fraction
 
 from a2n_video.errors import A2NVideoError, OptionError, exit_code
+from a2n_video.job.talk import say
 from a2n_video.options import seconds_of
 
 
@@ -17,7 +17,7 @@ def guarded(prog: str, work: Callable[[], None]) -> int:
         work()
     except (A2NVideoError, KeyboardInterrupt) as error:
         message = "stopped" if isinstance(error, KeyboardInterrupt) else " ".join(str(error).split())
-        print(f"{prog}: {message}", file=sys.stderr)
+        say(f"{prog}: {message}")
         return exit_code(error)
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from a2n_video.cli import main
 from a2n_video.errors import DecodeError, InputError, OptionError, OutputError, UnknownModelError, WeightsError
 from a2n_video.job.batch import DEFAULT_PATTERN, BatchItem, Outcome, batch_exit_code, collect, run_batch, summary
+from a2n_video.job.directory import JobDirectory
 from a2n_video.job.planning.plan import prepare
 from a2n_video.job.planning.space import check_space, needed_bytes
 from a2n_video.net.catalog import find_model
@@ -193,7 +195,43 @@ def test_an_unfinished_result_is_not_skipped(tmp_path: Path) -> None:
     item = BatchItem(source=tmp_path / "a", dest=tmp_path / "b")
     item.dest.write_bytes(b"")
     (tmp_path / "b.a2n").mkdir()
+    (tmp_path / "b.a2n" / "journal.jsonl").write_text("hours of work")
     assert [o.fate for o in run_batch([item], overwrite=False, one=lambda item: 0)] == ["done"]
+
+
+@pytest.mark.parametrize(("left", "stays"), [([], False), (["lock"], False), (["lock", "journal.jsonl"], False), (["notes"], True)])
+def test_a_folder_without_a_journal_makes_no_result_unfinished(left: list[str], stays: bool, tmp_path: Path) -> None:
+    """A run was stopped, or could not go on, while it tidied up."""
+    item = BatchItem(source=tmp_path / "a", dest=tmp_path / "b")
+    item.dest.write_bytes(b"")
+    (tmp_path / "b.a2n").mkdir()
+    for name in left:
+        (tmp_path / "b.a2n" / name).touch()
+    for planning in (True, False):
+        assert (tmp_path / "b.a2n").exists()
+        assert [o.fate for o in run_batch([item], overwrite=False, one=lambda item: 0, planning=planning)] == ["skipped"]
+    assert (tmp_path / "b.a2n").exists() == stays
+    with JobDirectory(item.dest):  # another run's
+        assert [o.fate for o in run_batch([item], overwrite=False, one=lambda item: 0)] == ["skipped"]
+        assert (tmp_path / "b.a2n" / "lock").exists()
+
+
+@pytest.mark.parametrize("other", [None, "link", "symlink"])
+def test_a_source_is_not_skipped_as_its_own_result(
+    other: str | None, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "a.mkv"
+    shutil.copy(clip, source)
+    results = tmp_path if other is None else tmp_path / "out"
+    results.mkdir(exist_ok=True)
+    if other == "link":
+        os.link(source, results / "a.mkv")
+    elif other == "symlink":
+        (results / "a.mkv").symlink_to(source)
+    arguments = [str(source), "--output-dir", str(results), "--name-pattern", "{stem}{suffix}", "--model", "nearest"]
+    assert main(arguments) == main([*arguments, "--overwrite"]) == 5
+    assert capsys.readouterr().err.count("output and input are the same file") == 2
+    assert source.read_bytes() == clip.read_bytes()
 
 
 def test_any_error_costs_one_file_and_a_stop_ends_all(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -216,3 +217,30 @@ def test_clear_and_remove(tmp_path: Path) -> None:
         assert [p.name for p in folder.path.iterdir()] == ["lock"]
         folder.remove()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_goes_once_its_lock_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over NFS an open file stays under another name, and the folder with it, until it is closed."""
+    with JobDirectory(tmp_path / "a.mkv") as folder:
+        monkeypatch.setattr(shutil, "rmtree", lambda path, **_: (path / "lock").unlink())
+        folder.remove()
+        assert folder.path.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_goes_before_it_is_locked_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, struck = os.open, []
+
+    def gone(path: Path, *arguments: int) -> int:
+        if not struck:
+            struck.append(path)
+            path.parent.rmdir()
+        return real(path, *arguments)
+
+    monkeypatch.setattr(os, "open", gone)
+    with JobDirectory(tmp_path / "a.mkv") as folder:
+        assert struck and (folder.path / "lock").exists()
+    (folder.path / "lock").unlink()
+    (folder.path / "lock").symlink_to(tmp_path / "none" / "lock")
+    with pytest.raises(OutputError, match="cannot be made"), folder:
+        pass

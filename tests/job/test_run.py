@@ -10,6 +10,8 @@ import pytest
 
 from a2n_video import upscale_video
 from a2n_video.errors import InputError, JobConflictError
+from a2n_video.job.directory import JobDirectory
+from a2n_video.job.journal import Journal
 from tests.made import make_source
 
 
@@ -61,3 +63,23 @@ def test_a_source_that_was_only_touched_is_the_same(source: Path, tmp_path: Path
     copy = tmp_path / "copy.mkv"
     shutil.copy(source, copy)
     assert upscale(source, tmp_path / "out.mkv", lambda: copy.replace(source)) == 48
+
+
+def test_no_journal_is_open_when_the_folder_goes(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over NFS the folder would stay."""
+    opened: list[Journal] = []
+    closed: list[bool] = []
+    real_open, real_remove = Journal.open, JobDirectory.remove
+
+    def kept(path: Path) -> Journal:
+        opened.append(real_open(path))
+        return opened[-1]
+
+    def looked(folder: JobDirectory) -> None:
+        closed.append(opened[-1]._fd < 0)
+        real_remove(folder)
+
+    monkeypatch.setattr(Journal, "open", kept)
+    monkeypatch.setattr(JobDirectory, "remove", looked)
+    upscale(source, tmp_path / "out.mkv", lambda: None)
+    assert closed == [True]

@@ -542,6 +542,12 @@ def test_a_reader_that_goes_is_one_line_for_containers_too(whole: Path, monkeypa
         upscale(whole, "-", pipe_format="nut", preset="ultrafast")
 
 
+def test_there_must_be_a_stdin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(InputError, match="stdin is closed"):
+        upscale("-", tmp_path / "out.mkv")
+
+
 def test_a_full_temporary_folder_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

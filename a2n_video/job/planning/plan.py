@@ -39,6 +39,14 @@ from a2n_video.options import Execution, ExecutionPlan, JobOptions
 
 # Inductor takes a minute or two for the network; at tens of frames a second that is a few thousand frames.
 _FRAMES_TO_COMPILE: Final = 5000
+_LEAST: Final = (
+    ("time", "frames", 1),
+    ("execution", "segment_frames", 0),  # one segment
+    ("execution", "max_errors", 0),
+    ("execution", "max_pixels", 1),
+    ("execution", "stall_timeout", 0),  # for ever
+    ("cluster", "cpus_per_worker", 1),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,8 +247,10 @@ def _only_to_tidy_up(dest: Path, execution: Execution) -> bool:
 def check_options(options: JobOptions) -> None:
     """OptionError for what no job can do, whatever its source is."""
     check_numbers(options.model)
-    if options.time.frames is not None and options.time.frames < 1:
-        raise OptionError(f"--frames {options.time.frames}: at least 1")
+    for part, name, least in _LEAST:
+        value = getattr(getattr(options, part), name)
+        if value is not None and not value >= least:  # so that no number is too small as well
+            raise OptionError(f"--{name.replace('_', '-')} {value}: at least {least}")
     if options.fidelity.fps is not None and options.fidelity.fps <= 0:
         raise OptionError(f"--fps {options.fidelity.fps}: more than 0")
     if options.encode.codec is not None:

@@ -285,14 +285,12 @@ def test_more_workers_are_faster(cluster: Any, tmp_path: Path) -> None:
 def test_two_workers_make_what_one_process_makes(cluster: Any, tmp_path: Path) -> None:
     """The real tiny network, one core each: bit for bit."""
     clip = ROOT / "examples" / "clip.mp4"
-    options = JobOptions().with_changes(
-        model="a2n-tiny", device="cpu", codec="ffv1", frames=48, segment_frames=6, threads=1, devices=("cpu", "cpu")
-    )
+    options = JobOptions().with_changes(model="a2n-tiny", device="cpu", codec="ffv1", frames=48, segment_frames=6, threads=1)
     one, two = tmp_path / "one.mkv", tmp_path / "two.mkv"
     upscale_video(clip, one, options)
     rates: dict[int, float] = {}
     maker = distributed.maker_telling(rates.update)
-    run(prepare(clip, two, options.with_changes(ray=True)), make=lambda *arguments: maker(*arguments, worker=SegmentWorker))
+    run(prepare(clip, two, options.with_changes(devices=("cpu", "cpu"))), make=lambda *arguments: maker(*arguments, worker=SegmentWorker))
     assert set(rates) == {0, 1}, "both workers had segments"
     assert decoded(one) == decoded(two)
 
