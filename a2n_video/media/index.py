@@ -40,6 +40,7 @@ __all__ = [
 _FALLBACK_RATE: Final = Fraction(25)
 # Audio decoders need a lead-in (AAC 21 to 48 ms, Opus up to 80): MP4 and Matroska hold it before zero, others do not.
 LEAD_IN: Final = Fraction(1, 10)
+_EVER: Final = Fraction(-(1 << 62))  # seconds, before any that a packet can say
 
 
 class PacketTime(NamedTuple):
@@ -258,20 +259,28 @@ class Window:
 
     For one pass over the packets in file order. A video that is copied begins with its first keyframe at or after a cut, without the
     pictures shown before that: they refer to what was cut off, MP4's reader leaves them out, and their decode times fit into no container.
+    So it is too after a packet beyond the end: pictures that are shown earlier, and come after it, refer to it.
     """
 
     def __init__(self, time_map: TimeMap) -> None:
         self._time_map = time_map
-        self._begun: dict[int, Fraction] = {}  # when each video's first keyframe is shown
+        self._whole_from: dict[int, Fraction | None] = {}  # when the keyframe is shown that a video is whole from, None while it waits
 
     def place(
         self, stream: StreamInfo, time: Fraction, duration: Fraction, position: int | None, *, keyframe: bool
     ) -> tuple[Fraction, Fraction] | None:
         """When a packet begins and ends in the result, as `placed`; a cover lies nowhere in time, and is not asked for."""
         span = placed(self._time_map, time, duration, position, stretches=stream.kind == "subtitle")
-        if span is None or stream.kind != "video" or self._time_map.begin is None:
+        if stream.kind != "video":
             return span
-        if keyframe:
-            self._begun.setdefault(stream.index, span[0])
-        begun = self._begun.get(stream.index)
-        return span if begun is not None and span[0] >= begun else None
+        if span is None:
+            if self._is_beyond(self._time_map.seconds_of(time, position)):
+                self._whole_from[stream.index] = None
+            return None
+        whole_from = self._whole_from.get(stream.index, _EVER if self._time_map.begin is None else None)
+        if whole_from is None and keyframe:
+            whole_from = self._whole_from[stream.index] = span[0]
+        return span if whole_from is not None and span[0] >= whole_from else None
+
+    def _is_beyond(self, start: Fraction) -> bool:
+        return self._time_map.limit is not None and start >= self._time_map.limit

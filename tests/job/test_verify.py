@@ -339,6 +339,37 @@ def test_a_second_video_that_is_cut_begins_with_a_keyframe(number: int, box: str
     assert len(found) >= 25 - first and all((a == b).all() for a, b in zip(found[: 25 - first], pictures[first:25], strict=True))
 
 
+@pytest.mark.parametrize("box", ["mkv", "mp4", "ts"])
+@pytest.mark.parametrize("number", [23, 24, 25, 26])  # decoded as 20 23 21 22 26 24 25 29
+def test_a_second_video_that_is_cut_ends_with_pictures_as_they_were(number: int, box: str, two_videos: Path, tmp_path: Path) -> None:
+    """None is kept that refers to one beyond the end, and the plan says how many that costs."""
+    dest = tmp_path / f"out.{box}"
+    plan = prepare(two_videos, dest, JobOptions().with_changes(model="nearest", preset="ultrafast", end=number * FRAME))
+    upscale_video(two_videos, dest, model="nearest", preset="ultrafast", end=number * FRAME)
+    with av.open(str(dest)) as made, av.open(str(two_videos)) as source:
+        found = [frame.to_ndarray() for frame in made.decode(video=1)]
+        pictures = [frame.to_ndarray() for frame in source.decode(video=1)]
+    lost = [fate.what for fate in plan.streams.losses]
+    assert lost == {1: ["the last picture of video 2 (h264)"], 2: ["the last 2 pictures of video 2 (h264)"]}.get(number - len(found), [])
+    assert len(found) == {23: 21, 24: 24, 25: 24, 26: 24}[number]
+    assert all((a == b).all() for a, b in zip(found, pictures, strict=False))
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "mpeg2video"])
+def test_a_reordered_video_that_is_cut_comes_through_avi(codec: str, tmp_path: Path) -> None:
+    """AVI tells no times: a picture whose neighbour is missing came where that one belongs."""
+
+    def add(output: Any) -> list[Any]:
+        stream = output.add_stream(codec, rate=25, options={"bf": "2", "g": "12", "b_strategy": "0", "sc_threshold": "1000000000"})
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        stream.codec_context.time_base = FRAME
+        return [lambda: picture_packets(stream, 30)]
+
+    clip(tmp_path / "in.mkv", add=add, frames=30)
+    done = upscale_video(tmp_path / "in.mkv", tmp_path / "out.avi", model="nearest", preset="ultrafast", end=26 * FRAME)
+    assert done.verified == "verified: 26 frames, 1 video identical"
+
+
 @pytest.mark.parametrize("box", ["nut", "mp4"])
 def test_a_second_video_without_a_keyframe_in_the_part_is_named(box: str, two_videos: Path, tmp_path: Path) -> None:
     done = upscale_video(two_videos, tmp_path / f"out.{box}", model="nearest", preset="ultrafast", start=21 * FRAME)

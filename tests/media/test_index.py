@@ -252,3 +252,33 @@ def test_a_copied_video_begins_with_a_keyframe_and_nothing_shown_before_it(start
     tick, base = Fraction(1, 25), (start or 0) * Fraction(1, 25)
     spans = [window.place(other, n * tick, tick, None, keyframe=n in (0, 5)) for n in (0, 2, 1, 5, 3, 4, 8, 6, 7)]
     assert [(span[0] + base) / tick for span in spans if span is not None] == expected
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected"),
+    [
+        (0, 9, [0, 2, 1, 5, 3, 4, 8, 6, 7]),
+        (0, 8, [0, 2, 1, 5, 3, 4]),  # 6 and 7 refer to 8
+        (0, 7, [0, 2, 1, 5, 3, 4]),
+        (0, 6, [0, 2, 1, 5, 3, 4]),
+        (0, 5, [0, 2, 1]),  # 3 and 4 refer to the keyframe 5
+        (0, 2, [0]),
+        (1, 7, [5]),
+        (1, 5, []),
+    ],
+)
+def test_a_copied_video_ends_before_what_refers_beyond_the_end(start: int, end: int, expected: list[int]) -> None:
+    tick = Fraction(1, 25)
+    time_map = mapped(packets(list(range(0, 400, 40)))).cut(start=start * tick or None, end=end * tick)
+    window, other = Window(time_map), StreamInfo(index=1, kind="video", codec="h264", time_base=TB)
+    spans = [window.place(other, n * tick, tick, None, keyframe=n in (0, 5)) for n in (0, 2, 1, 5, 3, 4, 8, 6, 7)]
+    assert [(span[0] / tick + start) for span in spans if span is not None] == expected
+
+
+def test_a_copied_video_goes_on_at_the_next_keyframe_after_a_time_that_leaps() -> None:
+    """A damaged time beyond the end costs what may refer to it, and not all that follows."""
+    tick = Fraction(1, 25)
+    window = Window(mapped(packets(list(range(0, 400, 40)))).cut(end=9 * tick))
+    other = StreamInfo(index=1, kind="video", codec="h264", time_base=TB)
+    spans = [window.place(other, n * tick, tick, None, keyframe=n in (0, 5)) for n in (0, 99, 1, 3, 5, 4, 6)]
+    assert [span[0] / tick for span in spans if span is not None] == [0, 5, 6]
