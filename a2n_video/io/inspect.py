@@ -21,9 +21,9 @@ _US: Final = Fraction(1, 1_000_000)
 _READ_RETRIES: Final = 100
 _WITHOUT_ADTS: Final = ("matroska", "mov")  # a damaged AAC frame in these may look like a header, and is none
 
-# seconds and byte offset of a packet, its duration, its stream's index, whether it is a keyframe -> seconds on the clock to compare on,
-# None to leave it out
-Place = Callable[[Fraction, int | None, Fraction, int, bool], Fraction | None]
+# seconds and byte offset of a packet, its duration, its stream's index, whether it is a keyframe, whether an edit list hides it -> seconds
+# on the clock to compare on, None to leave it out
+Place = Callable[[Fraction, int | None, Fraction, int, bool, bool], Fraction | None]
 
 
 @dataclass
@@ -101,7 +101,7 @@ def _time(packet: Packet[Any], base: Fraction, place: Place | None) -> Fraction 
     if place is None:
         return seconds
     duration = packet.duration * base if packet.duration else Fraction(0)
-    return place(seconds, packet.pos, duration, packet.stream_index, packet.is_keyframe)
+    return place(seconds, packet.pos, duration, packet.stream_index, packet.is_keyframe, packet.is_discard)
 
 
 def _enter(stream: StreamPackets, time: Fraction, duration: Fraction) -> None:

@@ -57,9 +57,9 @@ def _lost(stream: StreamInfo, packets: Sequence[PacketTime], time_map: TimeMap) 
     for packet in packets:
         ticks = packet.dts if packet.pts is None else packet.pts
         time, duration = (ticks or 0) * stream.time_base, packet.duration * stream.time_base
+        span = window.place(stream, time, duration, packet.position, keyframe=packet.keyframe, hidden=packet.hidden)
         inside = placed(time_map, time, duration, packet.position, stretches=False)
-        span = window.place(stream, time, duration, packet.position, keyframe=packet.keyframe)
-        if inside is not None:
+        if inside is not None and not window.is_trimmed(stream, hidden=packet.hidden):
             (lost if span is None else taken).append(inside[0])
     if not taken:
         return _Lost(seconds=None if lost else Fraction(0))

@@ -211,6 +211,15 @@ def test_every_container_verifies_and_converts(container: str, tmp_path: Path) -
     assert done.verified == "verified: 10 frames, 1 audio identical"
 
 
+def test_sound_that_an_edit_list_hides_is_not_due_where_it_is_made_anew(tmp_path: Path) -> None:
+    """The decoder drops it: it is no sound that is missing."""
+    sound = Sound(start=Fraction(-1), seconds=Fraction(2))
+    times = [n * FRAME - 1 for n in range(50)]
+    source = write_clip(tmp_path / "in.mp4", Clip(times=times, time_base=TICK, options={"bf": "0", "g": "10"}, sounds=(sound,)))
+    done = upscale_video(source, tmp_path / "out.webm", model="nearest", reencode_audio="opus", codec="libvpx-vp9", preset="8")
+    assert done.verified == "verified: 25 frames, 1 audio identical"
+
+
 @pytest.mark.parametrize(
     ("codec", "layout", "container", "anew", "becomes"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 
@@ -28,7 +29,13 @@ def stream(index: int, kind: str, packets: list[PacketTime], *, base: Fraction =
     for packet in packets:
         tracker.add(packet.pts, packet.dts, packet.duration, packet.position, hidden=packet.hidden)
     return StreamTimes(
-        index=index, kind=kind, time_base=base, packets=tracker.packets, runs=tracker.runs(), shown_start=tracker.shown_start
+        index=index,
+        kind=kind,
+        time_base=base,
+        packets=tracker.packets,
+        runs=tracker.runs(),
+        hidden_start=tracker.hidden_start,
+        shown_start=tracker.shown_start,
     )
 
 
@@ -215,6 +222,40 @@ def test_hidden_packets_count_where_nothing_may_lie_before_zero(lead_in: Fractio
     """The first packet of an MP4's AAC, which its edit list hides, is copied too: nut would refuse it below zero."""
     sound = stream(1, "audio", [PacketTime(-1024, -1024, 1024, hidden=True), PacketTime(0, 0, 1024)], base=Fraction(1, 44100))
     assert mapped(packets([0, 40, 80]), sound, lead_in=lead_in).shift_pts == shift
+
+
+def test_what_is_trimmed_is_left_out_and_moves_nothing() -> None:
+    """A second of sound that an edit list hides is no lead-in; up to a tenth is, and what is not hidden is not trimmed."""
+    base = Fraction(1, 1000)
+    sound = stream(1, "audio", [PacketTime(n, n, 20, hidden=n < 0) for n in range(-1000, 200, 20)], base=base)
+    warming = stream(2, "audio", [PacketTime(n, n, 20, hidden=n < 0) for n in range(-100, 200, 20)], base=base)
+    leading = stream(3, "video", [PacketTime(n, None, 40, n == 400) for n in (400, 200, 240, 280, 320, 360)])
+    assert [s.trimmed for s in (sound, warming, leading)] == [True, False, False]
+    assert [s.kept_start for s in (sound, warming, leading)] == [0, -100, 200]
+    assert mapped(packets([0, 40, 80]), sound, lead_in=Fraction(0)).shift_pts == 0
+    assert mapped(packets([0, 40, 80]), sound, warming, lead_in=Fraction(0)).shift_pts == 100
+    scanned = ScanResult(
+        video_index=0, time_base=TB, rate=RATE, packets=tuple(packets([0, 40])), streams={1: sound, 2: warming, 3: leading}
+    )
+    assert scanned.trimmed == (1,)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("audio", [2, 3, 1, 5, 4, 6, 7]), ("video", [5, 6, 7])],  # 2, 3 and 1 refer to the hidden 0, and 4 is shown before the keyframe 5
+)
+def test_what_is_hidden_is_left_out_of_trimmed_streams(kind: str, expected: list[int]) -> None:
+    whole, other = mapped(packets(list(range(0, 400, 40)))), StreamInfo(index=1, kind=kind, codec="h264", time_base=TB)  # type: ignore[arg-type]
+    tick, order = Fraction(1, 25), (0, 2, 3, 1, 5, 4, 6, 7)
+
+    def kept(trimmed: tuple[int, ...], hidden: tuple[int, ...]) -> list[int]:
+        window = Window(replace(whole, trimmed=trimmed))
+        spans = {n: window.place(other, n * tick, tick, None, keyframe=n in (0, 5), hidden=n in hidden) for n in order}
+        return [n for n, span in spans.items() if span is not None]
+
+    assert kept((1,), (0,)) == expected
+    assert kept((2,), (0,)) == list(order)
+    assert kept((1,), (0, 2, 3, 1, 4)) == [5, 6, 7], "what is hidden and shown before the keyframe costs nothing"
 
 
 def test_what_begins_a_hair_before_a_cut_lies_outside() -> None:

@@ -112,7 +112,7 @@ class Copying:
         dts, pts, duration = self._times(packet, stream, base, shift)
         stretches = stream.kind == "subtitle"
         raw, length = (pts - shift) * base, duration * base
-        span = self._window.place(stream, raw, length, packet.pos, keyframe=packet.is_keyframe)
+        span = self._window.place(stream, raw, length, packet.pos, keyframe=packet.is_keyframe, hidden=packet.is_discard)
         if span is None:
             return False
         if stretches:

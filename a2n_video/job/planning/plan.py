@@ -137,11 +137,11 @@ def prepare(source: Path, dest: Path, options: JobOptions) -> JobPlan:
     lead_in = LEAD_IN if holding.lead_in or holding.steady else Fraction(0)
     scanned = look(scan, source, info, fps=options.fidelity.fps, lead_in=lead_in)
     interlace = plan_interlace(options.fidelity.deinterlace, look(look_for_interlace, source, info), info.height)
-    time_map = result_map(interlace, scanned.time_map)
+    time_map = replace(result_map(interlace, scanned.time_map), trimmed=() if holding.lead_in else scanned.trimmed)
     frame_rate = None if scanned.frame_rate is None else scanned.frame_rate * interlace.rate_factor
     picture = settle_picture(info, time_map.time_base, frame_rate, container, options)
     streams = plan_streams(info, container, options.fidelity, scanned.empty).plus(*picture.fates)
-    starts = {index: times.start * times.time_base for index, times in scanned.streams.items() if times.start is not None}
+    starts = {index: times.kept_start * times.time_base for index, times in scanned.streams.items() if times.kept_start is not None}
     streams = streams.plus(*time_fates(info, streams, time_map, starts))
     part = time_map.cut(start=options.time.start, end=options.time.end, frames=options.time.frames)
     streams = with_cut_videos(info, streams, part, scanned)
