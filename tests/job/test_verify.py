@@ -318,6 +318,23 @@ def test_reordered_video_comes_through_nut_beside_sound(codec: str, tmp_path: Pa
     assert [time - times[0] for time in times] == [n * FRAME for n in range(20)] and 0 <= times[0] < LEAD_IN
 
 
+@pytest.mark.parametrize("more", ["", ":hdr10=1:max-cll=1000,400:master-display=G(1,1)B(1,1)R(1,1)WP(1,1)L(10,1)"])
+@pytest.mark.parametrize("box", ["ts", "nut", "mkv", "mp4"])
+def test_a_header_that_ts_repeats_before_keyframes_is_no_difference(box: str, more: str, tmp_path: Path) -> None:
+    """As a second video from MP4: x265 puts its name there, and HDR10."""
+
+    def add(output: Any) -> list[Any]:
+        params = f"log-level=none:pools=1:frame-threads=1:keyint=5:min-keyint=5{more}"
+        stream = output.add_stream("libx265", rate=25, options={"preset": "ultrafast", "x265-params": params})
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        stream.codec_context.time_base = FRAME
+        return [lambda: picture_packets(stream, 12)]
+
+    clip(tmp_path / "in.mp4", add=add, frames=12)
+    done = upscale_video(tmp_path / "in.mp4", tmp_path / f"out.{box}", model="nearest", preset="ultrafast")
+    assert done.verified == "verified: 12 frames, 1 video identical"
+
+
 @pytest.fixture(scope="module")
 def two_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A second video with B-frames and a keyframe every ten frames."""
@@ -538,6 +555,12 @@ def test_payloads_are_compared_as_their_codec_sees_them() -> None:
     annex_b = b"".join(b"\0\0\0\1" + unit for unit in [b"\x67sps", b"\x68pps", *slices])
     prefixed = b"".join(len(unit).to_bytes(4) + unit for unit in slices)
     assert essence("h264", memoryview(annex_b)) == essence("h264", memoryview(prefixed))
+    said, other, slice_ = b"\x4e\x01said", b"\x4e\x01other", b"\x28\x01hij"
+    repeated = b"".join(b"\0\0\0\1" + unit for unit in [b"\x40\x01vps", said, other, slice_])
+    prefixed = b"".join(len(unit).to_bytes(4) + unit for unit in [other, slice_])
+    header = b"\x01head\x00\x06" + said
+    assert essence("hevc", memoryview(repeated), header) == essence("hevc", memoryview(prefixed), header)
+    assert essence("hevc", memoryview(repeated)) != essence("hevc", memoryview(prefixed)), "what the header does not say is compared"
     assert essence("mov_text", memoryview(b"\0\0")) is None
     assert TICK * 90000 == 1
 
