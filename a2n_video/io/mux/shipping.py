@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from bisect import bisect_left
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
 import av
 from av.packet import Packet
+from av.video.stream import VideoStream
 
 from a2n_video.io.reader import PREROLL_S, SourceClock
 from a2n_video.io.source import open_source, video_stream
@@ -67,12 +70,8 @@ def cut_source(path: Path, info: VideoInfo, source_map: TimeMap, start_pts: int 
 def _cut(path: Path, info: VideoInfo, source_map: TimeMap, start_pts: int | None, end_pts: int | None) -> bytes:
     buffer = io.BytesIO()
     muxer = next((name for part, name in _KEEPERS.items() if part in info.container), _EXACT)
-    with open_source(path) as source:
-        stream = video_stream(source, path)
-        if start_pts is not None:
-            preroll = int(PREROLL_S / source_map.time_base)
-            first = source_map.raw_pts(source_map.keyframe_before(start_pts - preroll))
-            source.seek(first, stream=stream, backward=True)
+    with contextlib.ExitStack() as opened:
+        stream, packets = _begun(path, source_map, start_pts, opened)
         last = None if end_pts is None else source_map.raw_pts(end_pts)
         with av.open(buffer, "w", format=muxer, container_options={"avoid_negative_ts": "disabled"}) as output:
             target: Any = output.add_stream_from_template(stream, opaque=True)
@@ -80,13 +79,53 @@ def _cut(path: Path, info: VideoInfo, source_map: TimeMap, start_pts: int | None
             target.time_base = tick
             target.metadata.update(stream.metadata)
             counts = []
-            for packet in _until(source.demux(stream), last):
+            for packet in _until(packets, last):
                 packet.stream, packet.time_base = target, tick
                 counts.append(packet.pts)
                 output.mux(packet)
     if _pts(buffer) != counts:
         raise ValueError("the cut does not keep the source's ticks")
     return buffer.getvalue()
+
+
+def _begun(
+    path: Path, source_map: TimeMap, start_pts: int | None, opened: contextlib.ExitStack
+) -> tuple[VideoStream, Iterator[Packet[Any]]]:
+    """The video with its packets from a keyframe on that lies a preroll before `start_pts`.
+
+    TS seeks by decode time, and where frames are reordered lands behind the keyframe that is asked for: then the one before that is.
+    """
+    for target, first in (*_targets(source_map, start_pts), (None, 0)):
+        source = opened.enter_context(open_source(path))
+        stream = video_stream(source, path)
+        if target is not None:
+            source.seek(target, stream=stream, backward=True)
+        packets = source.demux(stream)
+        head = [] if target is None else _to_keyframe(packets, first)
+        if target is None or (head and head[-1].is_keyframe and head[-1].pts is not None and head[-1].pts <= first):
+            break
+    return stream, chain(head, packets)
+
+
+def _targets(source_map: TimeMap, start_pts: int | None) -> list[tuple[int, int]]:
+    """Raw pts to seek to, and the keyframe's to be found by that; none where the part begins with the file."""
+    if start_pts is None or not source_map.keyframes:
+        return []
+    wanted = source_map.keyframe_before(start_pts - int(PREROLL_S / source_map.time_base))
+    if wanted <= source_map.keyframes[0]:
+        return []
+    first = source_map.raw_pts(wanted)
+    return [(first, first), (source_map.raw_pts(source_map.keyframe_before(wanted - 1)), first)]
+
+
+def _to_keyframe(packets: Iterator[Packet[Any]], first: int) -> list[Packet[Any]]:
+    """The packets up to the next keyframe, or to one that is decoded after `first`."""
+    head: list[Packet[Any]] = []
+    for packet in packets:
+        head.append(packet)
+        if packet.is_keyframe or (packet.dts is not None and packet.dts > first):
+            break
+    return head
 
 
 def _pts(file: io.BytesIO) -> list[int | None]:
