@@ -275,6 +275,15 @@ def test_a_file_whose_edit_list_shows_nothing_gives_what_it_holds(tmp_path: Path
     assert [number for _, number in read_frames(result)] == list(range(10))
 
 
+def test_sound_beside_an_edit_list_that_shows_nothing_is_made_anew(tmp_path: Path) -> None:
+    """It is left aside for all streams alike."""
+    sound = Sound(start=Fraction(-5), seconds=Fraction(1))
+    clip = Clip(times=steady(25, Fraction(-5)), options={**NO_B_FRAMES, "g": "1"}, time_base=TICK, sounds=(sound,))
+    source = write_clip(tmp_path / "hidden.mp4", clip)
+    done = upscale_video(source, tmp_path / "out.webm", model="nearest", reencode_audio="opus", **QUICK["libvpx-vp9"])
+    assert done.verified == "verified: 25 frames, 1 audio identical"
+
+
 @pytest.fixture(scope="module")
 def trimmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MP4 as phones and cutters without loss make them: an edit list hides the first second."""

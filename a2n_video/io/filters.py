@@ -198,7 +198,7 @@ def look_for_interlace(path: Path, info: VideoInfo, frames: int = _LOOK_AT) -> I
     """Decode the first frames and see what they are; nothing is decoded where a codec or a height has no interlaced form."""
     if info.video.codec in _PROGRESSIVE or info.height > _TALLEST:
         return InterlaceFindings()
-    with open_source(path) as container:
+    with open_source(path, ignore_edits=info.ignore_edits) as container:
         decoded = itertools.islice(_quietly_decoded(container, path), frames)
         flags: list[bool] = []
         seen = [(_seen(out, "multiple"), _seen(out, "repeated"), _combed(out)) for out in _idet(decoded, flags.append)]

@@ -58,7 +58,7 @@ class ConvertedAudio:
 
     Samples keep their time: gaps and a late start stay as they are, and a packet that cannot be decoded leaves a gap; `undecoded` counts
     those. A frame that says less than the one before it comes after that one; `moved` counts those. `start` and `end` bound the stream on
-    the result's clock, to the sample.
+    the result's clock, to the sample. `ignore_edits` is the source's (`VideoInfo.ignore_edits`).
     """
 
     path: Path
@@ -67,13 +67,14 @@ class ConvertedAudio:
     time_map: TimeMap
     start: Fraction | None = None
     end: Fraction | None = None
+    ignore_edits: bool = False
     undecoded: int = 0
     moved: int = 0
     _stream: Any = field(default=None, init=False)
 
     def add_to(self, output: OutputContainer) -> Any:
         """Add the stream to an output whose header is not yet written, and return it."""
-        with open_source(self.path) as source:
+        with open_source(self.path, ignore_edits=self.ignore_edits) as source:
             sound = Sound.of(source.streams[self.index].codec_context)
             setting = None if sound is None else nearest_setting(sound, self.codec, output.format.name)
         if setting is None:
@@ -83,7 +84,7 @@ class ConvertedAudio:
 
     def packets(self) -> Iterator[Packet[Any]]:
         """The encoded packets, by time."""
-        with open_source(self.path) as source:
+        with open_source(self.path, ignore_edits=self.ignore_edits) as source:
             try:
                 for part in self._resampled(self._settled(source)):
                     yield from self._encoded(part)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -71,7 +71,7 @@ def _cut(path: Path, info: VideoInfo, source_map: TimeMap, start_pts: int | None
     buffer = io.BytesIO()
     muxer = next((name for part, name in _KEEPERS.items() if part in info.container), _EXACT)
     with contextlib.ExitStack() as opened:
-        stream, packets = _begun(path, source_map, start_pts, opened)
+        stream, packets = _begun(path, info, _targets(source_map, start_pts), opened)
         last = None if end_pts is None else source_map.raw_pts(end_pts)
         with av.open(buffer, "w", format=muxer, container_options={"avoid_negative_ts": "disabled"}) as output:
             target: Any = output.add_stream_from_template(stream, opaque=True)
@@ -89,14 +89,14 @@ def _cut(path: Path, info: VideoInfo, source_map: TimeMap, start_pts: int | None
 
 
 def _begun(
-    path: Path, source_map: TimeMap, start_pts: int | None, opened: contextlib.ExitStack
+    path: Path, info: VideoInfo, targets: Sequence[tuple[int, int]], opened: contextlib.ExitStack
 ) -> tuple[VideoStream, Iterator[Packet[Any]]]:
-    """The video with its packets from a keyframe on that lies a preroll before `start_pts`.
+    """The video with its packets from a keyframe on that a seek to the first of the `targets` finds, else from the file's beginning on.
 
     TS seeks by decode time, and where frames are reordered lands behind the keyframe that is asked for: then the one before that is.
     """
-    for target, first in (*_targets(source_map, start_pts), (None, 0)):
-        source = opened.enter_context(open_source(path))
+    for target, first in (*targets, (None, 0)):
+        source = opened.enter_context(open_source(path, ignore_edits=info.ignore_edits))
         stream = video_stream(source, path)
         if target is not None:
             source.seek(target, stream=stream, backward=True)
@@ -108,7 +108,7 @@ def _begun(
 
 
 def _targets(source_map: TimeMap, start_pts: int | None) -> list[tuple[int, int]]:
-    """Raw pts to seek to, and the keyframe's to be found by that; none where the part begins with the file."""
+    """Raw pts to seek to, and of the keyframe to be found by that, a preroll before `start_pts`; none for the beginning."""
     if start_pts is None or not source_map.keyframes:
         return []
     wanted = source_map.keyframe_before(start_pts - int(PREROLL_S / source_map.time_base))

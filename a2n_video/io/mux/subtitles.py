@@ -59,9 +59,9 @@ class Cues:
     undecoded: int = 0
 
 
-def read_cues(path: Path, index: int, time_map: TimeMap | None = None) -> Cues:
+def read_cues(path: Path, index: int, time_map: TimeMap | None = None, *, ignore_edits: bool = False) -> Cues:
     """Decode a text subtitle stream whole. Times are on the result's clock with a `time_map`, else as they are in the file."""
-    with open_source(path) as container:
+    with open_source(path, ignore_edits=ignore_edits) as container:
         stream: Any = container.streams[index]
         base = Fraction(stream.time_base.numerator, stream.time_base.denominator)
         cues: list[Cue] = []
@@ -134,7 +134,7 @@ def one_at_a_time(cues: Sequence[Cue]) -> tuple[Cue, ...]:
 class ConvertedSubtitles:
     """A text subtitle stream of the source in another codec, for one output; used by the thread that muxes.
 
-    `start` and `end` bound it on the result's clock. The stream's tags and dispositions are the source's.
+    `start` and `end` bound it on the result's clock. The stream's tags and dispositions are the source's, so is `ignore_edits`.
     """
 
     path: Path
@@ -143,6 +143,7 @@ class ConvertedSubtitles:
     time_map: TimeMap
     start: Fraction | None = None
     end: Fraction | None = None
+    ignore_edits: bool = False
     undecoded: int = 0
     moved: int = 0
     _cues: tuple[Cue, ...] = field(default=(), init=False)
@@ -150,7 +151,7 @@ class ConvertedSubtitles:
 
     def add_to(self, output: OutputContainer) -> Any:
         """Add the stream to an output whose header is not yet written, and return it."""
-        source = read_cues(self.path, self.index, self.time_map)
+        source = read_cues(self.path, self.index, self.time_map, ignore_edits=self.ignore_edits)
         self.undecoded = source.undecoded
         self._cues = cut_cues(source.cues, self.start, self.end)
         if self.codec in _ONE_AT_A_TIME:

@@ -13,6 +13,7 @@ from a2n_video.io.packets import scan
 from a2n_video.io.probe import probe
 from a2n_video.io.reader import PREROLL_S, VideoReader
 from a2n_video.media.interlace import InterlacePlan, result_map
+from tests.clips import Clip, write_clip
 from tests.made import frame_hash, make_source
 
 # Name, ticks of the container, frames' pts; 400 frames at 25 a second are more than a preroll.
@@ -43,6 +44,18 @@ def test_a_cut_holds_its_segment(tmp_path: Path, suffix: str) -> None:
         wanted = [frame for frame in whole if (start is None or frame[0] >= start) and (end is None or frame[0] < end)]
         assert [frame for frame in frames if end is None or frame[0] < end] == wanted
     assert cut.stat().st_size < source.stat().st_size, "only a part was cut out"
+
+
+def test_a_cut_leaves_an_edit_list_aside_that_shows_nothing(tmp_path: Path) -> None:
+    times = [Fraction(n, 2) - 30 for n in range(50)]
+    source = write_clip(tmp_path / "in.mp4", Clip(times=times, time_base=Fraction(1, 12800), options={"bf": "0", "g": "5"}))
+    info = probe(source)
+    assert info.ignore_edits
+    found = scan(source, info).time_map
+    start = found.times[45]
+    (tmp_path / "cut").write_bytes(cut_source(source, info, found, start, None))
+    with VideoReader(tmp_path / "cut", info=info, time_map=found, start_pts=start) as reader:
+        assert [frame.pts for frame in reader] == list(found.times[45:])
 
 
 def test_a_cut_of_a_transport_stream_begins_with_a_keyframe_early_enough(tmp_path: Path) -> None:
