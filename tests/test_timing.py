@@ -377,6 +377,66 @@ def test_a_file_whose_edit_list_shows_nothing_gives_what_it_holds(tmp_path: Path
         assert read_stream(tmp_path / result, "audio")
 
 
+def test_sound_beside_an_edit_list_that_shows_nothing_is_made_anew(tmp_path: Path) -> None:
+    """It is left aside for all streams alike."""
+    sound = Sound(start=Fraction(-5), seconds=Fraction(1))
+    clip = Clip(times=steady(25, Fraction(-5)), options={**NO_B_FRAMES, "g": "1"}, time_base=TICK, sounds=(sound,))
+    source = write_clip(tmp_path / "hidden.mp4", clip)
+    done = upscale_video(source, tmp_path / "out.webm", model="nearest", reencode_audio="opus", **QUICK["libvpx-vp9"])
+    assert done.verified == "verified: 25 frames, 1 audio identical"
+
+
+@pytest.fixture(scope="module")
+def trimmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MP4 as phones and cutters without loss make them: an edit list hides the first second."""
+    clip = Clip(
+        times=steady(50, Fraction(-1)),
+        options={**NO_B_FRAMES, "g": "10"},
+        time_base=TICK,
+        sounds=(Sound(start=Fraction(-1), seconds=Fraction(2)),),
+    )
+    return write_clip(tmp_path_factory.mktemp("trimmed") / "in.mp4", clip)
+
+
+@pytest.mark.parametrize("container", ["mp4", "mkv", "ts", "nut", "avi"])
+def test_sound_that_an_edit_list_hides_stays_unheard(container: str, trimmed: Path, tmp_path: Path) -> None:
+    """MP4 and Matroska keep it before zero, the others cannot: there it is left out, and nothing waits for it."""
+    result = tmp_path / f"out.{container}"
+    done = upscale_video(trimmed, result, model="nearest", **QUICK["libx264"])
+    assert done.verified == "verified: 25 frames, 1 audio identical"
+    with av.open(str(result)) as made:
+        heard = sum(frame.samples for frame in made.decode(audio=0))
+    assert 0 <= Fraction(heard, 48000) - 1 < Fraction(1, 40)
+    whole = container in ("mp4", "mkv")
+    assert len(read_stream(result, "audio")) == (94 if whole else 48)
+    assert not [warning for warning in done.warnings if "1." in warning], "the picture does not wait a second"
+
+
+def test_a_video_that_an_edit_list_trims_begins_with_a_keyframe(tmp_path: Path) -> None:
+    """Where its hidden pictures cannot be hidden: 25 of them, with a keyframe every tenth picture."""
+    source = tmp_path / "in.mp4"
+    with av.open(str(source), "w", options={"avoid_negative_ts": "disabled"}) as output:
+        packets = []
+        for first in (0, -25):
+            video: Any = output.add_stream("libx264", rate=25, options={"g": "10", "bf": "2", "b-adapt": "0", "sc_threshold": "0"})
+            video.width, video.height, video.pix_fmt, video.codec_context.time_base = 64, 48, "yuv420p", FRAME
+            for number in range(first, 25):
+                frame = picture(number - first)
+                frame.pts, frame.time_base = number, FRAME
+                packets += video.encode(frame)
+            packets += video.encode(None)
+        for packet in sorted(packets, key=lambda packet: packet.dts * Fraction(packet.time_base)):
+            output.mux(packet)
+    plan = prepare(source, tmp_path / "out.ts", JobOptions().with_changes(model="nearest"))
+    assert [fate.what for fate in plan.streams.losses] == ["the first 0.200 s of video 2 (h264)"]
+    done = upscale_video(source, tmp_path / "out.ts", model="nearest", **QUICK["libx264"])
+    assert done.verified == "verified: 25 frames, 1 video identical"
+    with av.open(str(tmp_path / "out.ts")) as made, av.open(str(source)) as given:
+        found = [frame.to_ndarray() for frame in made.decode(video=1)]
+        due = [frame.to_ndarray() for frame in given.decode(video=1)]
+    assert len(found) == 20 and all((a == b).all() for a, b in zip(found, due[5:], strict=True))
+
+
 def test_avi_takes_steady_frames_and_names_the_delay_it_loses(tmp_path: Path) -> None:
     """All its streams begin together; sound keeps its distance in all the others."""
     clip = Clip(times=steady(20, Fraction(2, 5)), options=NO_B_FRAMES, sounds=(Sound(codec="pcm_s16le", start=Fraction(9, 20)),))

@@ -21,9 +21,9 @@ _US: Final = Fraction(1, 1_000_000)
 _READ_RETRIES: Final = 100
 _WITHOUT_ADTS: Final = ("matroska", "mov")  # a damaged AAC frame in these may look like a header, and is none
 
-# seconds and byte offset of a packet, its duration, its stream's index, whether it is a keyframe -> seconds on the clock to compare on,
-# None to leave it out
-Place = Callable[[Fraction, int | None, Fraction, int, bool], Fraction | None]
+# seconds and byte offset of a packet, its duration, its stream's index, whether it is a keyframe, whether an edit list hides it -> seconds
+# on the clock to compare on, None to leave it out
+Place = Callable[[Fraction, int | None, Fraction, int, bool, bool], Fraction | None]
 
 
 @dataclass
@@ -31,13 +31,15 @@ class StreamPackets:
     """What one stream's packets carry, in file order: times and durations in microseconds, and a digest of each payload.
 
     Payloads are compared as their codec sees them: without ADTS headers, start codes and parameter sets, which containers add and take
-    away. Raw audio, which containers cut into packets as they like, is one digest and one packet.
+    away. Raw audio, which containers cut into packets as they like, is one digest and one packet. `header` is the codec's, for video of
+    which a container may repeat it before pictures.
     """
 
     times: array[int] = field(default_factory=lambda: array("q"))
     ends: array[int] = field(default_factory=lambda: array("q"))
     digests: array[int] = field(default_factory=lambda: array("Q"))
     untimed: int = 0
+    header: bytes = b""
 
     def without(self, numbers: Collection[int]) -> StreamPackets:
         """The same but for some packets, by their place."""
@@ -45,7 +47,7 @@ class StreamPackets:
             return self
         kept = [number for number in range(len(self.digests)) if number not in numbers]
         times, ends, digests = (array(a.typecode, (a[number] for number in kept)) for a in (self.times, self.ends, self.digests))
-        return StreamPackets(times=times, ends=ends, digests=digests, untimed=self.untimed)
+        return StreamPackets(times=times, ends=ends, digests=digests, untimed=self.untimed, header=self.header)
 
     @property
     def first(self) -> Fraction | None:
@@ -57,21 +59,27 @@ class StreamPackets:
 
 
 def read_packets(
-    path: Path, codecs: Mapping[int, str], place: Place | None = None, *, ignore_edits: bool = False
+    path: Path,
+    codecs: Mapping[int, str],
+    place: Place | None = None,
+    *,
+    headers: Mapping[int, bytes] | None = None,
+    ignore_edits: bool = False,
 ) -> dict[int, StreamPackets]:
     """Read the streams of `codecs` (index to codec name). `place` moves each packet onto another clock, or leaves it out.
 
-    What cannot be read is passed over, as when copying.
+    What cannot be read is passed over, as when copying. `headers` are the source's for streams that were copied from it.
     """
-    result = {index: StreamPackets() for index in codecs}
     whole = {index: blake2b(digest_size=8) for index, codec in codecs.items() if codec.startswith("pcm_")}
     with open_source(path, ignore_edits=ignore_edits) as container:
         if container.format.name.startswith(_WITHOUT_ADTS):
             codecs = {index: "raw" if codec == "aac" else codec for index, codec in codecs.items()}
+        own = {index: _header(container.streams[index], codec) for index, codec in codecs.items()}
+        result = {index: StreamPackets(header=(headers or own).get(index, b"")) for index in codecs}
         bases = {index: fraction(container.streams[index].time_base) or Fraction(1, 1000) for index in codecs}
         for packet in _demuxed(container, [container.streams[index] for index in codecs]):
             index = packet.stream_index
-            payload = essence(codecs[index], memoryview(packet))
+            payload = essence(codecs[index], memoryview(packet), result[index].header)
             time = _time(packet, bases[index], place)
             if payload is None or time is None:
                 continue
@@ -83,6 +91,10 @@ def read_packets(
     for index, digest in whole.items():
         _as_one(result[index], int.from_bytes(digest.digest()))
     return result
+
+
+def _header(stream: Any, codec: str) -> bytes:
+    return (stream.codec_context.extradata or b"") if codec in _NAL_TYPE else b""
 
 
 def _demuxed(container: Any, streams: list[Any]) -> Iterable[Packet[Any]]:
@@ -101,7 +113,7 @@ def _time(packet: Packet[Any], base: Fraction, place: Place | None) -> Fraction 
     if place is None:
         return seconds
     duration = packet.duration * base if packet.duration else Fraction(0)
-    return place(seconds, packet.pos, duration, packet.stream_index, packet.is_keyframe)
+    return place(seconds, packet.pos, duration, packet.stream_index, packet.is_keyframe, packet.is_discard)
 
 
 def _enter(stream: StreamPackets, time: Fraction, duration: Fraction) -> None:
@@ -116,12 +128,12 @@ def _as_one(stream: StreamPackets, digest: int) -> None:
     stream.digests = array("Q", [digest])
 
 
-def essence(codec: str, data: memoryview) -> bytes | None:
-    """A payload as the codec sees it, None for one that only fills a gap."""
+def essence(codec: str, data: memoryview, header: bytes = b"") -> bytes | None:
+    """A payload as the codec sees it, without what its source's `header` says as well, None for one that only fills a gap."""
     if codec == "aac":
         return bytes(data[_adts_header(data) :])
     if codec in _NAL_TYPE:
-        return _nal_essence(codec, bytes(data))
+        return _nal_essence(codec, bytes(data), header)
     return None if fills_gap(codec, data) else bytes(data)
 
 
@@ -138,18 +150,18 @@ def _adts_header(data: memoryview) -> int:
 
 
 # Where a NAL unit's type lies in its first byte, and the types that containers move to their headers: delimiters and parameter sets.
-_NAL_TYPE: Final[dict[str, tuple[Callable[[int], int], frozenset[int]]]] = {
-    "h264": (lambda byte: byte & 0x1F, frozenset({7, 8, 9})),
-    "hevc": (lambda byte: byte >> 1 & 0x3F, frozenset({32, 33, 34, 35})),
+# Then those that a header may hold besides, such as x265's name and HDR10: TS is given them before each keyframe.
+_NAL_TYPE: Final[dict[str, tuple[Callable[[int], int], frozenset[int], frozenset[int]]]] = {
+    "h264": (lambda byte: byte & 0x1F, frozenset({7, 8, 9}), frozenset()),
+    "hevc": (lambda byte: byte >> 1 & 0x3F, frozenset({32, 33, 34, 35}), frozenset({39, 40})),
 }
 
 
-def _nal_essence(codec: str, data: bytes) -> bytes:
-    type_of, headers = _NAL_TYPE[codec]
-    units = _length_prefixed(data)
-    if units is None:
-        units = [unit.rstrip(b"\0") for unit in data.replace(b"\0\0\0\1", b"\0\0\1").split(b"\0\0\1")]
-    return b"\0\0\1".join(unit.rstrip(b"\0") for unit in units if unit and type_of(unit[0]) not in headers)
+def _nal_essence(codec: str, data: bytes, header: bytes) -> bytes:
+    type_of, moved, repeated = _NAL_TYPE[codec]
+    units = _length_prefixed(data) or data.replace(b"\0\0\0\1", b"\0\0\1").split(b"\0\0\1")
+    kept = (unit for unit in (unit.rstrip(b"\0") for unit in units) if unit and type_of(unit[0]) not in moved)
+    return b"\0\0\1".join(unit for unit in kept if not (type_of(unit[0]) in repeated and unit in header))
 
 
 def _length_prefixed(data: bytes) -> list[bytes] | None:

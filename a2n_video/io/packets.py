@@ -63,6 +63,7 @@ def scan(path: Path | str, info: VideoInfo, *, fps: Fraction | None = None, lead
             time_base=bases[index],
             packets=tracker.packets,
             runs=tracker.runs(),
+            hidden_start=tracker.hidden_start,
             shown_start=tracker.shown_start,
         )
         for index, tracker in trackers.items()
@@ -97,7 +98,7 @@ def _read(container: InputContainer, video: StreamInfo, trackers: dict[int, RunT
         if index != video.index:
             trackers[index].add(pts, dts, duration, position, hidden=packet.is_discard)
             if index in packets:
-                packets[index].append(PacketTime(pts, dts, duration, packet.is_keyframe, packet.pos))
+                packets[index].append(PacketTime(pts, dts, duration, packet.is_keyframe, packet.pos, packet.is_discard))
             continue
         hidden = packet.is_discard or (shows is not None and not shows(memoryview(packet)))
         if second_field(packet):

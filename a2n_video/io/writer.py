@@ -136,13 +136,22 @@ class VideoWriter(FrameWriter):
 
     def write(self, frame: av.VideoFrame) -> None:
         frame.pict_type = 0  # the source's frame types would force the encoder's
-        if self._counted is not None:
-            self._counted.count(frame)
         try:
-            self._container.mux(self._timed(self._stream.encode(frame)))
+            self._container.mux(self._timed(self._encoded(frame)))
         except (av.FFmpegError, ValueError) as error:
             raise EncodeError(f"frame {self.frames} (pts {frame.pts}) could not be encoded with {self.settings.codec}: {error}") from error
         self.frames += 1
+
+    def _encoded(self, frame: av.VideoFrame) -> list[av.Packet[VideoStream]]:
+        """What comes of a frame; it keeps its time, by which segments are recorded and marks set."""
+        if self._counted is None:
+            return self._stream.encode(frame)
+        pts = frame.pts
+        self._counted.count(frame)
+        try:
+            return self._stream.encode(frame)
+        finally:
+            frame.pts, frame.time_base = pts, self.settings.time_base
 
     def _timed(self, packets: list[av.Packet[VideoStream]]) -> list[av.Packet[VideoStream]]:
         return packets if self._counted is None else [self._counted.timed(packet) for packet in packets]

@@ -53,14 +53,16 @@ class Placing:
         self._time_map = final.time_map
         self._anew = frozenset(fate.index for fate in final.plan.fates if fate.kind == "audio" and fate.fate == "converted")
 
-    def __call__(self, time: Fraction, position: int | None, duration: Fraction, index: int, keyframe: bool) -> Fraction | None:
+    def __call__(
+        self, time: Fraction, position: int | None, duration: Fraction, index: int, keyframe: bool, hidden: bool
+    ) -> Fraction | None:
         stream = self._streams[index]
         if stream.is_cover:
             return time
         if index in self._anew:  # it is cut to the sample: a packet across a cut belongs to the result too, and keeps its time here
-            span = placed(self._time_map, time, duration, position, stretches=True)
+            span = None if hidden else placed(self._time_map, time, duration, position, stretches=True)
             return None if span is None else self._time_map.seconds_of(time, position)
-        span = self._window.place(stream, time, duration, position, keyframe=keyframe)
+        span = self._window.place(stream, time, duration, position, keyframe=keyframe, hidden=hidden)
         return None if span is None else span[0]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,9 +30,15 @@ class Count:
     def of(cls, record: SegmentRecord) -> Count:
         return cls(frames=record.frames, first_pts=record.first_pts, last_pts=record.last_pts)
 
+    def words(self, time_base: Fraction) -> str:
+        """Such as `10 frames from 1.200 to 1.560 s`."""
+        if self.first_pts is None or self.last_pts is None:
+            return f"{self.frames} frames"
+        return f"{self.frames} frames from {float(self.first_pts * time_base):.3f} to {float(self.last_pts * time_base):.3f} s"
+
 
 class Recount:
-    """Asks the source about segments that have another number of frames than the index has packets, and no decode errors to explain it.
+    """Asks the source about segments whose frames differ from the index's packets in number or time, without decode errors to tell why.
 
     In a child process, for whoever asks must not hang there. The first few are asked about: where these are right, so is the rest.
     """
@@ -41,8 +48,15 @@ class Recount:
         self._right = 0
 
     def unexplained(self, record: SegmentRecord, start_pts: int | None, end_pts: int | None) -> int:
-        """By how many frames a segment differs from what the index has, 0 where its decode errors explain it."""
-        return 0 if record.errors else abs(record.frames - self._plan.time_map.count(start_pts, end_pts))
+        """By how many frames a segment differs from what the index has, 0 where its decode errors explain it.
+
+        One that begins or ends at another time, where the source has times of its own, differs by one at least.
+        """
+        if record.errors:
+            return 0
+        due = self._plan.time_map.times_of(start_pts, end_pts)
+        moved = self._plan.time_map.pts_trusted and bool(due) and (record.first_pts, record.last_pts) != (due[0], due[-1])
+        return max(abs(record.frames - len(due)), int(moved))
 
     def fault(self, record: SegmentRecord, start_pts: int | None, end_pts: int | None) -> str | None:
         """What is wrong with a segment, in words; None where it is as the source is, or nothing can be told."""
@@ -54,7 +68,11 @@ class Recount:
         if found == Count.of(record):
             self._right += 1
             return None
-        return f"holds {record.frames} frames where the source gives {found.frames}"
+        made = Count.of(record)
+        if made.frames == found.frames:
+            base = self._plan.time_map.time_base
+            return f"holds {made.words(base)} where the source gives {found.words(base)}"
+        return f"holds {made.frames} frames where the source gives {found.frames}"
 
     def _found(self, start_pts: int | None, end_pts: int | None) -> Count | None:
         plan = self._plan

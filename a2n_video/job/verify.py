@@ -144,7 +144,8 @@ class _Check:
         pairs, missing = self._pairs([fate for fate in kept if fate.index is not None and not self._left_out(fate, wanted[fate.index])])
         yield from missing
         copied = [(source, target) for fate, source, target in pairs if fate.fate == "copied"]
-        got = read_packets(self.found.info.path, {t.index: s.codec for s, t in copied})
+        headers = {t.index: wanted[s.index].header for s, t in copied}
+        got = read_packets(self.found.info.path, {t.index: s.codec for s, t in copied}, headers=headers)
         for source, target in copied:
             yield from self._same_packets(source, target, wanted[source.index], got[target.index])
         for fate, source, target in pairs:

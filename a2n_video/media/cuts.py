@@ -1,15 +1,23 @@
-"""What a cut costs the videos that are copied: they begin with a keyframe, wherever the cut lies. Pure values."""
+"""What a cut costs the videos that are copied: they begin with a keyframe, and end before what refers beyond the end. Pure values."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from a2n_video.media.containers import HOLDS
 from a2n_video.media.index import PacketTime, ScanResult, TimeMap, Window, placed
 from a2n_video.media.info import StreamInfo, VideoInfo
 from a2n_video.media.streams import Container, StreamFate, StreamPlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Lost:
+    """What a video loses of the part that is taken: seconds before its first keyframe there, all where that is None; later pictures."""
+
+    seconds: Fraction | None
+    pictures: int = 0
 
 
 def with_cut_videos(info: VideoInfo, plan: StreamPlan, time_map: TimeMap, scanned: ScanResult) -> StreamPlan:
@@ -20,34 +28,40 @@ def with_cut_videos(info: VideoInfo, plan: StreamPlan, time_map: TimeMap, scanne
         if fate.index is None or not packets:
             fates.append(fate)
         else:
-            fates += _cut(fate, plan.container, _lost_seconds(info.streams[fate.index], packets, time_map))
+            fates += _cut(fate, plan.container, _lost(info.streams[fate.index], packets, time_map))
     return replace(plan, fates=tuple(fates))
 
 
-def _cut(fate: StreamFate, container: Container, lost: Fraction | None) -> tuple[StreamFate, ...]:
-    """The fate of a video of which the first `lost` seconds are lost; None: all."""
-    if lost is None:
+def _cut(fate: StreamFate, container: Container, lost: _Lost) -> tuple[StreamFate, ...]:
+    """The fate of a video, and of what is lost of it."""
+    if lost.seconds is None:
         return (replace(fate, fate="dropped", reason="no keyframe of it lies in the part that is taken, and a copy begins with one"),)
-    if lost and HOLDS[container].steady:
-        reason = f"its first keyframe comes {float(lost):.3f} s after the cut, and {container} begins all streams together"
+    if lost.seconds and HOLDS[container].steady:
+        reason = f"its first keyframe comes {float(lost.seconds):.3f} s after the cut, and {container} begins all streams together"
         return (replace(fate, fate="dropped", reason=reason),)
-    if lost:
+    missing = StreamFate(what="", kind="cut", fate="dropped")
+    fates = [fate]
+    if lost.seconds:
         reason = "a video that is copied begins with its first keyframe after the cut"
-        return (fate, StreamFate(what=f"the first {float(lost):.3f} s of {fate.what}", kind="cut", fate="dropped", reason=reason))
-    return (fate,)
+        fates.append(replace(missing, what=f"the first {float(lost.seconds):.3f} s of {fate.what}", reason=reason))
+    if lost.pictures:
+        what = f"the last {f'{lost.pictures} pictures' if lost.pictures > 1 else 'picture'} of {fate.what}"
+        fates.append(replace(missing, what=what, reason="a video that is copied keeps none that refers to what comes after the end"))
+    return tuple(fates)
 
 
-def _lost_seconds(stream: StreamInfo, packets: Sequence[PacketTime], time_map: TimeMap) -> Fraction | None:
-    """How much later than its first picture in the part a video begins; None where it does not, though there are some."""
+def _lost(stream: StreamInfo, packets: Sequence[PacketTime], time_map: TimeMap) -> _Lost:
     window = Window(time_map)
-    inside, taken = [], []
+    taken: list[Fraction] = []
+    lost: list[Fraction] = []
     for packet in packets:
         ticks = packet.dts if packet.pts is None else packet.pts
         time, duration = (ticks or 0) * stream.time_base, packet.duration * stream.time_base
-        span = placed(time_map, time, duration, packet.position, stretches=False)
-        inside += [] if span is None else [span[0]]
-        span = window.place(stream, time, duration, packet.position, keyframe=packet.keyframe)
-        taken += [] if span is None else [span[0]]
+        span = window.place(stream, time, duration, packet.position, keyframe=packet.keyframe, hidden=packet.hidden)
+        inside = placed(time_map, time, duration, packet.position, stretches=False)
+        if inside is not None and not window.is_trimmed(stream, hidden=packet.hidden):
+            (lost if span is None else taken).append(inside[0])
     if not taken:
-        return None if inside else Fraction(0)
-    return min(taken) - min(inside)
+        return _Lost(seconds=None if lost else Fraction(0))
+    first = min(taken)
+    return _Lost(seconds=first - min([first, *lost]), pictures=sum(time > first for time in lost))

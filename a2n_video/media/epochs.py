@@ -15,6 +15,8 @@ _FORWARD_S: Final = Fraction(10)
 # Where only presentation times are known, they go back by as much as a codec reorders, and frames may be seconds long.
 _REORDER_S: Final = Fraction(10)
 _WRAP_S: Final = Fraction(1 << 33, 90000)
+# Audio decoders need a lead-in (AAC 21 to 48 ms, Opus up to 80): MP4 and Matroska hold it before zero, others do not.
+LEAD_IN: Final = Fraction(1, 10)
 
 
 class Run(NamedTuple):
@@ -35,11 +37,24 @@ class StreamTimes:
     time_base: Fraction
     packets: int = 0
     runs: tuple[Run, ...] = ()
+    hidden_start: int | None = None  # of the first packet, where an edit list hides it
     shown_start: int | None = None  # of the first packet that an edit list does not hide
 
     @property
     def start(self) -> int | None:
         return min((run.first for run in self.runs), default=None)
+
+    @property
+    def trimmed(self) -> bool:
+        """Whether an edit list hides more at the beginning than decoders warm up on."""
+        if self.hidden_start is None or self.shown_start is None:
+            return False
+        return (self.shown_start - self.hidden_start) * self.time_base > LEAD_IN
+
+    @property
+    def kept_start(self) -> int | None:
+        """Where it starts in a container that can hide nothing: what is trimmed is left out there."""
+        return self.shown_start if self.trimmed else self.start
 
     @property
     def end(self) -> int | None:
@@ -59,6 +74,7 @@ class RunTracker:
         self._position: int | None = None
         self._last_dts: int | None = None
         self.packets = 0
+        self.hidden_start: int | None = None
         self.shown_start: int | None = None
 
     def add(self, pts: int | None, dts: int | None, duration: int, position: int | None, *, hidden: bool = False) -> None:
@@ -71,8 +87,11 @@ class RunTracker:
             self._close()
         if not self._count:
             self._first, self._end, self._position = time, time + duration, position
-        if not hidden and self.shown_start is None:
-            self.shown_start = time
+        if self.shown_start is None:
+            if not hidden:
+                self.shown_start = time
+            elif self.hidden_start is None:
+                self.hidden_start = time
         self._first, self._end = min(self._first, time), max(self._end, time + duration)
         self._count += 1
         self._last, self._last_dts = time, dts

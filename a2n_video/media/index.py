@@ -17,7 +17,7 @@ from math import ceil
 from statistics import median_low
 from typing import Final, NamedTuple
 
-from a2n_video.media.epochs import BACKWARD_S, Epoch, Run, RunTracker, StreamTimes, find_epochs
+from a2n_video.media.epochs import BACKWARD_S, LEAD_IN, Epoch, Run, RunTracker, StreamTimes, find_epochs
 from a2n_video.media.info import StreamInfo
 from a2n_video.media.timemap import Clock, TimeMap, nudge, ticks
 
@@ -39,8 +39,7 @@ __all__ = [
 ]
 
 _FALLBACK_RATE: Final = Fraction(25)
-# Audio decoders need a lead-in (AAC 21 to 48 ms, Opus up to 80): MP4 and Matroska hold it before zero, others do not.
-LEAD_IN: Final = Fraction(1, 10)
+_EVER: Final = Fraction(-(1 << 62))  # seconds, before any that a packet can say
 
 
 class PacketTime(NamedTuple):
@@ -96,6 +95,11 @@ class ScanResult:
     def empty(self) -> frozenset[int]:
         """Video, audio and subtitle streams without a packet."""
         return frozenset(i for i, s in self.streams.items() if not s.packets and s.kind in ("video", "audio", "subtitle"))
+
+    @property
+    def trimmed(self) -> tuple[int, ...]:
+        """The other streams of which an edit list hides more at the beginning than decoders warm up on."""
+        return tuple(index for index, stream in self.streams.items() if stream.trimmed and index != self.video_index)
 
     @property
     def frame_rate(self) -> Fraction | None:
@@ -240,12 +244,12 @@ def _no_times(fps: Fraction | None, rate: Fraction | None) -> str:
 def _shift(first: int, time_base: Fraction, rules: TimeRules) -> int:
     """Ticks that bring the earliest of all streams to zero; none where it lies after zero and the source's clock has a meaning.
 
-    Audio alone may use its lead-in before zero. Packets that an edit list hides do not count, unless nothing may lie before zero: they
-    are copied too, and nut refuses them there.
+    Audio alone may use its lead-in before zero. Packets that an edit list hides do not count, unless nothing may lie before zero: up
+    to a lead-in they are copied too, and nut refuses them there.
     """
     starts = [first * time_base]
     for stream in rules.others:
-        start = stream.start if stream.shown_start is None or not rules.lead_in else stream.shown_start
+        start = stream.kept_start if stream.shown_start is None or not rules.lead_in else stream.shown_start
         if stream.kind in ("audio", "video", "subtitle") and start is not None:
             seconds = start * stream.time_base
             lead = stream.kind == "audio" and not rules.any_origin and -rules.lead_in <= seconds < 0
@@ -306,20 +310,32 @@ class Window:
 
     For one pass over the packets in file order. A video that is copied begins with its first keyframe at or after a cut, without the
     pictures shown before that: they refer to what was cut off, MP4's reader leaves them out, and their decode times fit into no container.
+    So it is too after a packet beyond the end: pictures that are shown earlier, and come after it, refer to it. And after one that an edit
+    list hides, where that is left out.
     """
 
     def __init__(self, time_map: TimeMap) -> None:
         self._time_map = time_map
-        self._begun: dict[int, Fraction] = {}  # when each video's first keyframe is shown
+        self._whole_from: dict[int, Fraction | None] = {}  # when the keyframe is shown that a video is whole from, None while it waits
 
     def place(
-        self, stream: StreamInfo, time: Fraction, duration: Fraction, position: int | None, *, keyframe: bool
+        self, stream: StreamInfo, time: Fraction, duration: Fraction, position: int | None, *, keyframe: bool, hidden: bool = False
     ) -> tuple[Fraction, Fraction] | None:
         """When a packet begins and ends in the result, as `placed`; a cover lies nowhere in time, and is not asked for."""
-        span = placed(self._time_map, time, duration, position, stretches=stream.kind == "subtitle")
-        if span is None or stream.kind != "video" or self._time_map.begin is None:
+        span = None
+        if not self.is_trimmed(stream, hidden=hidden):
+            span = placed(self._time_map, time, duration, position, stretches=stream.kind == "subtitle")
+        if stream.kind != "video":
             return span
-        if keyframe:
-            self._begun.setdefault(stream.index, span[0])
-        begun = self._begun.get(stream.index)
-        return span if begun is not None and span[0] >= begun else None
+        whole_from = self._whole_from.get(stream.index, _EVER if self._time_map.begin is None else None)
+        if span is None:
+            if whole_from is not None and self._time_map.seconds_of(time, position) >= whole_from:
+                self._whole_from[stream.index] = None
+            return None
+        if whole_from is None and keyframe:
+            whole_from = self._whole_from[stream.index] = span[0]
+        return span if whole_from is not None and span[0] >= whole_from else None
+
+    def is_trimmed(self, stream: StreamInfo, *, hidden: bool) -> bool:
+        """Whether a packet is left out since an edit list hides it, and the result could not."""
+        return hidden and stream.index in self._time_map.trimmed

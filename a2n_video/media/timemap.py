@@ -29,7 +29,7 @@ class TimeMap:
     may never be shown. `shift_pts` moves all streams alike (`shift` seconds). The window `first_pts` <= settled < `end_pts` is the
     part of the source's video that a job takes; without --start, --end, --frames it is all, and `end_pts` is the end of the last frame.
     `begin_pts` is where --start cuts all streams, `limit_pts` where --end or --frames does; None where that was not given, or reaches
-    beyond the video.
+    beyond the video. `trimmed` are the other streams, by index, of which the result lacks what an edit list hides: it could not hide it.
     `pts_trusted` is False where raw pts say nothing (AVI, raw H.264): order and decode time count instead.
     `seekable` is False where a reader cannot start mid-file and know the time: it must decode from the start.
     """
@@ -41,6 +41,7 @@ class TimeMap:
     end_pts: int
     begin_pts: int | None = None
     limit_pts: int | None = None
+    trimmed: tuple[int, ...] = ()
     origin_pts: int  # settled pts of the file's very first frame, cut off or not
     shift_pts: int = 0
     epochs: tuple[Epoch, ...]
@@ -103,9 +104,13 @@ class TimeMap:
 
     def count(self, start_pts: int | None = None, end_pts: int | None = None) -> int:
         """An estimate of the frames with `start_pts` <= settled < `end_pts`."""
+        return len(self.times_of(start_pts, end_pts))
+
+    def times_of(self, start_pts: int | None = None, end_pts: int | None = None) -> tuple[int, ...]:
+        """Their times."""
         low = 0 if start_pts is None else bisect_left(self.times, start_pts)
         high = len(self.times) if end_pts is None else bisect_left(self.times, end_pts)
-        return max(0, high - low)
+        return self.times[low:high]
 
     def range(self, start: Fraction | None, end: Fraction | None) -> tuple[int | None, int | None]:
         """Seconds from the first frame as settled pts, for a reader; None stays None."""
@@ -161,6 +166,7 @@ class TimeMap:
             "end_pts": self.end_pts,
             "begin_pts": self.begin_pts,
             "limit_pts": self.limit_pts,
+            "trimmed": list(self.trimmed),
             "origin_pts": self.origin_pts,
             "shift_pts": self.shift_pts,
             "epochs": [[e.first, e.last, str(e.offset), e.position] for e in self.epochs],
@@ -178,7 +184,7 @@ class TimeMap:
         values["time_base"], values["step"] = Fraction(values["time_base"]), Fraction(values["step"])
         values["times"], values["keyframes"] = _unsteps(values["times"]), _unsteps(values["keyframes"])
         values["epochs"] = tuple(Epoch(first=a, last=b, offset=Fraction(o), position=p) for a, b, o, p in values["epochs"])
-        values["warnings"] = tuple(values["warnings"])
+        values["trimmed"], values["warnings"] = tuple(values["trimmed"]), tuple(values["warnings"])
         return cls(**values)
 
 

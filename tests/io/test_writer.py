@@ -48,7 +48,9 @@ def test_packets_have_the_frames_own_times(codec: str) -> None:
     file = io.BytesIO()
     with open_writer(file, settings(codec, TICK)) as writer:
         for frame in frames(times, TICK):
+            time = frame.pts
             writer.write(frame)
+            assert (frame.pts, frame.time_base) == (time, TICK), "a segment's record is of the frame's time"
     file.seek(0)
     with av.open(file) as container:
         base = Fraction(container.streams.video[0].time_base)

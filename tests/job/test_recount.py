@@ -77,6 +77,31 @@ def test_a_job_that_lost_a_segment_ends_in_an_error(
     assert not (tmp_path / "out.mkv").exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "made"),
+    [
+        ({"first_pts": 440}, "0.440 to 0.760"),
+        ({"last_pts": 759}, "0.400 to 0.759"),
+        ({"first_pts": 440, "last_pts": 800}, "0.440 to 0.800"),
+    ],
+)
+def test_as_many_frames_at_other_times_are_found_out(changes: dict[str, int], made: str, source: Path, tmp_path: Path) -> None:
+    """As a part of a transport stream gave them, which began too late for the cycle that ivtc looks at."""
+    plan = plan_of(source, tmp_path / "out.mkv")
+    off = replace(record(1, 10), **changes)
+    due = "where the source gives 10 frames from 0.400 to 0.760 s"
+    assert Recount(plan).fault(off, 400, 800) == f"holds 10 frames from {made} s {due}"
+    with pytest.raises(VerificationError, match="segment 1 holds 10 frames from"):
+        check_complete(plan, (400, 800), {0: record(0, 10), 1: off, 2: record(2, 10)})
+
+
+def test_times_that_are_only_counted_raise_no_doubt(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_of(source, tmp_path / "out.mkv")
+    monkeypatch.setattr(recount, "limited", None)
+    counted = replace(plan, time_map=replace(plan.time_map, pts_trusted=False))
+    assert Recount(counted).fault(replace(record(1, 10), first_pts=440), 400, 800) is None
+
+
 def test_what_decode_errors_explain_is_let_alone(source: Path, tmp_path: Path) -> None:
     plan = plan_of(source, tmp_path / "out.mkv")
     check_complete(plan, (400, 800), {0: record(0, 10), 1: record(1, 0, errors=3), 2: record(2, 10)})

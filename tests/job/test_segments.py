@@ -62,6 +62,17 @@ def test_frames_go_where_the_marks_say(made: tuple[Path, Journal]) -> None:
     assert not list(folder.glob("*.part"))
 
 
+@pytest.mark.parametrize("codec", ["mpeg4", "mpeg2video"])
+def test_segments_of_an_encoder_that_counts_frames_stand(codec: str, tmp_path: Path) -> None:
+    """They were recorded by those counts, and made anew by every resumed run."""
+    with Journal.open(tmp_path / "j") as journal:
+        with SegmentedWriter(tmp_path, encoder(codec, BASE), MARKS, journal) as writer:
+            for frame in frames(PTS, BASE):
+                writer.write(frame)
+        assert [(s.first_pts, s.last_pts) for s in journal.segments.values()] == [(0, 160), (200, 360), (400, 760), (800, 960)]
+        assert len(standing_segments(tmp_path, journal.segments, BASE)) == 4
+
+
 def test_a_stretch_without_frames_is_entered_without_a_file(tmp_path: Path) -> None:
     with Journal.open(tmp_path / "j") as journal:
         write(tmp_path, PTS[:3] + PTS[22:], journal=journal)

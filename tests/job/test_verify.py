@@ -232,6 +232,15 @@ def test_every_container_verifies_and_converts(container: str, tmp_path: Path) -
     assert done.verified == "verified: 10 frames, 1 audio identical"
 
 
+def test_sound_that_an_edit_list_hides_is_not_due_where_it_is_made_anew(tmp_path: Path) -> None:
+    """The decoder drops it: it is no sound that is missing."""
+    sound = Sound(start=Fraction(-1), seconds=Fraction(2))
+    times = [n * FRAME - 1 for n in range(50)]
+    source = write_clip(tmp_path / "in.mp4", Clip(times=times, time_base=TICK, options={"bf": "0", "g": "10"}, sounds=(sound,)))
+    done = upscale_video(source, tmp_path / "out.webm", model="nearest", reencode_audio="opus", codec="libvpx-vp9", preset="8")
+    assert done.verified == "verified: 25 frames, 1 audio identical"
+
+
 @pytest.mark.parametrize(
     ("codec", "layout", "container", "anew", "becomes"),
     [
@@ -330,6 +339,23 @@ def test_reordered_video_comes_through_nut_beside_sound(codec: str, tmp_path: Pa
     assert [time - times[0] for time in times] == [n * FRAME for n in range(20)] and 0 <= times[0] < LEAD_IN
 
 
+@pytest.mark.parametrize("more", ["", ":hdr10=1:max-cll=1000,400:master-display=G(1,1)B(1,1)R(1,1)WP(1,1)L(10,1)"])
+@pytest.mark.parametrize("box", ["ts", "nut", "mkv", "mp4"])
+def test_a_header_that_ts_repeats_before_keyframes_is_no_difference(box: str, more: str, tmp_path: Path) -> None:
+    """As a second video from MP4: x265 puts its name there, and HDR10."""
+
+    def add(output: Any) -> list[Any]:
+        params = f"log-level=none:pools=1:frame-threads=1:keyint=5:min-keyint=5{more}"
+        stream = output.add_stream("libx265", rate=25, options={"preset": "ultrafast", "x265-params": params})
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        stream.codec_context.time_base = FRAME
+        return [lambda: picture_packets(stream, 12)]
+
+    clip(tmp_path / "in.mp4", add=add, frames=12)
+    done = upscale_video(tmp_path / "in.mp4", tmp_path / f"out.{box}", model="nearest", preset="ultrafast")
+    assert done.verified == "verified: 12 frames, 1 video identical"
+
+
 @pytest.fixture(scope="module")
 def two_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A second video with B-frames and a keyframe every ten frames."""
@@ -358,6 +384,37 @@ def test_a_second_video_that_is_cut_begins_with_a_keyframe(number: int, box: str
         found = [frame.to_ndarray() for frame in made.decode(video=1)]
         pictures = [frame.to_ndarray() for frame in source.decode(video=1)]
     assert len(found) >= 25 - first and all((a == b).all() for a, b in zip(found[: 25 - first], pictures[first:25], strict=True))
+
+
+@pytest.mark.parametrize("box", ["mkv", "mp4", "ts"])
+@pytest.mark.parametrize("number", [23, 24, 25, 26])  # decoded as 20 23 21 22 26 24 25 29
+def test_a_second_video_that_is_cut_ends_with_pictures_as_they_were(number: int, box: str, two_videos: Path, tmp_path: Path) -> None:
+    """None is kept that refers to one beyond the end, and the plan says how many that costs."""
+    dest = tmp_path / f"out.{box}"
+    plan = prepare(two_videos, dest, JobOptions().with_changes(model="nearest", preset="ultrafast", end=number * FRAME))
+    upscale_video(two_videos, dest, model="nearest", preset="ultrafast", end=number * FRAME)
+    with av.open(str(dest)) as made, av.open(str(two_videos)) as source:
+        found = [frame.to_ndarray() for frame in made.decode(video=1)]
+        pictures = [frame.to_ndarray() for frame in source.decode(video=1)]
+    lost = [fate.what for fate in plan.streams.losses]
+    assert lost == {1: ["the last picture of video 2 (h264)"], 2: ["the last 2 pictures of video 2 (h264)"]}.get(number - len(found), [])
+    assert len(found) == {23: 21, 24: 24, 25: 24, 26: 24}[number]
+    assert all((a == b).all() for a, b in zip(found, pictures, strict=False))
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "mpeg2video"])
+def test_a_reordered_video_that_is_cut_comes_through_avi(codec: str, tmp_path: Path) -> None:
+    """AVI tells no times: a picture whose neighbour is missing came where that one belongs."""
+
+    def add(output: Any) -> list[Any]:
+        stream = output.add_stream(codec, rate=25, options={"bf": "2", "g": "12", "b_strategy": "0", "sc_threshold": "1000000000"})
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        stream.codec_context.time_base = FRAME
+        return [lambda: picture_packets(stream, 30)]
+
+    clip(tmp_path / "in.mkv", add=add, frames=30)
+    done = upscale_video(tmp_path / "in.mkv", tmp_path / "out.avi", model="nearest", preset="ultrafast", end=26 * FRAME)
+    assert done.verified == "verified: 26 frames, 1 video identical"
 
 
 @pytest.mark.parametrize("box", ["nut", "mp4"])
@@ -519,6 +576,12 @@ def test_payloads_are_compared_as_their_codec_sees_them() -> None:
     annex_b = b"".join(b"\0\0\0\1" + unit for unit in [b"\x67sps", b"\x68pps", *slices])
     prefixed = b"".join(len(unit).to_bytes(4) + unit for unit in slices)
     assert essence("h264", memoryview(annex_b)) == essence("h264", memoryview(prefixed))
+    said, other, slice_ = b"\x4e\x01said", b"\x4e\x01other", b"\x28\x01hij"
+    repeated = b"".join(b"\0\0\0\1" + unit for unit in [b"\x40\x01vps", said, other, slice_])
+    prefixed = b"".join(len(unit).to_bytes(4) + unit for unit in [other, slice_])
+    header = b"\x01head\x00\x06" + said
+    assert essence("hevc", memoryview(repeated), header) == essence("hevc", memoryview(prefixed), header)
+    assert essence("hevc", memoryview(repeated)) != essence("hevc", memoryview(prefixed)), "what the header does not say is compared"
     assert essence("mov_text", memoryview(b"\0\0")) is None
     assert TICK * 90000 == 1
 

@@ -50,3 +50,19 @@ def test_what_lies_before_the_first_keyframe_is_named() -> None:
 def test_a_video_that_cannot_begin_in_the_part_is_dropped(cut: dict[str, Fraction], box: str) -> None:
     """Without a keyframe there, or late in a container that begins all streams together."""
     assert [(fate.what, fate.index) for fate in planned(OTHER, box, **cut).losses] == [("video 2", 1)]
+
+
+# Every third picture comes before the two that are shown before it.
+REORDERED = [PacketTime(t * 40, None, 40, t == 0) for n in range(1, 31, 3) for t in (n + 2, n, n + 1)]
+
+
+@pytest.mark.parametrize(
+    ("end", "lost"), [(7, []), (8, ["the last picture of video 2"]), (9, ["the last 2 pictures of video 2"]), (10, []), (99, [])]
+)
+def test_pictures_that_refer_beyond_the_end_are_named(end: int, lost: list[str]) -> None:
+    plan = planned([PacketTime(0, None, 40, True), *REORDERED], end=end * Fraction(1, 25))
+    assert [fate.what for fate in plan.losses] == lost
+    assert plan.of_stream(1) and plan.of_stream(1).fate == "copied"  # type: ignore[union-attr]
+    if lost:
+        with pytest.raises(OptionError, match="refers to what comes after the end"):
+            plan.refuse_losses()

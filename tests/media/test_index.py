@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 
@@ -28,7 +29,13 @@ def stream(index: int, kind: str, packets: list[PacketTime], *, base: Fraction =
     for packet in packets:
         tracker.add(packet.pts, packet.dts, packet.duration, packet.position, hidden=packet.hidden)
     return StreamTimes(
-        index=index, kind=kind, time_base=base, packets=tracker.packets, runs=tracker.runs(), shown_start=tracker.shown_start
+        index=index,
+        kind=kind,
+        time_base=base,
+        packets=tracker.packets,
+        runs=tracker.runs(),
+        hidden_start=tracker.hidden_start,
+        shown_start=tracker.shown_start,
     )
 
 
@@ -258,6 +265,40 @@ def test_hidden_packets_count_where_nothing_may_lie_before_zero(lead_in: Fractio
     assert mapped(packets([0, 40, 80]), sound, lead_in=lead_in).shift_pts == shift
 
 
+def test_what_is_trimmed_is_left_out_and_moves_nothing() -> None:
+    """A second of sound that an edit list hides is no lead-in; up to a tenth is, and what is not hidden is not trimmed."""
+    base = Fraction(1, 1000)
+    sound = stream(1, "audio", [PacketTime(n, n, 20, hidden=n < 0) for n in range(-1000, 200, 20)], base=base)
+    warming = stream(2, "audio", [PacketTime(n, n, 20, hidden=n < 0) for n in range(-100, 200, 20)], base=base)
+    leading = stream(3, "video", [PacketTime(n, None, 40, n == 400) for n in (400, 200, 240, 280, 320, 360)])
+    assert [s.trimmed for s in (sound, warming, leading)] == [True, False, False]
+    assert [s.kept_start for s in (sound, warming, leading)] == [0, -100, 200]
+    assert mapped(packets([0, 40, 80]), sound, lead_in=Fraction(0)).shift_pts == 0
+    assert mapped(packets([0, 40, 80]), sound, warming, lead_in=Fraction(0)).shift_pts == 100
+    scanned = ScanResult(
+        video_index=0, time_base=TB, rate=RATE, packets=tuple(packets([0, 40])), streams={1: sound, 2: warming, 3: leading}
+    )
+    assert scanned.trimmed == (1,)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("audio", [2, 3, 1, 5, 4, 6, 7]), ("video", [5, 6, 7])],  # 2, 3 and 1 refer to the hidden 0, and 4 is shown before the keyframe 5
+)
+def test_what_is_hidden_is_left_out_of_trimmed_streams(kind: str, expected: list[int]) -> None:
+    whole, other = mapped(packets(list(range(0, 400, 40)))), StreamInfo(index=1, kind=kind, codec="h264", time_base=TB)  # type: ignore[arg-type]
+    tick, order = Fraction(1, 25), (0, 2, 3, 1, 5, 4, 6, 7)
+
+    def kept(trimmed: tuple[int, ...], hidden: tuple[int, ...]) -> list[int]:
+        window = Window(replace(whole, trimmed=trimmed))
+        spans = {n: window.place(other, n * tick, tick, None, keyframe=n in (0, 5), hidden=n in hidden) for n in order}
+        return [n for n, span in spans.items() if span is not None]
+
+    assert kept((1,), (0,)) == expected
+    assert kept((2,), (0,)) == list(order)
+    assert kept((1,), (0, 2, 3, 1, 4)) == [5, 6, 7], "what is hidden and shown before the keyframe costs nothing"
+
+
 def test_what_begins_a_hair_before_a_cut_lies_outside() -> None:
     """The 31st packet of 24 ms begins at 720 ms, a frame of 25 a second too: neither is rounded to the other's ticks."""
     time_map = mapped(packets(list(range(0, 2000, 40)))).cut(start=Fraction(18, 25), end=Fraction(1))
@@ -293,3 +334,33 @@ def test_a_copied_video_begins_with_a_keyframe_and_nothing_shown_before_it(start
     tick, base = Fraction(1, 25), (start or 0) * Fraction(1, 25)
     spans = [window.place(other, n * tick, tick, None, keyframe=n in (0, 5)) for n in (0, 2, 1, 5, 3, 4, 8, 6, 7)]
     assert [(span[0] + base) / tick for span in spans if span is not None] == expected
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected"),
+    [
+        (0, 9, [0, 2, 1, 5, 3, 4, 8, 6, 7]),
+        (0, 8, [0, 2, 1, 5, 3, 4]),  # 6 and 7 refer to 8
+        (0, 7, [0, 2, 1, 5, 3, 4]),
+        (0, 6, [0, 2, 1, 5, 3, 4]),
+        (0, 5, [0, 2, 1]),  # 3 and 4 refer to the keyframe 5
+        (0, 2, [0]),
+        (1, 7, [5]),
+        (1, 5, []),
+    ],
+)
+def test_a_copied_video_ends_before_what_refers_beyond_the_end(start: int, end: int, expected: list[int]) -> None:
+    tick = Fraction(1, 25)
+    time_map = mapped(packets(list(range(0, 400, 40)))).cut(start=start * tick or None, end=end * tick)
+    window, other = Window(time_map), StreamInfo(index=1, kind="video", codec="h264", time_base=TB)
+    spans = [window.place(other, n * tick, tick, None, keyframe=n in (0, 5)) for n in (0, 2, 1, 5, 3, 4, 8, 6, 7)]
+    assert [(span[0] / tick + start) for span in spans if span is not None] == expected
+
+
+def test_a_copied_video_goes_on_at_the_next_keyframe_after_a_time_that_leaps() -> None:
+    """A damaged time beyond the end costs what may refer to it, and not all that follows."""
+    tick = Fraction(1, 25)
+    window = Window(mapped(packets(list(range(0, 400, 40)))).cut(end=9 * tick))
+    other = StreamInfo(index=1, kind="video", codec="h264", time_base=TB)
+    spans = [window.place(other, n * tick, tick, None, keyframe=n in (0, 5)) for n in (0, 99, 1, 3, 5, 4, 6)]
+    assert [span[0] / tick for span in spans if span is not None] == [0, 5, 6]

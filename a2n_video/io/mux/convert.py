@@ -12,11 +12,9 @@ Converted = ConvertedAudio | ConvertedSubtitles
 def converted_streams(final: FinalFile) -> dict[int, Converted]:
     """What to hand `remux` for the streams that the plan converts, by source index."""
     makers: dict[str, type[ConvertedAudio] | type[ConvertedSubtitles]] = {"audio": ConvertedAudio, "subtitle": ConvertedSubtitles}
-    times = final.time_map
+    times, info = final.time_map, final.info
     return {
-        fate.index: makers[fate.kind](
-            final.info.path, fate.index, fate.to, times, times.begin, times.limit, ignore_edits=final.info.ignore_edits
-        )
+        fate.index: makers[fate.kind](info.path, fate.index, fate.to, times, times.begin, times.limit, info.ignore_edits)
         for fate in final.plan.fates
         if fate.fate == "converted" and fate.kind in makers and fate.index is not None and fate.to is not None
     }

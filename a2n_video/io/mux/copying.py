@@ -115,7 +115,7 @@ class Copying:
         dts, pts, duration = self._times(packet, stream, base, shift)
         stretches = stream.kind == "subtitle"
         raw, length = (pts - shift) * base, duration * base
-        span = self._window.place(stream, raw, length, packet.pos, keyframe=packet.is_keyframe)
+        span = self._window.place(stream, raw, length, packet.pos, keyframe=packet.is_keyframe, hidden=packet.is_discard)
         if span is None:
             return False
         if stretches:
@@ -190,7 +190,7 @@ def sound_starts(path: Path, info: VideoInfo, plan: StreamPlan, part: TimeMap) -
         for packet in readable(source, [source.streams[index] for index in made_anew]):
             index, base = packet.stream_index, info.streams[packet.stream_index].time_base
             time = told(packet.dts) if packet.pts is None else told(packet.pts)
-            if index in starts or time is None:
+            if index in starts or time is None or (packet.is_discard and index in part.trimmed):
                 continue
             span = placed(part, time * base, (packet.duration or 0) * base, packet.pos, stretches=made_anew[index])
             if span is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -71,8 +71,11 @@ def read_cues(path: Path, index: int, time_map: TimeMap | None = None, *, ignore
                 cues += _decoded(stream, packet, base, time_map)
             except av.FFmpegError:
                 undecoded += 1
-        in_order = tuple(sorted(cues, key=lambda cue: (cue.start, cue.end)))
-        return Cues(cues=in_order, header=stream.codec_context.subtitle_header, undecoded=undecoded)
+        return Cues(cues=_in_order(cues), header=stream.codec_context.subtitle_header, undecoded=undecoded)
+
+
+def _in_order(cues: Iterable[Cue]) -> tuple[Cue, ...]:
+    return tuple(sorted(cues, key=lambda cue: (cue.start, cue.end)))
 
 
 def _readable(container: InputContainer, stream: Any) -> Iterator[Packet[Any]]:
@@ -99,12 +102,12 @@ def _for_webvtt(cue: Cue) -> str:
 
 
 def cut_cues(cues: Sequence[Cue], start: Fraction | None, end: Fraction | None) -> tuple[Cue, ...]:
-    """The cues inside [start, end) that say anything; those that reach in or out are cut to fit."""
+    """The cues inside [start, end) that say anything, in order of time; those that reach in or out are cut to fit."""
     kept = [
         replace(cue, start=cue.start if start is None else max(cue.start, start), end=cue.end if end is None else min(cue.end, end))
         for cue in cues
     ]
-    return tuple(cue for cue in kept if cue.start < cue.end and cue.words)
+    return _in_order(cue for cue in kept if cue.start < cue.end and cue.words)
 
 
 def one_at_a_time(cues: Sequence[Cue]) -> tuple[Cue, ...]:

@@ -146,7 +146,7 @@ def prepare(source: Path, dest: Path, options: JobOptions) -> JobPlan:
     lead_in = LEAD_IN if holding.lead_in or holding.steady else Fraction(0)
     scanned = look(scan, source, info, fps=options.fidelity.fps, lead_in=lead_in)
     interlace = plan_interlace(options.fidelity.deinterlace, look(look_for_interlace, source, info), info.height)
-    time_map = result_map(interlace, scanned.time_map)
+    time_map = replace(result_map(interlace, scanned.time_map), trimmed=() if holding.lead_in else scanned.trimmed)
     frame_rate = None if scanned.frame_rate is None else scanned.frame_rate * interlace.rate_factor
     picture = settle_picture(info, time_map.time_base, frame_rate, container, options)
     streams = plan_streams(info, container, options.fidelity, scanned.empty).plus(*picture.fates)

@@ -71,6 +71,12 @@ def test_a_cut_keeps_what_reaches_in_and_trims_it() -> None:
     assert cut_cues(cues, None, None) == tuple(cues)
 
 
+def test_cues_that_a_cut_brings_to_one_beginning_are_in_order() -> None:
+    """A sign that stands longer than the line spoken over it comes after that one, as it is read back."""
+    kept = cut_cues([cue(100, 1500, "sign"), cue(300, 900, "line"), cue(600, 700, "next")], 500 * MS, None)
+    assert spans(kept) == [(500, 900, "line"), (500, 1500, "sign"), (600, 700, "next")]
+
+
 def test_override_tags_are_no_words() -> None:
     assert cue(0, 1, "{\\fs20}A{\\r} b\\Nc\\hd, e").words == "A b\nc d, e"
 
