@@ -20,7 +20,7 @@ from a2n_video.media.differences import picture_differences
 from a2n_video.media.index import LEAD_IN, TimeMap
 from a2n_video.media.info import StreamInfo, VideoInfo
 from a2n_video.media.streams import NO_EMPTY_TRACKS, StreamFate, describe, kept_disposition
-from a2n_video.media.tags import kept_tags, same_language, same_time, tag_of
+from a2n_video.media.tags import kept_tags, same_language, same_place, same_time, tag_of
 from a2n_video.media.timecode import keeps_timecode
 
 _MS: Final = Fraction(1, 1000)
@@ -352,7 +352,7 @@ def _tag_equal(name: str, value: str, found: VideoInfo) -> bool:
     """Whether a tag came through. MP4 moves the timecode to a track, and writes locations with four decimals."""
     values = [tag_of(found.metadata, name), *(tag_of(s.metadata, name) for s in found.streams)]
     if name.lower().startswith("location"):
-        return any(other is not None and other[:4] == value[:4] for other in values)
+        return any(other is not None and same_place(other, value) for other in values)
     if name.lower() == "creation_time":
         return any(other is not None and same_time(other, value) for other in values)
     return value in values
