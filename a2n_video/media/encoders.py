@@ -98,7 +98,14 @@ ENCODERS: Final[dict[str, Encoder]] = {
         least=64,  # it writes beyond its buffers where a side is shorter than its largest block: 48x32 corrupted the heap
     ),
     "libsvtav1": Encoder(
-        quality=("crf",), default_crf=22, speed="preset", default_preset="6", params="svtav1-params", even=True, color=True
+        quality=("crf",),
+        default_crf=22,
+        speed="preset",
+        default_preset="6",
+        params="svtav1-params",
+        even=True,
+        color=True,
+        least=16,  # at 8x8 it writes beyond a buffer and corrupts the heap
     ),
     "libvpx-vp9": Encoder(
         quality=("crf",),
