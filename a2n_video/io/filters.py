@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import itertools
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
 import av
 import numpy as np
-from av.filter import Graph
 
-from a2n_video.frames import color_of_frame, tag_frame, unexplained
+from a2n_video.frames import color_of_frame, frame_planes, tag_frame
+from a2n_video.io.graphs import (
+    Filters,
+    Frames,
+    alone_through,
+    field_mark,
+    filtered,
+    format_of,
+    keeps_format,
+    kind_of,
+    made_frame,
+    through,
+)
 from a2n_video.io.probe import decoding
 from a2n_video.io.source import open_source, video_stream
 from a2n_video.media.info import VideoInfo
 from a2n_video.media.interlace import CYCLE, FieldOrder, InterlaceFindings, InterlacePlan, Mode, cycle_times, next_time
+from a2n_video.media.pixfmt import pix_fmt_of
 from a2n_video.media.timemap import TimeMap
 
 _LOOK_AT: Final = 40
@@ -27,14 +39,11 @@ _TALLEST: Final = 1152
 _PROGRESSIVE: Final = frozenset({"vp8", "vp9", "av1", "gif", "webp", "apng", "png", "tiff", "bmp"})
 _FIELDMATCH: Final = ("fieldmatch", "order=auto:combmatch=full:mode=pc_n")
 _FLAGGED: Final = ("bwdif", "mode=send_frame:parity=auto:deint=interlaced")
-FILTERS: Final[dict[Mode, tuple[tuple[str, str], ...]]] = {
+_BWDIF: Final[dict[Mode, Filters]] = {
     "flagged": (_FLAGGED,),
     "all": (("bwdif", "mode=send_frame:parity=auto:deint=all"),),
     "field": (("bwdif", "mode=send_field:parity=auto:deint=all"),),
-    "ivtc": (_FIELDMATCH, _FLAGGED),
 }
-
-Frames = Iterator[av.VideoFrame]
 
 
 def deinterlaced(frames: Frames, plan: InterlacePlan, source: TimeMap) -> Frames:
@@ -49,10 +58,10 @@ def deinterlaced(frames: Frames, plan: InterlacePlan, source: TimeMap) -> Frames
         return _from_first_flagged(frames)
     frames = _marked(frames, plan.order)
     if plan.mode == "field":
-        return _fields(_filtered(frames, FILTERS["field"], per_frame=2), source)
+        return _fields(filtered(frames, _BWDIF["field"], per_frame=2), source)
     if plan.mode == "ivtc":
-        return _decimated(_filtered(frames, FILTERS["ivtc"]), source)
-    return _filtered(frames, FILTERS[plan.mode])
+        return _decimated(filtered(_matched(frames), (_FLAGGED,)), source)
+    return filtered(frames, _BWDIF[plan.mode])
 
 
 def _from_first_flagged(frames: Frames) -> Frames:
@@ -64,8 +73,8 @@ def _from_first_flagged(frames: Frames) -> Frames:
     before: av.VideoFrame | None = None
     for frame in frames:
         if frame.interlaced_frame:
-            lead = [] if before is None else [frame, _alone_through("null", "", before)]
-            yield from itertools.islice(_filtered(itertools.chain(lead, [frame], frames), FILTERS["flagged"]), len(lead), None)
+            lead = [] if before is None else [frame, alone_through("null", "", before)]
+            yield from itertools.islice(filtered(itertools.chain(lead, [frame], frames), _BWDIF["flagged"]), len(lead), None)
             return
         yield frame
         before = frame
@@ -74,81 +83,65 @@ def _from_first_flagged(frames: Frames) -> Frames:
 def _marked(frames: Frames, order: FieldOrder) -> Frames:
     """Frames that all say which of their fields comes first: those without a mark get `order`."""
     for frame in frames:
-        yield frame if order == "auto" or frame.interlaced_frame else _alone_through("setfield", order, frame)
+        yield frame if order == "auto" or frame.interlaced_frame else alone_through("setfield", order, frame)
 
 
 def copied_frame(frame: av.VideoFrame) -> av.VideoFrame:
     """A copy of a frame with all that is known of it: PyAV lets nobody set what says that it is interlaced, FFmpeg's filters keep it."""
-    return _alone_through("copy", "", frame)
+    return alone_through("copy", "", frame)
 
 
-def _alone_through(name: str, arguments: str, frame: av.VideoFrame) -> av.VideoFrame:
-    """What a filter that needs no neighbours and computes no colours gives for a frame.
+def _matched(frames: Frames) -> Frames:
+    """Frames of which each has fields that go together, its own or a neighbour's; those still woven are marked as interlaced."""
+    for (_, _, pix_fmt), same in itertools.groupby(frames, key=kind_of):
+        if keeps_format((_FIELDMATCH,), pix_fmt):
+            yield from filtered(same, (_FIELDMATCH,))
+        else:
+            yield from _matched_by_copies(same)
 
-    The frame itself stays as it is, tags and all, even for a moment: other threads may be reading it already.
+
+def _matched_by_copies(frames: Frames) -> Frames:
+    """fieldmatch chooses among copies of 8 bits, whose fields tell which frame they are of; the frames' own lines are woven."""
+    known: dict[int, av.VideoFrame] = {}
+
+    def copies() -> Frames:
+        for number, frame in enumerate(frames):
+            known[number] = frame
+            yield alone_through("setfield", field_mark(frame), _numbered_copy(frame, number))
+
+    for number, chosen in enumerate(through(copies(), (_FIELDMATCH,))):
+        near = {other % 3: known[other] for other in (number - 1, number, number + 1) if other in known}
+        top, bottom = (near[int(line[0]) % 4] for line in _luma(chosen)[:2])
+        whole = known[number] if top is bottom is known[number] else _woven(top, bottom, known[number])
+        yield alone_through("setfield", field_mark(chosen), whole)
+        known.pop(number - 1, None)
+
+
+def _numbered_copy(frame: av.VideoFrame, number: int) -> av.VideoFrame:
+    """An 8-bit copy, of RGB as if it were YUV, that has its number (by three) in the last two bits where each field begins.
+
+    fieldmatch looks at no column so near the edge, and for combs at much larger differences.
     """
-    graph = _graph(frame, ((name, arguments),))
-    graph.push(frame)
-    (made,) = _ready(graph)
-    made.pts, made.time_base = frame.pts, frame.time_base
-    tag_frame(made, color_of_frame(frame))
+    fmt = format_of(frame)
+    planes = [(plane >> (fmt.depth - 8)).astype(np.uint8) for plane in frame_planes(frame, fmt)]
+    luma, chroma = planes[0], planes[1:3]
+    luma[:2, 0] = luma[:2, 0] & 0xFC | number % 3
+    if fmt.family == "gray":
+        chroma = [np.full((-(-fmt.height // 2), -(-fmt.width // 2)), 128, np.uint8)] * 2
+    pix_fmt = "yuv420p" if fmt.family == "gray" else pix_fmt_of(replace(fmt, family="yuv", depth=8, alpha=False))
+    if pix_fmt == "yuv440p":  # which fieldmatch does not take
+        pix_fmt, chroma = "yuv420p", [plane[:, ::2] for plane in chroma]
+    return made_frame(pix_fmt, [luma, *chroma], frame)
+
+
+def _woven(top: av.VideoFrame, bottom: av.VideoFrame, like: av.VideoFrame) -> av.VideoFrame:
+    """The even lines of one frame and the odd ones of another, told as a third."""
+    planes = [plane.copy() for plane in frame_planes(top, format_of(top))]
+    for plane, other in zip(planes, frame_planes(bottom, format_of(bottom)), strict=True):
+        plane[1::2] = other[1::2]
+    made = made_frame(like.format.name, planes, like)
+    tag_frame(made, color_of_frame(like))
     return made
-
-
-def _filtered(frames: Frames, filters: tuple[tuple[str, str], ...], per_frame: int = 1) -> Frames:
-    """Frames through FFmpeg filters that give `per_frame` for each, in order; a new chain for each new size or format.
-
-    Every frame gets the time and the tags of its own: filters have clocks of their own and drop some tags.
-    """
-    for _, same in itertools.groupby(frames, key=lambda frame: (frame.width, frame.height, frame.format.name)):
-        waiting: deque[av.VideoFrame] = deque()
-        given = 0
-        for out in _through(same, filters, waiting):
-            source = waiting[0]
-            given += 1
-            if given == per_frame:
-                waiting.popleft()
-                given = 0
-            out.pts, out.time_base = source.pts, source.time_base
-            tag_frame(out, color_of_frame(source))
-            yield out
-
-
-def _through(frames: Frames, filters: tuple[tuple[str, str], ...], waiting: deque[av.VideoFrame]) -> Frames:
-    graph: Graph | None = None
-    for frame in frames:
-        graph = graph or _graph(frame, filters)
-        waiting.append(frame)
-        with unexplained(frame):
-            graph.push(frame)
-        yield from _ready(graph)
-    if graph is not None:
-        graph.push(None)
-        yield from _ready(graph)
-
-
-def _ready(graph: Graph) -> Iterator[av.VideoFrame]:
-    while True:
-        try:
-            yield graph.pull()  # type: ignore[misc]
-        except (av.BlockingIOError, av.EOFError):
-            return
-
-
-def _graph(frame: av.VideoFrame, filters: tuple[tuple[str, str], ...]) -> Graph:
-    graph = Graph()
-    graph.threads = 1
-    base = frame.time_base or Fraction(1, 1000)
-    last: Any = graph.add_buffer(
-        width=frame.width, height=frame.height, format=frame.format.name, time_base=Fraction(base.numerator, base.denominator)
-    )
-    for name, arguments in filters:
-        following = graph.add(name, arguments)
-        last.link_to(following)
-        last = following
-    last.link_to(graph.add("buffersink"))
-    graph.configure()
-    return graph
 
 
 def _fields(frames: Frames, source: TimeMap) -> Frames:
@@ -226,8 +219,8 @@ def _idet(frames: Frames, note_flag: Callable[[bool], None]) -> Frames:
             frame.pts, frame.time_base = number, Fraction(1, 25)
             yield frame
 
-    first = next(itertools.groupby(noted(), key=lambda frame: (frame.width, frame.height, frame.format.name)), None)
-    return iter(()) if first is None else _through(first[1], (("format", "gray"), ("idet", "")), deque())
+    first = next(itertools.groupby(noted(), key=kind_of), None)
+    return iter(()) if first is None else through(first[1], (("format", "gray"), ("idet", "")))
 
 
 def _seen(frame: av.VideoFrame, what: str) -> str:

@@ -20,7 +20,8 @@ from a2n_video.media.differences import picture_differences
 from a2n_video.media.index import LEAD_IN, TimeMap
 from a2n_video.media.info import StreamInfo, VideoInfo
 from a2n_video.media.streams import NO_EMPTY_TRACKS, StreamFate, describe, kept_disposition
-from a2n_video.media.tags import kept_tags, same_language, same_time, tag_of
+from a2n_video.media.tags import kept_tags, same_language, same_place, same_time, tag_of
+from a2n_video.media.timecode import keeps_timecode
 
 _MS: Final = Fraction(1, 1000)
 _US: Final = Fraction(1, 1_000_000)
@@ -295,6 +296,7 @@ class _Check:
         """Chapters, attachments, the file's tags, and the picture's own."""
         want, got = self.expected.final.info, self.found.info
         yield from self._same_tags(want.video, got.video)
+        yield from self._same_timecode()
         dropped = {fate.kind for fate in self.expected.final.plan.losses if fate.index is None}
         if want.chapters and "chapters" not in dropped:
             yield from self._same_chapters()
@@ -306,6 +308,13 @@ class _Check:
         for name, value in kept_tags(want.metadata, self.expected.final.plan.container, of_stream=False).items():
             if not _tag_equal(name, value, self.found.info):
                 yield f"tag {name} is {tag_of(got.metadata, name.lower())!r}, not {value!r}"
+
+    def _same_timecode(self) -> Iterator[str]:
+        plan = self.expected.final.plan
+        kept = tag_of(kept_tags(self.expected.final.info.video.metadata, plan.container, of_stream=True), "timecode")
+        found = tag_of(self.found.info.video.metadata, "timecode")
+        if kept is not None and kept != found and keeps_timecode(plan):
+            yield f"the video's timecode is {found}, not {kept}"
 
     def _same_chapters(self) -> Iterator[str]:
         due = due_chapters(self.expected.final)
@@ -354,7 +363,7 @@ def _tag_equal(name: str, value: str, found: VideoInfo) -> bool:
     """Whether a tag came through. MP4 moves the timecode to a track, and writes locations with four decimals."""
     values = [tag_of(found.metadata, name), *(tag_of(s.metadata, name) for s in found.streams)]
     if name.lower().startswith("location"):
-        return any(other is not None and other[:4] == value[:4] for other in values)
+        return any(other is not None and same_place(other, value) for other in values)
     if name.lower() == "creation_time":
         return any(other is not None and same_time(other, value) for other in values)
     return value in values

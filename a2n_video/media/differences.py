@@ -14,12 +14,16 @@ from a2n_video.media.pixfmt import native_pix_fmt
 _IDENTITY: Final = (65536, 0, 0, 65536)
 
 
-def picture_differences(want: FinalFile, got: VideoInfo) -> Iterator[str]:
-    """Size, format, colour tags, shape, rotation and static HDR metadata, in words such as `matrix is 2, not 6`."""
+def picture_differences(want: FinalFile, got: VideoInfo, width: int | None = None) -> Iterator[str]:
+    """Size, format, colour tags, shape, rotation and static HDR metadata, in words such as `matrix is 2, not 6`.
+
+    Pixels' shape may be off by a pixel of the picture's width: of `width`, where this is a small trial of a larger one.
+    """
+    off = Fraction(1, width or want.width)
     pairs: list[tuple[str, object, object]] = [
         ("size", f"{want.width}x{want.height}", f"{got.width}x{got.height}"),
         ("pixel format", native_pix_fmt(want.pix_fmt or got.pix_fmt), native_pix_fmt(got.pix_fmt.replace("yuvj", "yuv"))),
-        ("sample aspect ratio", want.sar, want.sar if abs(got.sar / want.sar - 1) <= Fraction(1, want.width) else got.sar),
+        ("sample aspect ratio", want.sar, want.sar if abs(got.sar / want.sar - 1) <= off else got.sar),
         ("range", bool(want.color.full_range), _is_full(got)),
     ]
     lost = {fate.kind for fate in want.plan.losses}

@@ -21,8 +21,8 @@ class Encoder:
     option that holds key=value pairs of the library's own, `even` whether 4:2:0 and 4:2:2 need even sizes, `least` the smallest side that
     is safe. `counts`: its own clock is coarse or has a few rates only, so frames are counted in it, and the container alone holds their
     time. `color`: colour tags lie in its own bitstream; `primaries`: the last number it can say of them; `limited`: it has limited range
-    only. `in_order`: options for containers that know no other order than that of the file. `refused`: formats that it lists and refuses,
-    or that come back as others.
+    only. `display_aspect`: its header has a few shapes of pictures, and none of pixels. `in_order`: options for containers that know no
+    other order than that of the file. `refused`: formats that it lists and refuses, or that come back as others.
     """
 
     quality: tuple[str, ...] = ()
@@ -40,6 +40,7 @@ class Encoder:
     color: bool = False
     primaries: int = 22
     limited: bool = False
+    display_aspect: bool = False
     in_order: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -97,7 +98,14 @@ ENCODERS: Final[dict[str, Encoder]] = {
         least=64,  # it writes beyond its buffers where a side is shorter than its largest block: 48x32 corrupted the heap
     ),
     "libsvtav1": Encoder(
-        quality=("crf",), default_crf=22, speed="preset", default_preset="6", params="svtav1-params", even=True, color=True
+        quality=("crf",),
+        default_crf=22,
+        speed="preset",
+        default_preset="6",
+        params="svtav1-params",
+        even=True,
+        color=True,
+        least=16,  # at 8x8 it writes beyond a buffer and corrupts the heap
     ),
     "libvpx-vp9": Encoder(
         quality=("crf",),
@@ -123,7 +131,7 @@ ENCODERS: Final[dict[str, Encoder]] = {
     "ffv1": Encoder(fixed={"level": "3", "slicecrc": "1"}),
     # Closed GOPs, which segments need, are refused by these two unless they leave scene cuts alone.
     "mpeg4": _quantised(counts=True, fixed={"sc_threshold": "1000000000"}),
-    "mpeg2video": _quantised(counts=True, even=True, color=True, limited=True, fixed={"sc_threshold": "1000000000"}),
+    "mpeg2video": _quantised(counts=True, even=True, color=True, limited=True, display_aspect=True, fixed={"sc_threshold": "1000000000"}),
     "mjpeg": _quantised(gops=False, fixed={"strict": "unofficial"}),
     "png": Encoder(color=True),
     "tiff": Encoder(color=True),

@@ -33,9 +33,14 @@ _NUMBER: Final = re.compile(r"0*([1-9]\d{0,3})(?:/0*([1-9]\d{0,3}))?")
 _ATOMS: Final[Mapping[str, re.Pattern[str]]] = {
     "track": _NUMBER,
     "disc": _NUMBER,
-    "location": re.compile(r"[+-]\d+(\.\d*)?[+-]\d+(\.\d*)?.*"),
+    "location": re.compile(r"[+-]\d+(\.\d*)?\s*[+-]\d+(\.\d*)?.*|\d+\.\d+\s+[+-]?\d+\.\d+"),
     "timecode": re.compile(r"\d\d:\d\d:\d\d[:;.]\d\d"),
 }
+# What MP4's muxer takes for a place, even in a tag that is also written as text, as is any of QuickTime in named keys.
+_DEGREES: Final = r"\s*+([+-]?+(?:\d++\.?+\d*+(?:e[+-]?\d++)?+|\.\d++(?:e[+-]?\d++)?+|inf(?:inity)?+|nan))"
+_PLACE: Final = re.compile(_DEGREES + _DEGREES, re.IGNORECASE)
+_MOST_DEGREES: Final = 1 << 15  # 16 bits with a sign, before 16 bits of fractions
+_PLACES_APART: Final = 1e-4  # degrees: it writes four decimals
 _TIME: Final = re.compile(r"\d{4}-?\d\d-?\d\d[T ]\d\d.*")
 _MP4_YEARS: Final = range(1970, 2040)  # earlier and later ones come back as others: 32 bits of seconds since 1904, which some take for 1970
 
@@ -133,6 +138,8 @@ def _written(name: str, value: str, container: Container, *, of_stream: bool, ke
         return None
     if key == "creation_time":
         return _written_time(value, container, keyed=keyed)
+    if (container == "mp4" or (container == "mov" and keyed)) and _is_misread(key, value):
+        return None
     if of_stream:
         return (written_language(value, container) or "und") if key == "language" else value
     if key == "stereo_mode" and container in _MATROSKA:  # its streams have one, a file has none
@@ -140,6 +147,14 @@ def _written(name: str, value: str, container: Container, *, of_stream: bool, ke
     if key in ("track", "disc") and container == "mp4" and not keyed and (numbers := _NUMBER.fullmatch(value)):
         return "/".join(number for number in numbers.groups() if number)
     return value
+
+
+def _is_misread(name: str, value: str) -> bool:
+    """Whether a tag is a location that MP4's muxer takes for coordinates, though it may be none (`10 5th Avenue`), or cannot hold."""
+    place = _PLACE.match(value) if name == "location" else None
+    if place is None:
+        return False
+    return _ATOMS[name].fullmatch(value) is None or any(abs(float(degrees)) >= _MOST_DEGREES for degrees in place.groups())
 
 
 def _written_time(value: str, container: Container, *, keyed: bool) -> str | None:
@@ -168,7 +183,8 @@ def needs_named_keys(tags: Mapping[str, str], container: Container) -> bool:
     """
     if container not in _MP4:
         return False
-    telling = {name.lower(): value for name, value in _telling(tags)}
+    written = {name.lower(): value for name, value in _telling(tags)}
+    telling = {name: value for name, value in written.items() if container == "mov" or not _is_misread(name, value)}
     atoms = MP4_TAGS | (MP4_ONLY_TAGS if container == "mp4" else frozenset())
     if _is_atom_of_both(tags, container) or telling.get("location") == telling.get("location-eng"):
         telling.pop("location-eng", None)
@@ -218,6 +234,14 @@ def same_language(a: str | None, b: str | None) -> bool:
     """Whether two ISO 639-2 codes name one language; none is `und`."""
     first, second = a or "und", b or "und"
     return first == second or SAME_LANGUAGE.get(first) == second
+
+
+def same_place(a: str, b: str) -> bool:
+    """Whether two locations are one: coordinates to the four decimals of a degree that MP4 holds, whatever their form, or equal text."""
+    first, second = _PLACE.match(a), _PLACE.match(b)
+    if a == b or first is None or second is None:
+        return a == b
+    return all(abs(float(x) - float(y)) <= _PLACES_APART for x, y in zip(first.groups(), second.groups(), strict=True))
 
 
 def same_time(a: str, b: str) -> bool:

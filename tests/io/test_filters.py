@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from a2n_video.frames import color_of_frame, tag_frame
-from a2n_video.io import filters
+from a2n_video.io import graphs
 from a2n_video.io.filters import deinterlaced, look_for_interlace
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import probe
@@ -22,6 +22,7 @@ from a2n_video.job.planning.plan import prepare
 from a2n_video.job.run import upscale_video
 from a2n_video.media.epochs import Epoch
 from a2n_video.media.interlace import InterlaceFindings, InterlacePlan, plan_interlace, result_map
+from a2n_video.media.pixfmt import plane_format
 from a2n_video.media.timemap import TimeMap
 from a2n_video.options import JobOptions
 from tests.made import PIX_FMTS
@@ -234,6 +235,87 @@ def test_a_cut_of_fields_is_exact(video: Path, tmp_path: Path) -> None:
     assert upscale_video(video, tmp_path / "out.mkv", model="nearest", preset="ultrafast", **options).frames == 7
 
 
+def every_native_format() -> list[str]:
+    names = [f"{kind}{chroma}p" for kind in ("yuv", "yuvj", "yuva") for chroma in ("420", "422", "444", "440", "411", "410")]
+    names = [f"{name}{depth}" for name in (*names, "gray", "gbrp", "gbrap") for depth in ("", "9le", "10le", "12le", "14le", "16le")]
+    return sorted(av.video.format.names & set(names))
+
+
+def clock(count: int) -> TimeMap:
+    times, epochs = tuple(range(count)), (Epoch(first=0, last=count - 1),)
+    return TimeMap(time_base=Fraction(1, 25), step=Fraction(1), times=times, first_pts=0, end_pts=count, origin_pts=0, epochs=epochs)
+
+
+@pytest.mark.parametrize("mode", ["flagged", "all", "field", "ivtc"])
+@pytest.mark.parametrize("pix_fmt", every_native_format())
+def test_no_format_is_converted_for_a_filter(pix_fmt: str, mode: Any) -> None:
+    """Where nothing moves nothing changes: each plane has a level of its own, which eight bits cannot say if it is deeper."""
+    fmt = plane_format(pix_fmt, 48, 32)
+    assert fmt is not None
+    levels = [(1 << fmt.depth) * (n + 1) // 6 + 1 for n in range(len(fmt.planes))]
+    planes = [np.full((shape.height, shape.width), level, fmt.dtype) for shape, level in zip(fmt.planes, levels, strict=True)]
+    frames = [flagged_frame(frame_of(pix_fmt, planes)) for _ in range(5)]
+    for number, frame in enumerate(frames):
+        frame.pts = number
+    out = list(deinterlaced(iter(frames), InterlacePlan(mode=mode), clock(5)))
+    assert len(out) == {"field": 10, "ivtc": 4}.get(mode, 5)
+    for frame in out:
+        assert frame.format.name == pix_fmt
+        assert [np.unique(plane).tolist() for plane in planes_in(frame)] == [[level] for level in levels]
+
+
+def lifted(frames: list[av.VideoFrame], pix_fmt: str, step: int) -> list[av.VideoFrame]:
+    """The frames in a deeper format whose planes are all of luma's size."""
+    made = []
+    for number, frame in enumerate(frames):
+        fmt = plane_format(pix_fmt, *SIZE)
+        assert fmt is not None
+        luma = planes_in(frame)[0].astype(fmt.dtype)
+        deep = frame_of(pix_fmt, [luma * step + plane for plane in range(len(fmt.planes))])
+        deep = flagged_frame(deep) if frame.interlaced_frame else deep
+        deep.pts, deep.time_base = number, Fraction(1, 25)
+        made.append(deep)
+    return made
+
+
+@pytest.mark.parametrize("mode", ["flagged", "all", "field"])
+def test_planes_one_by_one_are_what_the_filter_would_make(mode: Any) -> None:
+    """gray10le and gbrap12le are not bwdif's, yuv444p10le and 12le are: the same samples come out, moving ones among them."""
+    frames = [made_frame(n, pair, flagged=True) for n, pair in enumerate(VIDEO[:6])]
+    for own, other, step in (("yuv444p10le", "gray10le", 4), ("yuv444p12le", "gbrap12le", 17)):
+        expected, found = (
+            [planes_in(out) for out in deinterlaced(iter(lifted(frames, name, step)), InterlacePlan(mode=mode), clock(6))]
+            for name in (own, other)
+        )
+        assert len(expected) == len(found)
+        for a, b in zip(expected, found, strict=True):
+            assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=False))
+
+
+@pytest.mark.parametrize("pix_fmt", ["gray", "gray10le", "yuvj444p", "yuv440p10le", "yuv422p10le", "yuva444p10le", "gbrp10le", "gbrap12le"])
+@pytest.mark.parametrize("flagged", [True, False])
+def test_ivtc_weaves_the_real_lines_of_any_format(flagged: bool, pix_fmt: str) -> None:
+    """The film's frames come back as they were, every bit of every plane."""
+    fmt = plane_format(pix_fmt, *SIZE)
+    assert fmt is not None
+    step = (1 << fmt.depth) // 256
+
+    def frame(number: int, pair: tuple[float, float]) -> av.VideoFrame:
+        luma = woven(*pair).astype(fmt.dtype) * step + step // 2
+        made = frame_of(pix_fmt, [luma[: shape.height, : shape.width] for shape in fmt.planes])
+        made = flagged_frame(made) if flagged else made
+        made.pts, made.time_base = number, Fraction(1, 25)
+        return made
+
+    film = [pair for n in range(1, 21, 4) for pair in ((n, n), (n, n + 1), (n + 1, n + 2), (n + 2, n + 2), (n + 3, n + 3))]
+    frames = [frame(number, (2.5 * top, 2.5 * bottom)) for number, (top, bottom) in enumerate(film)]
+    out = list(deinterlaced(iter(frames), InterlacePlan(mode="ivtc", order="tff"), clock(len(film))))
+    assert [one.format.name for one in out] == [pix_fmt] * 20
+    for number, one in enumerate(out[1:-1], 2):
+        for plane, whole in zip(planes_in(one), planes_in(frame(0, (2.5 * number, 2.5 * number))), strict=True):
+            assert np.array_equal(plane, whole)
+
+
 def test_late_flags_are_seen(tmp_path: Path) -> None:
     def frames() -> Iterator[av.VideoFrame]:
         for number, (top, bottom) in enumerate([(2 * n, 2 * n) for n in range(50)] + VIDEO):
@@ -264,8 +346,8 @@ def test_late_flags_give_the_same_wherever_decoding_began() -> None:
 def test_a_frame_that_was_handed_on_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next stage reads its tags in another thread while the filter takes it in: not even for a moment may they be others."""
     touched: list[av.VideoFrame] = []
-    honest = filters.unexplained
-    monkeypatch.setattr(filters, "unexplained", lambda frame: (touched.append(frame), honest(frame))[1])
+    honest = graphs.unexplained
+    monkeypatch.setattr(graphs, "unexplained", lambda frame: (touched.append(frame), honest(frame))[1])
     frames = [made_frame(n, pair, flagged=n > 0) for n, pair in enumerate(VIDEO[:4])]
     tag_frame(frames[0], DAMAGED)
     out = list(deinterlaced(iter(frames), FLAGGED, None))  # type: ignore[arg-type]

@@ -28,6 +28,14 @@ def test_x265_is_opened_from_there_on() -> None:
     check_encoder(settings("libx265", TICK, size=(64, 64)))
 
 
+@pytest.mark.parametrize("size", [(8, 8), (14, 64), (64, 14)])
+def test_svt_av1_is_not_opened_on_the_smallest_pictures(size: tuple[int, int]) -> None:
+    """At 8x8 it writes beyond a buffer, and the process ends with a corrupted heap."""
+    with pytest.raises(OptionError, match=f"16x16.*{size[0]}x{size[1]}.*libx264"):
+        check_encoder(settings("libsvtav1", TICK, size=size))
+    check_encoder(settings("libsvtav1", TICK, size=(16, 16)))
+
+
 @pytest.mark.parametrize(
     ("codec", "rate", "tick"),
     [

@@ -199,6 +199,13 @@ def test_colour_tags_are_compared(field: str, job: tuple[Expected, Path]) -> Non
     assert any(d.startswith(field) and d.endswith("not 9") for d in compare(expected, job[1]).differences)
 
 
+def test_the_timecode_of_the_video_is_compared(job: tuple[Expected, Path]) -> None:
+    info = job[0].final.info
+    video = replace(info.video, metadata={**info.video.metadata, "TIMECODE": "01:00:00:00"})
+    expected = expecting(job[0], info=replace(info, streams=(video, *info.streams[1:])))
+    assert compare(expected, job[1]).differences == ("the video's timecode is None, not 01:00:00:00",)
+
+
 def test_a_frame_out_of_place_is_named(job: tuple[Expected, Path]) -> None:
     times = array("q", job[0].times)
     times[3] += 2

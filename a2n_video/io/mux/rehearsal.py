@@ -21,6 +21,7 @@ from a2n_video.io.outfile import OutFile
 from a2n_video.io.probe import probe
 from a2n_video.io.writer import EncoderSettings
 from a2n_video.media.differences import picture_differences
+from a2n_video.media.encoders import encoder
 from a2n_video.media.final import FinalFile
 from a2n_video.media.index import PacketTime, build_time_map
 from a2n_video.media.pixfmt import encodable, pix_fmt_of
@@ -37,12 +38,14 @@ def rehearse(settings: EncoderSettings, container: Container, fates: Sequence[St
     """Encode, join and read back a few frames; OptionError where they do not come back as `settings` say, or not at all.
 
     `fates` name what of the picture is lost knowingly. The frames are small, so that it takes a fraction of a second; what an encoder
-    refuses of a small picture is tried again in full size, since that may have been its size's fault.
+    refuses of a small picture is tried again in full size, since that may have been its size's fault. A header that says the shape of
+    the picture, not of its pixels, might say that of the small one alone.
     """
     width, height = (min(side, most) for side, most in zip((settings.width, settings.height), _SIDES, strict=True))
     small = replace(settings, width=width, height=height)
-    for tried in (small, settings) if small != settings else (settings,):
-        faults = _faults(tried, container, fates)
+    whole = small == settings or (settings.sar != 1 and encoder(settings.codec).display_aspect)
+    for tried in (settings,) if whole else (small, settings):
+        faults = _faults(tried, container, fates, settings.width)
         if not faults:
             return
     raise OptionError(
@@ -51,19 +54,19 @@ def rehearse(settings: EncoderSettings, container: Container, fates: Sequence[St
     )
 
 
-def _faults(settings: EncoderSettings, container: Container, fates: Sequence[StreamFate]) -> list[str]:
+def _faults(settings: EncoderSettings, container: Container, fates: Sequence[StreamFate], width: int) -> list[str]:
     """What is wrong with frames that went through, in words. Where there is no room to try, nothing is said."""
     try:
         with TemporaryDirectory(prefix="a2n-video-") as folder:
             try:
-                return list(_tried(settings, container, fates, Path(folder)))
+                return list(_tried(settings, container, fates, Path(folder), width))
             except (EncodeError, InputError, av.FFmpegError, ValueError) as error:
                 return [str(error).replace(f"{folder}/", "").removesuffix("; nothing was written")]
     except OSError:  # of the folder for temporary files, which says nothing of the encoder
         return []
 
 
-def _tried(settings: EncoderSettings, container: Container, fates: Sequence[StreamFate], folder: Path) -> Iterator[str]:
+def _tried(settings: EncoderSettings, container: Container, fates: Sequence[StreamFate], folder: Path, width: int) -> Iterator[str]:
     segment, result = folder / f"segment.{settings.container}", folder / f"trial.{container}"
     times = _times(settings)
     _encode(segment, settings, times)
@@ -83,7 +86,7 @@ def _tried(settings: EncoderSettings, container: Container, fates: Sequence[Stre
     )
     with OutFile(result, "trial") as file:
         remux(RemuxJob(final=final, segments=(segment,), time_base=settings.time_base, frame_rate=settings.frame_rate), file)
-    yield from picture_differences(final, probe(result))
+    yield from picture_differences(final, probe(result), width)
 
 
 def _encode(path: Path, settings: EncoderSettings, times: Sequence[int]) -> None:

@@ -27,6 +27,7 @@ from a2n_video.media.final import FinalFile
 from a2n_video.media.info import Chapter, StreamInfo
 from a2n_video.media.streams import Container, StreamPlan
 from a2n_video.media.tags import kept_tags
+from a2n_video.media.timecode import keeps_timecode
 
 _BUFFER_BYTES: Final = 1 << 18
 
@@ -176,6 +177,9 @@ def _add_video(job: RemuxJob, output: OutputContainer) -> Any:
         # A damaged one may not fit once its translation has grown with the picture.
         stream.set_display_matrix(tuple(max(-(1 << 31), min(value, (1 << 31) - 1)) for value in final.display_matrix))
     _tag(stream, final.info.video, final.plan.container)
+    if not keeps_timecode(final.plan):  # of one that its rate cannot say the muxer would make another
+        for name in [name for name in stream.metadata if name.lower() == "timecode"]:
+            del stream.metadata[name]
     # VP8's and VP9's alpha lies beside the picture, and nothing but this tag says so: the source's speaks of the source.
     stream.metadata.pop("alpha_mode", None)
     if context.codec.canonical_name in ("vp8", "vp9") and (final.pix_fmt or "").startswith("yuva"):

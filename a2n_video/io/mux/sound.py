@@ -115,8 +115,9 @@ def _format(encoder: Any, bits: int | None) -> tuple[str, int | None]:
 
 
 def _rates(encoder: Any, codec: str, rate: int) -> list[int]:
+    """The source's rate if it is taken, then higher ones, which lose nothing, then lower ones; the nearest first."""
     known = _RATES.get(codec) or tuple(encoder.audio_rates or ())
-    return sorted(known, key=lambda other: abs(other - rate)) or [rate]
+    return sorted(known, key=lambda other: (other < rate, abs(other - rate))) or [rate]
 
 
 def _layouts(source: Sound) -> list[tuple[str, int]]:

@@ -35,6 +35,7 @@ from a2n_video.media.info import HdrMetadata, VideoInfo
 from a2n_video.media.interlace import InterlacePlan, plan_interlace, result_map
 from a2n_video.media.steady import time_fates
 from a2n_video.media.streams import Container, StreamFate, StreamPlan, container_of, plan_streams
+from a2n_video.media.timecode import with_timecode
 from a2n_video.options import Execution, ExecutionPlan, JobOptions
 
 # Inductor takes a minute or two for the network; at tens of frames a second that is a few thousand frames.
@@ -150,6 +151,7 @@ def prepare(source: Path, dest: Path, options: JobOptions) -> JobPlan:
     frame_rate = None if scanned.frame_rate is None else scanned.frame_rate * interlace.rate_factor
     picture = settle_picture(info, time_map.time_base, frame_rate, container, options)
     streams = plan_streams(info, container, options.fidelity, scanned.empty).plus(*picture.fates)
+    streams = with_timecode(info, streams, picture.encoder.frame_rate)
     part = time_map.cut(start=options.time.start, end=options.time.end, frames=options.time.frames)
     starts = look(sound_starts, source, info, streams, part) if holding.steady else {}
     streams = streams.plus(*time_fates(info, streams, part, starts))

@@ -230,6 +230,25 @@ def test_a_size_that_an_encoder_does_not_take_small_is_tried_as_it_is(monkeypatc
     assert seen[-1] == (352, 288)
 
 
+# Sizes and pixel shapes of which 256x128 says what is true of it alone, or what is near enough at that width.
+SHAPES: list[tuple[str, Container, tuple[int, int], Fraction, str]] = [
+    ("mpeg2video", "ts", (1408, 928), Fraction(8, 9), "29/33"),  # a cropped DVD: 256x128 would be 16:9
+    ("mpeg4", "avi", (1920, 1080), Fraction(1001, 1000), "1"),
+]
+
+
+@pytest.mark.parametrize(("codec", "container", "size", "sar", "found"), SHAPES)
+def test_pixel_shapes_are_tried_as_the_whole_picture_has_them(
+    codec: str, container: Container, size: tuple[int, int], sar: Fraction, found: str
+) -> None:
+    options, color = encoder_options(codec, EncodeOptions()), ColorSpec(matrix=2, full_range=False)
+    wanted = settings(codec, Fraction(1, 25), size=size, sar=sar, color=color, options=options)
+    with pytest.raises(OptionError, match=f"sample aspect ratio is {found}, not {sar}"):
+        rehearse(wanted, container)
+    rehearse(wanted, "mkv")
+    rehearse(replace(wanted, width=1440, height=960, sar=Fraction(8, 9)), container)
+
+
 def test_segments_that_lose_their_time_are_found_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     made = rehearsal._encode
     monkeypatch.setattr(rehearsal, "_encode", lambda path, wanted, times: made(path, wanted, [time - times[0] for time in times]))

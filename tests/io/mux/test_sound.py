@@ -27,6 +27,9 @@ def sound(rate: int = 48000, layout: str = "stereo", channels: int = 2, bits: in
         (sound(rate=8000, layout="mono", channels=1), "mp2", "mpegts", 16000, "mono"),
         (sound(rate=192000), "opus", "matroska", 48000, "stereo"),
         (sound(rate=192000), "flac", "matroska", 192000, "stereo"),
+        (sound(rate=32000), "opus", "matroska", 48000, "stereo"),
+        (sound(rate=22050), "opus", "matroska", 24000, "stereo"),
+        (sound(rate=88200), "ac3", "mpegts", 48000, "stereo"),
     ],
 )
 def test_the_nearest_rate_and_layout(given: Sound, codec: str, muxer: str, rate: int, layout: str) -> None:
