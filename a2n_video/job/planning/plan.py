@@ -30,7 +30,7 @@ from a2n_video.media.containers import HOLDS
 from a2n_video.media.cuts import with_cut_videos
 from a2n_video.media.final import FinalFile
 from a2n_video.media.hdr import given_hdr
-from a2n_video.media.index import LEAD_IN, TimeMap
+from a2n_video.media.index import LEAD_IN, ScanResult, TimeMap
 from a2n_video.media.info import HdrMetadata, VideoInfo
 from a2n_video.media.interlace import InterlacePlan, plan_interlace, result_map
 from a2n_video.media.steady import time_fates
@@ -150,14 +150,9 @@ def prepare(source: Path, dest: Path, options: JobOptions) -> JobPlan:
     time_map = replace(result_map(interlace, scanned.time_map), trimmed=() if holding.lead_in else scanned.trimmed)
     frame_rate = None if scanned.frame_rate is None else scanned.frame_rate * interlace.rate_factor
     picture = settle_picture(info, time_map.time_base, frame_rate, container, options)
-    streams = plan_streams(info, container, options.fidelity, scanned.empty).plus(*picture.fates)
-    streams = with_timecode(info, streams, picture.encoder.frame_rate)
     part = time_map.cut(start=options.time.start, end=options.time.end, frames=options.time.frames)
-    starts = look(sound_starts, source, info, streams, part) if holding.steady else {}
-    streams = streams.plus(*time_fates(info, streams, part, starts))
-    streams = with_cut_videos(info, streams, part, scanned)
-    unwritable = look(unwritable_streams, source, info, streams, part)
-    streams = _with_trials(streams, unwritable, look(sounds_made_anew, source, info, streams))
+    streams = plan_streams(info, container, options.fidelity, scanned.empty).plus(*picture.fates)
+    streams = _fitting(with_timecode(info, streams, picture.encoder.frame_rate), scanned, info, part, look)
     if options.fidelity.keep_all:
         streams.refuse_losses()
     _check_clock(source, part, container)
@@ -176,6 +171,15 @@ def prepare(source: Path, dest: Path, options: JobOptions) -> JobPlan:
         encoder=picture.encoder,
         cut_short=cut_short(source) or scanned.error,
     )
+
+
+def _fitting(streams: StreamPlan, scanned: ScanResult, info: VideoInfo, part: TimeMap, look: Any) -> StreamPlan:
+    """The plan of the part that is taken, with what its cuts cost and without what the container refuses, by trying it."""
+    steady = HOLDS[streams.container].steady
+    starts = look(sound_starts, info.path, info, streams, part) if steady else {}
+    streams = with_cut_videos(info, streams.plus(*time_fates(info, streams, part, starts)), part, scanned)
+    unwritable = look(unwritable_streams, info.path, info, streams, part)
+    return _with_trials(streams, unwritable, look(sounds_made_anew, info.path, info, streams))
 
 
 def identity_of(source: Path) -> InputIdentity:
