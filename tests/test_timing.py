@@ -347,6 +347,16 @@ def test_the_rate_of_a_source_without_times_is_also_the_results(
         assert abs(float(file.streams.video[0].average_rate) / float(rate) - 1) < 0.02  # nut and mkv say it by a duration of whole ticks
 
 
+@pytest.mark.parametrize("container", ["avi", "mkv", "mp4"])
+@pytest.mark.parametrize("fps", [30, 24, 12])
+def test_an_avi_that_is_told_its_rate_plays_at_it(fps: int, container: str, tmp_path: Path) -> None:
+    """Its own clock ticks at the rate it claims, 25, which can say no other."""
+    source = write_clip(tmp_path / "source.avi", Clip(times=steady(12), codec="mpeg4", time_base=FRAME))
+    upscale_video(source, tmp_path / f"out.{container}", model="nearest", fps=fps, **QUICK["libx264"])
+    times = [time for time, _ in read_frames(tmp_path / f"out.{container}")]
+    assert all(abs(time - times[0] - Fraction(n, fps)) <= MS for n, time in enumerate(times))
+
+
 @pytest.mark.parametrize("container", ["mkv", "mp4"])
 @pytest.mark.parametrize("where", [(5,), (5, 6, 7), (1,), (16,)])
 def test_doubled_times_are_mended(where: tuple[int, ...], container: str, tmp_path: Path) -> None:

@@ -138,8 +138,10 @@ class TimeRules:
 def build_time_map(packets: Sequence[PacketTime], time_base: Fraction, rate: Fraction | None, rules: TimeRules | None = None) -> TimeMap:
     """Settle the time of a video from its packets in file order; `rate` is the container's word on the frame rate."""
     rules = rules or TimeRules()
+    trusted = rules.pts_trusted and any(packet.pts is not None for packet in packets if not packet.hidden)
+    if rules.fps is not None and not trusted:
+        packets, time_base = _counted(packets, time_base, rules.fps)
     shown = [packet for packet in packets if not packet.hidden]
-    trusted = rules.pts_trusted and any(packet.pts is not None for packet in shown)
     step = _step(shown, time_base, rules.fps if not trusted and rules.fps else rate, trusted)
     epochs = find_epochs(_lasting(rules.video, shown, step), rules.others) if trusted else ()
     use_dts = not trusted and rules.fps is None and all(packet.dts is not None for packet in shown) and bool(shown)
@@ -174,6 +176,12 @@ def build_time_map(packets: Sequence[PacketTime], time_base: Fraction, rate: Fra
         seekable=trusted and len(epochs) < 2 and all(packet.pts is not None for packet in shown),
         warnings=warnings,
     )
+
+
+def _counted(packets: Sequence[PacketTime], time_base: Fraction, fps: Fraction) -> tuple[list[PacketTime], Fraction]:
+    """Packets to be counted at `fps`, each as long as that says, and a clock that can: AVI's ticks are frames at the rate it claims."""
+    time_base = time_base if (1 / (fps * time_base)).denominator == 1 else 1 / fps
+    return [packet._replace(duration=int(1 / (fps * time_base))) for packet in packets], time_base
 
 
 def _lasting(video: StreamTimes | None, shown: Sequence[PacketTime], step: Fraction) -> StreamTimes | None:

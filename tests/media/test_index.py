@@ -108,6 +108,10 @@ def test_without_any_time_the_rate_counts_without_drift() -> None:
 def test_fps_counts_where_there_are_no_times_and_is_left_aside_where_there_are() -> None:
     video = [PacketTime(None, n) for n in range(4)]
     assert settled(build_time_map(video, TB, RATE, TimeRules(fps=Fraction(50))), [None] * 4) == [0, 20, 40, 60]
+    avi = build_time_map([PacketTime(None, n, 1) for n in range(4)], 1 / RATE, RATE, TimeRules(fps=Fraction(30)))
+    assert (avi.time_base, settled(avi, [None] * 4), avi.end_pts) == (Fraction(1, 30), [0, 1, 2, 3], 4), (
+        "in ticks of 1/25 s it cannot be said"
+    )
     kept = mapped(packets([0, 40, 80]), fps=Fraction(50))
     assert kept.times == (0, 40, 80) and "left aside" in kept.warnings[0]
 
