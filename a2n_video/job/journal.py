@@ -23,6 +23,7 @@ from a2n_video.io.outfile import output_error, sync_directory
 FORMAT: Final = 1
 _SAMPLE_BYTES: Final = 1 << 20
 _CHECK_DIGITS: Final = 16
+_CLOCK: Final = ("time_base", "shift_pts", "first_dts", "limit_pts", "pts_trusted")  # of a TimeMap: where its frames lie
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +62,8 @@ class JobRecord:
     """Everything that decides what a job's segments look like. Two runs with equal records make equal segments.
 
     `options` is JobOptions.as_json without the part `execution`, which only says how a run behaves; `plan` is ExecutionPlan.as_json,
-    `encoder` the encoder's settings, `time_map` the settled time. Only input, options, weights and versions are compared: the rest
-    is settled once, and a resumed run takes it from here.
+    `encoder` the encoder's settings, `time_map` the settled time. Only input, options, weights, versions and the clock are compared: the
+    rest is settled once, and a resumed run takes it from here.
     """
 
     input: InputIdentity
@@ -89,6 +90,8 @@ class JobRecord:
         found += [f"version of {what}" for what in _unequal(mine["versions"], theirs["versions"])]
         if self.weights_sha256 != other.weights_sha256:
             found.append("the model's weights have changed")
+        if _clock(mine["time_map"]) != _clock(theirs["time_map"]):  # an earlier version's
+            found.append("the input's frames lie at other times now than then")
         return found
 
 
@@ -239,6 +242,11 @@ def _line(entry: Mapping[str, Any]) -> bytes:
     text = json.dumps(entry, sort_keys=True)
     check = hashlib.sha256(text.encode()).hexdigest()[:_CHECK_DIGITS]
     return json.dumps({**entry, "check": check}, sort_keys=True).encode() + b"\n"
+
+
+def _clock(time_map: Mapping[str, Any]) -> list[Any]:
+    """What puts frames in their places, of a TimeMap's plain values; which packets there are, and where the last ends, may be read anew."""
+    return [*map(time_map.get, _CLOCK), [offset for _, _, offset, _ in time_map.get("epochs", ())]]
 
 
 def _unequal(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:

@@ -29,8 +29,15 @@ def options(**changes: object) -> dict[str, object]:
     return {part: values for part, values in JobOptions().with_changes(**changes).as_json().items() if part != "execution"}
 
 
+CLOCK = {"time_base": "1/25", "first_pts": 0, "end_pts": 30, "shift_pts": 0, "epochs": [[0, 99, "0", 0]]}
 JOB = JobRecord(
-    input=IDENTITY, options=options(scale=2), versions={"a2n_video": "1"}, weights_sha256="w", marks=(10, 20), plan={"threads": 2}
+    input=IDENTITY,
+    options=options(scale=2),
+    versions={"a2n_video": "1"},
+    weights_sha256="w",
+    marks=(10, 20),
+    plan={"threads": 2},
+    time_map=CLOCK,
 )
 SEGMENTS = [
     SegmentRecord(
@@ -114,6 +121,8 @@ def test_a_changed_byte_is_never_believed(tmp_path_factory: pytest.TempPathFacto
         ({"options": options(crf=9.0, scale=2)}, "crf: 9 now, not given then"),
         ({"versions": {"a2n_video": "2"}}, "version of a2n_video: 2 now, 1 then"),
         ({"weights_sha256": "x"}, "weights have changed"),
+        ({"time_map": CLOCK | {"shift_pts": 3}}, "lie at other times now"),
+        ({"time_map": CLOCK | {"epochs": [[0, 99, "1/3", 0]]}}, "lie at other times now"),
     ],
 )
 def test_another_job_is_refused_and_the_difference_named(tmp_path: Path, changed: dict[str, object], named: str) -> None:
@@ -124,6 +133,14 @@ def test_another_job_is_refused_and_the_difference_named(tmp_path: Path, changed
             journal.check_same(dataclasses.replace(JOB, **changed))  # type: ignore[arg-type]
     assert "--restart" in str(caught.value)
     assert exit_code(caught.value) == 5
+
+
+def test_another_version_may_find_another_end(tmp_path: Path) -> None:
+    written(tmp_path / "j")
+    with Journal.open(tmp_path / "j") as journal:
+        journal.check_same(
+            dataclasses.replace(JOB, time_map=CLOCK | {"first_pts": 4, "end_pts": 37, "trimmed": [1], "epochs": [[0, 140, "0", 0]]})
+        )
 
 
 def test_how_a_run_behaves_makes_no_other_job() -> None:
