@@ -90,7 +90,7 @@ class JobRecord:
         found += [f"version of {what}" for what in _unequal(mine["versions"], theirs["versions"])]
         if self.weights_sha256 != other.weights_sha256:
             found.append("the model's weights have changed")
-        if _clock(mine["time_map"]) != _clock(theirs["time_map"]):  # an earlier version's
+        if not found and _clock(mine["time_map"]) != _clock(theirs["time_map"]):  # an earlier version's; else other options move it
             found.append("the input's frames lie at other times now than then")
         return found
 
