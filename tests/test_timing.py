@@ -357,6 +357,17 @@ def test_an_avi_that_is_told_its_rate_plays_at_it(fps: int, container: str, tmp_
     assert all(abs(time - times[0] - Fraction(n, fps)) <= MS for n, time in enumerate(times))
 
 
+@pytest.mark.parametrize("suffix", ["avi", "mov"])
+@pytest.mark.parametrize("part", [{}, {"start": "0.4", "end": "0.8"}, {"segment_frames": 3}])
+def test_film_from_a_clock_of_frames_is_even(part: dict[str, Any], suffix: str, tmp_path: Path) -> None:
+    """Four frames in the time of five fall between its ticks."""
+    source = write_clip(tmp_path / f"source.{suffix}", Clip(times=steady(25), codec="mpeg4", time_base=FRAME))
+    upscale_video(source, tmp_path / "out.mp4", model="nearest", deinterlace="ivtc", **part, **QUICK["libx264"])
+    times = [time for time, _ in read_frames(tmp_path / "out.mp4")]
+    assert len(times) == (8 if "start" in part else 20)
+    assert [b - a for a, b in pairwise(times)] == [Fraction(1, 20)] * (len(times) - 1)
+
+
 @pytest.mark.parametrize("container", ["mkv", "mp4"])
 @pytest.mark.parametrize("where", [(5,), (5, 6, 7), (1,), (16,)])
 def test_doubled_times_are_mended(where: tuple[int, ...], container: str, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from a2n_video.io.graphs import (
 from a2n_video.io.probe import decoding
 from a2n_video.io.source import open_source, video_stream
 from a2n_video.media.info import VideoInfo
-from a2n_video.media.interlace import CYCLE, FieldOrder, InterlaceFindings, InterlacePlan, Mode, cycle_times, next_time
+from a2n_video.media.interlace import CYCLE, FieldOrder, InterlaceFindings, InterlacePlan, Mode, cycle_times, film_clock, next_time
 from a2n_video.media.pixfmt import pix_fmt_of
 from a2n_video.media.timemap import TimeMap
 
@@ -154,17 +154,24 @@ def _fields(frames: Frames, source: TimeMap) -> Frames:
 
 
 def _decimated(frames: Frames, source: TimeMap) -> Frames:
-    """Of every five frames (as the map counts them) the one most like the frame before it is left out; the rest share its time."""
+    """Of every five frames (as the map counts them) the one most like the frame before it is left out; the rest share its time.
+
+    On the clock that says it, `film_clock`.
+    """
+    exact = film_clock(source)
+    ticks = int(source.time_base / exact.time_base)
     place = {time: number for number, time in enumerate(source.times)}
     previous: av.VideoFrame | None = None
     for number, group in itertools.groupby(frames, key=lambda frame: place.get(frame.pts or 0, -1) // CYCLE):
         cycle = list(group)
         before = [previous, *cycle[:-1]]
         previous = cycle[-1]
+        for frame in cycle:
+            frame.pts, frame.time_base = ticks * (frame.pts or 0), exact.time_base
         if number >= 0 and len(cycle) == CYCLE:
             changes = [_change(a, b) for a, b in zip(before, cycle, strict=True)]
             cycle.pop(changes.index(min(changes)))
-            for frame, time in zip(cycle, cycle_times(source, number * CYCLE), strict=True):
+            for frame, time in zip(cycle, cycle_times(exact, number * CYCLE), strict=True):
                 frame.pts = time
         yield from cycle
 

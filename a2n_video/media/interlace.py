@@ -18,6 +18,7 @@ CYCLE: Final = 5  # film at 24 frames, on 30: four of five frames are new
 # Lines that interlaced video has; flags are often missing there (captures), and a picture of other height was hardly ever woven.
 INTERLACED_HEIGHTS: Final = frozenset({480, 486, 512, 576, 608, 1080, 1088})
 _SURE: Final = 0.9
+_COARSE: Final = Fraction(1, 1000)  # what Matroska rounds all times to, and nobody sees
 _FEWEST: Final = 16
 
 
@@ -115,9 +116,15 @@ def result_map(plan: InterlacePlan, source: TimeMap) -> TimeMap:
     if plan.mode == "field":
         return _doubled(source)
     if plan.mode == "ivtc":
-        times = tuple(time for first in range(0, source.frames, CYCLE) for time in cycle_times(source, first))
-        return replace(source, times=times, step=source.step * CYCLE / (CYCLE - 1))
+        exact = film_clock(source)
+        times = tuple(time for first in range(0, source.frames, CYCLE) for time in cycle_times(exact, first))
+        return replace(exact, times=times, step=exact.step * CYCLE / (CYCLE - 1))
     return source
+
+
+def film_clock(source: TimeMap) -> TimeMap:
+    """The source's map on a clock that can say a quarter of a cycle, which falls between ticks that are frames, as AVI's are."""
+    return _finer(source, CYCLE - 1) if source.time_base > _COARSE else source
 
 
 def cycle_times(source: TimeMap, first: int) -> tuple[int, ...]:
@@ -138,13 +145,19 @@ def next_time(source: TimeMap, pts: int) -> int:
 def _doubled(source: TimeMap) -> TimeMap:
     ends = (*source.times[1:], max(source.end_pts, source.last_pts + 1))
     times = tuple(time for start, end in zip(source.times, ends, strict=True) for time in (2 * start, start + end))
+    return replace(_finer(source, 2), times=times, step=source.step)
+
+
+def _finer(source: TimeMap, factor: int) -> TimeMap:
+    """The map of a whole source with so many ticks for one."""
     return replace(
         source,
-        time_base=source.time_base / 2,
-        times=times,
-        first_pts=2 * source.first_pts,
-        end_pts=2 * source.end_pts,
-        origin_pts=2 * source.origin_pts,
-        shift_pts=2 * source.shift_pts,
-        keyframes=tuple(2 * time for time in source.keyframes),
+        time_base=source.time_base / factor,
+        step=source.step * factor,
+        times=tuple(factor * time for time in source.times),
+        first_pts=factor * source.first_pts,
+        end_pts=factor * source.end_pts,
+        origin_pts=factor * source.origin_pts,
+        shift_pts=factor * source.shift_pts,
+        keyframes=tuple(factor * time for time in source.keyframes),
     )
