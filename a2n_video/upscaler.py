@@ -66,8 +66,8 @@ class Upscaler:
 
     Used from one thread at a time. Frames come out in the order they went in, one for one; a frame equal to the one before it costs
     nothing. A value of the wrong kind is an OptionError at once; UnknownModelError, WeightsError, DeviceError and other OptionErrors come
-    when the first geometry is known. After frames that
-    failed it goes on with a new engine. `close` ends the engine's thread, and so does leaving the `with`.
+    when the first geometry is known. After frames that failed it goes on with a new engine. `close` ends the engine's thread, and so does
+    leaving the `with`.
     """
 
     def __init__(
