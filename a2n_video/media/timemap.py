@@ -104,13 +104,18 @@ class TimeMap:
 
     def count(self, start_pts: int | None = None, end_pts: int | None = None) -> int:
         """An estimate of the frames with `start_pts` <= settled < `end_pts`."""
-        return len(self.times_of(start_pts, end_pts))
+        low, high = self._places(start_pts, end_pts)
+        return high - low
 
     def times_of(self, start_pts: int | None = None, end_pts: int | None = None) -> tuple[int, ...]:
         """Their times."""
+        low, high = self._places(start_pts, end_pts)
+        return self.times[low:high]
+
+    def _places(self, start_pts: int | None, end_pts: int | None) -> tuple[int, int]:
         low = 0 if start_pts is None else bisect_left(self.times, start_pts)
         high = len(self.times) if end_pts is None else bisect_left(self.times, end_pts)
-        return self.times[low:high]
+        return low, max(low, high)
 
     def range(self, start: Fraction | None, end: Fraction | None) -> tuple[int | None, int | None]:
         """Seconds from the first frame as settled pts, for a reader; None stays None."""
