@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from a2n_video.errors import JobConflictError, OutputError, exit_code
 from a2n_video.io.faults import listening
 from a2n_video.job.directory import JobDirectory, job_path
 from a2n_video.job.journal import InputIdentity, JobRecord, Journal, ResultRecord, SegmentRecord
+from a2n_video.media.index import PacketTime, build_time_map
 from a2n_video.options import JobOptions
 
 IDENTITY = InputIdentity(size=10, mtime_ns=20, head="aa", tail="bb")
@@ -29,8 +31,16 @@ def options(**changes: object) -> dict[str, object]:
     return {part: values for part, values in JobOptions().with_changes(**changes).as_json().items() if part != "execution"}
 
 
+TIME_MAP = build_time_map([PacketTime(n, n, 1, True, n) for n in range(30)], Fraction(1, 25), Fraction(25))
 JOB = JobRecord(
-    input=IDENTITY, options=options(scale=2), versions={"a2n_video": "1"}, weights_sha256="w", marks=(10, 20), plan={"threads": 2}
+    input=IDENTITY,
+    options=options(scale=2),
+    versions={"a2n_video": "1"},
+    weights_sha256="w",
+    marks=(10, 20),
+    plan={"threads": 2},
+    encoder={"codec": "libx264", "threads": 2, "options": {"crf": "16"}},
+    time_map=TIME_MAP.as_json(),
 )
 SEGMENTS = [
     SegmentRecord(
@@ -114,6 +124,9 @@ def test_a_changed_byte_is_never_believed(tmp_path_factory: pytest.TempPathFacto
         ({"options": options(crf=9.0, scale=2)}, "crf: 9 now, not given then"),
         ({"versions": {"a2n_video": "2"}}, "version of a2n_video: 2 now, 1 then"),
         ({"weights_sha256": "x"}, "weights have changed"),
+        ({"encoder": {"codec": "libx264", "options": {"crf": "17"}}}, "encoder's crf: 17 now, 16 then"),
+        ({"time_map": dataclasses.replace(TIME_MAP, shift_pts=7).as_json()}, "frames' times, which another build"),
+        ({"time_map": TIME_MAP.cut(frames=15).as_json()}, "frames' times, which another build"),
     ],
 )
 def test_another_job_is_refused_and_the_difference_named(tmp_path: Path, changed: dict[str, object], named: str) -> None:
@@ -124,6 +137,12 @@ def test_another_job_is_refused_and_the_difference_named(tmp_path: Path, changed
             journal.check_same(dataclasses.replace(JOB, **changed))  # type: ignore[arg-type]
     assert "--restart" in str(caught.value)
     assert exit_code(caught.value) == 5
+
+
+def test_what_segments_need_not_agree_on_makes_no_other_job() -> None:
+    """A build that counts frames better, or knows of an end, goes on with what stands."""
+    fewer = dataclasses.replace(TIME_MAP, times=TIME_MAP.times[3:], first_pts=3, end_pts=31)
+    assert not JOB.differences(dataclasses.replace(JOB, encoder={**JOB.encoder, "threads": 5}, time_map=fewer.as_json()))
 
 
 def test_how_a_run_behaves_makes_no_other_job() -> None:
