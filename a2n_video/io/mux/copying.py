@@ -29,6 +29,7 @@ _READ_RETRIES: Final = 100
 _MOVED_S: Final = Fraction(1, 1000)  # less is rounding
 _MOST_TICKS: Final = (1 << 31) - 1  # of a second: FFmpeg's rationals are of 32 bits
 _PRESSED: Final = Fraction(1, 40_000)  # nut's clocks are finer, and sixteen of these shorter than a frame
+_MOST_REORDERED: Final = 16  # pictures that a codec decodes before the first is shown
 _MANY_AT_ONCE: Final = frozenset({"mkv", "webm"})
 # Sound in packets of a known length, and the containers that go by the packet size in its header, which not all sources get right.
 FRAMED: Final = frozenset({"aac", "ac3", "dts", "mp2", "mp3"})
@@ -83,6 +84,7 @@ class Copying:
         self.errors = 0
         self.moved: dict[int, list[int]] = {}
         self._last_dts: dict[int, int] = {}
+        self._first_pts: dict[int, int] = {}
         self._counts: Counter[int] = Counter()
         self._bases: dict[int, Fraction] = {}
         self._steps: dict[int, int] = {}
@@ -138,11 +140,18 @@ class Copying:
         ticks, last = int(stream.time_base / base), self._last_dts.get(stream.index)
         duration = (packet.duration or 0) * ticks
         pts, raw = told(packet.pts), told(packet.dts)
-        raw = pts if raw is None else raw
+        raw = self._decoded_at(stream, pts) if raw is None else raw
         dts = raw * ticks + shift if raw is not None else (last or 0) + (duration or ticks)
         if not duration and last is not None and stream.kind != "subtitle":
             duration = self._usual_step(stream.index, dts - last)
         return dts, pts * ticks + shift if pts is not None else dts, duration
+
+    def _decoded_at(self, stream: StreamInfo, pts: int | None) -> int | None:
+        """A decode time for a packet without: Matroska's reader knows none for a video's first ones, which go just before the first pts."""
+        early = _MOST_REORDERED - self._counts[stream.index]
+        if pts is None or stream.kind != "video" or early <= 0:
+            return pts
+        return min(pts, self._first_pts.setdefault(stream.index, pts) - early)
 
     def _usual_step(self, index: int, step: int) -> int:
         """How long a packet is that does not say (nut), the shortest step so far: MP4 would not show the last one else."""
