@@ -486,6 +486,13 @@ def test_sound_that_avi_moves_at_a_cut_is_named(start: Fraction | None, lost: st
     assert [fate.what for fate in plan.streams.losses] == [f"delay of audio 1 (ac3) ({lost} ms)"]
 
 
+def test_sound_that_avi_does_not_take_does_not_keep_the_rest_from_it(tmp_path: Path) -> None:
+    """AAC of a transport stream is refused by name; that it begins long before the picture is no matter then."""
+    clip = Clip(times=[1 + n * FRAME for n in range(10)], sounds=(Sound(start=Fraction(1, 2)),))
+    plan = prepare(write_clip(tmp_path / "in.ts", clip), tmp_path / "out.avi", JobOptions().with_changes(model="nearest"))
+    assert [(fate.kind, fate.what) for fate in plan.streams.losses if "audio" in fate.what] == [("audio", "audio 1 (aac)")]
+
+
 def test_sound_that_begins_after_the_part_does_not_keep_it_from_avi(tmp_path: Path) -> None:
     clip = Clip(times=steady(25), options=NO_B_FRAMES, sounds=(Sound(codec="pcm_s16le", start=Fraction(3, 5), seconds=Fraction(2, 5)),))
     source = write_clip(tmp_path / "source.mkv", clip)
