@@ -17,6 +17,7 @@ from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 
 from a2n_video.io.inspect import fills_gap
+from a2n_video.io.positions import Positions
 from a2n_video.io.probe import fraction
 from a2n_video.io.source import open_source
 from a2n_video.media.containers import HOLDS
@@ -79,6 +80,7 @@ class Copying:
         self.info = info
         self.time_map = time_map
         self._window = Window(time_map)
+        self._positions = Positions()
         self.source = source
         self.targets: dict[int, Any] = {}
         self.errors = 0
@@ -110,14 +112,15 @@ class Copying:
         if stream.is_cover:
             packet.pts = packet.dts = 0
             return True
+        position = self._positions.of(packet)
         if fills_gap(stream.codec, memoryview(packet)):
             return False
         base = self._base(stream)
-        shift = round(self.time_map.seconds_of(Fraction(0), packet.pos) / base)
+        shift = round(self.time_map.seconds_of(Fraction(0), position) / base)
         dts, pts, duration = self._times(packet, stream, base, shift)
         stretches = stream.kind == "subtitle"
         raw, length = (pts - shift) * base, duration * base
-        span = self._window.place(stream, raw, length, packet.pos, keyframe=packet.is_keyframe, hidden=packet.is_discard)
+        span = self._window.place(stream, raw, length, position, keyframe=packet.is_keyframe, hidden=packet.is_discard)
         if span is None:
             return False
         if stretches:
@@ -195,13 +198,14 @@ def sound_starts(path: Path, info: VideoInfo, plan: StreamPlan, part: TimeMap) -
         if fate.kind == "audio" and fate.fate != "dropped" and fate.index is not None
     }
     starts: dict[int, Fraction] = {}
+    positions = Positions()
     with open_source(path, ignore_edits=info.ignore_edits) as source:
         for packet in readable(source, [source.streams[index] for index in made_anew]):
-            index, base = packet.stream_index, info.streams[packet.stream_index].time_base
+            index, base, position = packet.stream_index, info.streams[packet.stream_index].time_base, positions.of(packet)
             time = told(packet.dts) if packet.pts is None else told(packet.pts)
             if index in starts or time is None or (packet.is_discard and index in part.trimmed):
                 continue
-            span = placed(part, time * base, (packet.duration or 0) * base, packet.pos, stretches=made_anew[index])
+            span = placed(part, time * base, (packet.duration or 0) * base, position, stretches=made_anew[index])
             if span is not None:
                 starts[index] = span[0]
             if len(starts) == len(made_anew):
