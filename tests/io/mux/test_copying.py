@@ -96,3 +96,22 @@ def test_a_second_video_of_matroska_with_reordered_pictures_keeps_its_times(cont
     assert result.damage.moved == 0
     shown = [pts * base for pts, base, _ in decoded(result.path, 1)]
     assert [round(float(time - shown[0]), 3) for time in shown] == [round(n * 0.04, 3) for n in range(25)]
+
+
+@pytest.mark.parametrize("container", ["mp4", "mov"])
+def test_sound_that_begins_in_mid_frame_is_left_out_by_name(container: str, tmp_path: Path) -> None:
+    """MP4's muxer drops it and says nothing, and the job failed its verification at its end."""
+    whole = make_source(tmp_path / "whole.mkv", pts=range(25), audio=("ac3",))
+    with av.open(str(whole)) as given, av.open(str(tmp_path / "in.mkv"), "w") as output:
+        targets = {stream.index: output.add_stream_from_template(stream) for stream in given.streams}
+        begun = False
+        for packet in (packet for packet in given.demux() if packet.size):
+            copy: Any = packet
+            if packet.stream_index == 1 and not begun:
+                copy, begun = av.Packet(bytes(packet)[-7:]), True
+                copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
+            copy.stream = targets[packet.stream_index]
+            output.mux(copy)
+    result = upscale_video(tmp_path / "in.mkv", tmp_path / f"out.{container}", model="nearest")
+    assert result.damage.refused == 1
+    assert len(packets(result.path, 1)) == len(packets(whole, 1)) - 1
