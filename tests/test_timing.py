@@ -235,6 +235,20 @@ def test_joined_transport_streams_follow_one_another(tmp_path: Path) -> None:
     assert max(offsets) - min(offsets) <= MS, "each part keeps its own sync"
 
 
+@pytest.mark.parametrize("reencode", [None, "aac"])
+@pytest.mark.parametrize("codec", ["aac", "mp2"])
+def test_joined_transport_streams_keep_sound_that_lies_several_frames_to_a_packet(codec: str, reencode: str | None, tmp_path: Path) -> None:
+    """A parser cuts them apart, and all but the first have no place in the file, by which they are told to be of the second part."""
+    clip = Clip(times=steady(49), time_base=TICK, sounds=(Sound(codec=codec, seconds=Fraction(2)),), muxer={"max_delay": "700000"})
+    part = write_clip(tmp_path / "part.ts", clip)
+    source, result = tmp_path / "joined.ts", tmp_path / "out.mp4"
+    source.write_bytes(joined(part, part))
+    done = upscale_video(source, result, model="nearest", reencode_audio=reencode, **QUICK["libx264"])
+    assert done.damage.moved == 0
+    times = [time for time, _ in read_stream(result, "audio")]
+    assert all(0 < b - a < Fraction(1, 8) for a, b in pairwise(times)) and times[-1] > Fraction(39, 10)
+
+
 @pytest.mark.parametrize("frames", [15, 18])
 def test_joined_transport_streams_without_sound_keep_their_step(frames: int, tmp_path: Path) -> None:
     clip = Clip(times=steady(frames, Fraction(10)), options=B_FRAMES, time_base=TICK, muxer={"mpegts_copyts": "1"})
@@ -505,6 +519,13 @@ def test_sound_that_avi_moves_at_a_cut_is_named(start: Fraction | None, lost: st
     source, result = write_clip(tmp_path / "source.mkv", clip), tmp_path / "out.avi"
     plan = prepare(source, result, JobOptions().with_changes(model="nearest", start=start))
     assert [fate.what for fate in plan.streams.losses] == [f"delay of audio 1 (ac3) ({lost} ms)"]
+
+
+def test_sound_that_avi_does_not_take_does_not_keep_the_rest_from_it(tmp_path: Path) -> None:
+    """AAC of a transport stream is refused by name; that it begins long before the picture is no matter then."""
+    clip = Clip(times=[1 + n * FRAME for n in range(10)], sounds=(Sound(start=Fraction(1, 2)),))
+    plan = prepare(write_clip(tmp_path / "in.ts", clip), tmp_path / "out.avi", JobOptions().with_changes(model="nearest"))
+    assert [(fate.kind, fate.what) for fate in plan.streams.losses if "audio" in fate.what] == [("audio", "audio 1 (aac)")]
 
 
 def test_sound_that_begins_after_the_part_does_not_keep_it_from_avi(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import av
 from av.packet import Packet
 
+from a2n_video.io.positions import Positions
 from a2n_video.io.probe import fraction
 from a2n_video.io.source import open_source
 from a2n_video.media.timemap import told
@@ -77,10 +78,11 @@ def read_packets(
         own = {index: _header(container.streams[index], codec) for index, codec in codecs.items()}
         result = {index: StreamPackets(header=(headers or own).get(index, b"")) for index in codecs}
         bases = {index: fraction(container.streams[index].time_base) or Fraction(1, 1000) for index in codecs}
+        positions = Positions()
         for packet in _demuxed(container, [container.streams[index] for index in codecs]):
             index = packet.stream_index
             payload = essence(codecs[index], memoryview(packet), result[index].header)
-            time = _time(packet, bases[index], place)
+            time = _time(packet, bases[index], place, positions.of(packet))
             if payload is None or time is None:
                 continue
             _enter(result[index], time, packet.duration * bases[index] if packet.duration else Fraction(0))
@@ -106,14 +108,14 @@ def _demuxed(container: Any, streams: list[Any]) -> Iterable[Packet[Any]]:
             continue
 
 
-def _time(packet: Packet[Any], base: Fraction, place: Place | None) -> Fraction | None:
+def _time(packet: Packet[Any], base: Fraction, place: Place | None, position: int | None) -> Fraction | None:
     pts = told(packet.pts)
     pts = told(packet.dts) if pts is None else pts
     seconds = Fraction(0) if pts is None else pts * base
     if place is None:
         return seconds
     duration = packet.duration * base if packet.duration else Fraction(0)
-    return place(seconds, packet.pos, duration, packet.stream_index, packet.is_keyframe, packet.is_discard)
+    return place(seconds, position, duration, packet.stream_index, packet.is_keyframe, packet.is_discard)
 
 
 def _enter(stream: StreamPackets, time: Fraction, duration: Fraction) -> None:

@@ -49,32 +49,20 @@ def scan(path: Path | str, info: VideoInfo, *, fps: Fraction | None = None, lead
                 _read(container, info.video, trackers, packets)
             except av.FFmpegError as caught:
                 error = str(caught)
-        pts_trusted = not names & _WITHOUT_PTS
-        shown = packets[info.video_index] = hide_head(packets[info.video_index], info.first_pts if pts_trusted else None)
-        for packet in shown:
-            if not packet.hidden:
-                trackers[info.video_index].add(packet.pts, packet.dts, packet.duration, packet.position)
     if passed_over and error is None:
         error = f"damaged: {passed_over[0]} ({len(passed_over)} such places)"
-    streams = {
-        index: StreamTimes(
-            index=index,
-            kind=kinds[index],
-            time_base=bases[index],
-            packets=tracker.packets,
-            runs=tracker.runs(),
-            hidden_start=tracker.hidden_start,
-            shown_start=tracker.shown_start,
-        )
-        for index, tracker in trackers.items()
-    }
+    pts_trusted = not names & _WITHOUT_PTS
+    shown = hide_head(packets.pop(info.video_index), info.first_pts if pts_trusted else None)
+    for packet in shown:
+        if not packet.hidden:
+            trackers[info.video_index].add(packet.pts, packet.dts, packet.duration, packet.position)
     return ScanResult(
         video_index=info.video_index,
         time_base=bases[info.video_index],
         rate=info.frame_rate,
         packets=tuple(shown),
-        streams=streams,
-        other_videos={index: tuple(found) for index, found in packets.items() if index != info.video_index},
+        streams={index: _times(index, kinds[index], bases[index], tracker) for index, tracker in trackers.items()},
+        other_videos={index: tuple(found) for index, found in packets.items()},
         pts_trusted=pts_trusted,
         any_origin=leaps,
         ends_by_dts=bool(names & _ONE_CLOCK),
@@ -82,6 +70,18 @@ def scan(path: Path | str, info: VideoInfo, *, fps: Fraction | None = None, lead
         lead_in=lead_in,
         notes=(_NO_EDITS,) if info.ignore_edits else (),
         error=error,
+    )
+
+
+def _times(index: int, kind: str, time_base: Fraction, tracker: RunTracker) -> StreamTimes:
+    return StreamTimes(
+        index=index,
+        kind=kind,
+        time_base=time_base,
+        packets=tracker.packets,
+        runs=tracker.runs(),
+        hidden_start=tracker.hidden_start,
+        shown_start=tracker.shown_start,
     )
 
 

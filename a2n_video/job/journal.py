@@ -23,7 +23,14 @@ from a2n_video.io.outfile import output_error, sync_directory
 FORMAT: Final = 1
 _SAMPLE_BYTES: Final = 1 << 20
 _CHECK_DIGITS: Final = 16
-_CLOCK: Final = ("time_base", "shift_pts", "first_dts", "limit_pts", "pts_trusted")  # of a TimeMap: where its frames lie
+_CLOCK: Final = (
+    "time_base",
+    "shift_pts",
+    "begin_pts",
+    "limit_pts",
+    "first_dts",
+    "pts_trusted",
+)  # of a TimeMap: what times are counted from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +69,8 @@ class JobRecord:
     """Everything that decides what a job's segments look like. Two runs with equal records make equal segments.
 
     `options` is JobOptions.as_json without the part `execution`, which only says how a run behaves; `plan` is ExecutionPlan.as_json,
-    `encoder` the encoder's settings, `time_map` the settled time. Only input, options, weights, versions and the clock are compared: the
-    rest is settled once, and a resumed run takes it from here.
+    `encoder` the encoder's settings, `time_map` the settled time. What equal options lead to is compared too, as far as segments must
+    agree on it: another build of this program may settle it otherwise. Execution and threads a resumed run takes from here.
     """
 
     input: InputIdentity
@@ -90,9 +97,7 @@ class JobRecord:
         found += [f"version of {what}" for what in _unequal(mine["versions"], theirs["versions"])]
         if self.weights_sha256 != other.weights_sha256:
             found.append("the model's weights have changed")
-        if not found and _clock(mine["time_map"]) != _clock(theirs["time_map"]):  # an earlier version's; else other options move it
-            found.append("the input's frames lie at other times now than then")
-        return found
+        return found or _settled_otherwise(mine, theirs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,11 +249,6 @@ def _line(entry: Mapping[str, Any]) -> bytes:
     return json.dumps({**entry, "check": check}, sort_keys=True).encode() + b"\n"
 
 
-def _clock(time_map: Mapping[str, Any]) -> list[Any]:
-    """What puts frames in their places, of a TimeMap's plain values; which packets there are, and where the last ends, may be read anew."""
-    return [*map(time_map.get, _CLOCK), [offset for _, _, offset, _ in time_map.get("epochs", ())]]
-
-
 def _unequal(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
     found = []
     for key in sorted({*here, *there}):
@@ -258,6 +258,20 @@ def _unequal(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
         elif one != other:
             found.append(f"{key}: {_said(one)} now, {_said(other)} then")
     return found
+
+
+def _settled_otherwise(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """What another build of this program settled so for the same source and options that segments of both do not fit together."""
+    found = [f"encoder's {what}" for what in _unequal(*({**record["encoder"], "threads": None} for record in (mine, theirs)))]
+    if _clock(mine["time_map"]) != _clock(theirs["time_map"]):
+        found.append("the frames' times, which another build of a2n-video settled otherwise")
+    return found
+
+
+def _clock(time_map: Mapping[str, Any]) -> list[Any]:
+    """By what frames get their times. Where they say none themselves, they get those of the map, in order."""
+    offsets = [offset for _, _, offset, _ in time_map.get("epochs", ())]
+    return [*map(time_map.get, _CLOCK), offsets, None if time_map.get("pts_trusted") else time_map.get("times")]
 
 
 def _said(value: Any) -> str:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from a2n_video.errors import JobConflictError, OutputError, exit_code
 from a2n_video.io.faults import listening
 from a2n_video.job.directory import JobDirectory, job_path
 from a2n_video.job.journal import InputIdentity, JobRecord, Journal, ResultRecord, SegmentRecord
+from a2n_video.media.index import PacketTime, build_time_map
 from a2n_video.options import JobOptions
 
 IDENTITY = InputIdentity(size=10, mtime_ns=20, head="aa", tail="bb")
@@ -29,7 +31,7 @@ def options(**changes: object) -> dict[str, object]:
     return {part: values for part, values in JobOptions().with_changes(**changes).as_json().items() if part != "execution"}
 
 
-CLOCK = {"time_base": "1/25", "first_pts": 0, "end_pts": 30, "shift_pts": 0, "epochs": [[0, 99, "0", 0]]}
+TIME_MAP = build_time_map([PacketTime(n, n, 1, True, n) for n in range(30)], Fraction(1, 25), Fraction(25))
 JOB = JobRecord(
     input=IDENTITY,
     options=options(scale=2),
@@ -37,7 +39,8 @@ JOB = JobRecord(
     weights_sha256="w",
     marks=(10, 20),
     plan={"threads": 2},
-    time_map=CLOCK,
+    encoder={"codec": "libx264", "threads": 2, "options": {"crf": "16"}},
+    time_map=TIME_MAP.as_json(),
 )
 SEGMENTS = [
     SegmentRecord(
@@ -121,8 +124,9 @@ def test_a_changed_byte_is_never_believed(tmp_path_factory: pytest.TempPathFacto
         ({"options": options(crf=9.0, scale=2)}, "crf: 9 now, not given then"),
         ({"versions": {"a2n_video": "2"}}, "version of a2n_video: 2 now, 1 then"),
         ({"weights_sha256": "x"}, "weights have changed"),
-        ({"time_map": CLOCK | {"shift_pts": 3}}, "lie at other times now"),
-        ({"time_map": CLOCK | {"epochs": [[0, 99, "1/3", 0]]}}, "lie at other times now"),
+        ({"encoder": {"codec": "libx264", "options": {"crf": "17"}}}, "encoder's crf: 17 now, 16 then"),
+        ({"time_map": dataclasses.replace(TIME_MAP, shift_pts=7).as_json()}, "frames' times, which another build"),
+        ({"time_map": TIME_MAP.cut(frames=15).as_json()}, "frames' times, which another build"),
     ],
 )
 def test_another_job_is_refused_and_the_difference_named(tmp_path: Path, changed: dict[str, object], named: str) -> None:
@@ -135,12 +139,10 @@ def test_another_job_is_refused_and_the_difference_named(tmp_path: Path, changed
     assert exit_code(caught.value) == 5
 
 
-def test_another_version_may_find_another_end(tmp_path: Path) -> None:
-    written(tmp_path / "j")
-    with Journal.open(tmp_path / "j") as journal:
-        journal.check_same(
-            dataclasses.replace(JOB, time_map=CLOCK | {"first_pts": 4, "end_pts": 37, "trimmed": [1], "epochs": [[0, 140, "0", 0]]})
-        )
+def test_what_segments_need_not_agree_on_makes_no_other_job() -> None:
+    """A build that counts frames better, or knows of an end, goes on with what stands."""
+    fewer = dataclasses.replace(TIME_MAP, times=TIME_MAP.times[3:], first_pts=3, end_pts=31)
+    assert not JOB.differences(dataclasses.replace(JOB, encoder={**JOB.encoder, "threads": 5}, time_map=fewer.as_json()))
 
 
 def test_how_a_run_behaves_makes_no_other_job() -> None:

@@ -17,6 +17,7 @@ from av.packet import Packet
 
 from a2n_video.errors import EncodeError
 from a2n_video.io.mux.sound import Sound, nearest_setting
+from a2n_video.io.positions import Positions
 from a2n_video.io.source import open_source
 from a2n_video.io.writer import FORMAT_NAMES
 from a2n_video.media.info import VideoInfo
@@ -109,12 +110,14 @@ class ConvertedAudio:
 
     def _settled(self, source: InputContainer) -> Iterator[av.AudioFrame]:
         begun = ended = Fraction(-(1 << 40))
+        positions = Positions()
         for packet, frame in self._decoded(source):
+            position = positions.of(packet)
             if frame.pts is None:
                 continue
             base = Fraction(1, frame.sample_rate)
             seconds = frame.pts * Fraction(frame.time_base.numerator, frame.time_base.denominator)
-            seconds = self.time_map.seconds_of(seconds, packet.pos)
+            seconds = self.time_map.seconds_of(seconds, position)
             if seconds < begun:
                 self.moved += 1
                 seconds = ended

@@ -17,6 +17,7 @@ from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 
 from a2n_video.io.inspect import fills_gap
+from a2n_video.io.positions import Positions
 from a2n_video.io.probe import fraction
 from a2n_video.io.source import open_source
 from a2n_video.media.containers import HOLDS
@@ -29,6 +30,7 @@ _READ_RETRIES: Final = 100
 _MOVED_S: Final = Fraction(1, 1000)  # less is rounding
 _MOST_TICKS: Final = (1 << 31) - 1  # of a second: FFmpeg's rationals are of 32 bits
 _PRESSED: Final = Fraction(1, 40_000)  # nut's clocks are finer, and sixteen of these shorter than a frame
+_MOST_REORDERED: Final = 16  # pictures that a codec decodes before the first is shown
 _MANY_AT_ONCE: Final = frozenset({"mkv", "webm"})
 # Sound in packets of a known length, and the containers that go by the packet size in its header, which not all sources get right.
 FRAMED: Final = frozenset({"aac", "ac3", "dts", "mp2", "mp3"})
@@ -78,11 +80,13 @@ class Copying:
         self.info = info
         self.time_map = time_map
         self._window = Window(time_map)
+        self._positions = Positions()
         self.source = source
         self.targets: dict[int, Any] = {}
         self.errors = 0
         self.moved: dict[int, list[int]] = {}
         self._last_dts: dict[int, int] = {}
+        self._first_pts: dict[int, int] = {}
         self._counts: Counter[int] = Counter()
         self._bases: dict[int, Fraction] = {}
         self._steps: dict[int, int] = {}
@@ -108,14 +112,15 @@ class Copying:
         if stream.is_cover:
             packet.pts = packet.dts = 0
             return True
+        position = self._positions.of(packet)
         if fills_gap(stream.codec, memoryview(packet)):
             return False
         base = self._base(stream)
-        shift = round(self.time_map.seconds_of(Fraction(0), packet.pos) / base)
+        shift = round(self.time_map.seconds_of(Fraction(0), position) / base)
         dts, pts, duration = self._times(packet, stream, base, shift)
         stretches = stream.kind == "subtitle"
         raw, length = (pts - shift) * base, duration * base
-        span = self._window.place(stream, raw, length, packet.pos, keyframe=packet.is_keyframe, hidden=packet.is_discard)
+        span = self._window.place(stream, raw, length, position, keyframe=packet.is_keyframe, hidden=packet.is_discard)
         if span is None:
             return False
         if stretches:
@@ -138,11 +143,18 @@ class Copying:
         ticks, last = int(stream.time_base / base), self._last_dts.get(stream.index)
         duration = (packet.duration or 0) * ticks
         pts, raw = told(packet.pts), told(packet.dts)
-        raw = pts if raw is None else raw
+        raw = self._decoded_at(stream, pts) if raw is None else raw
         dts = raw * ticks + shift if raw is not None else (last or 0) + (duration or ticks)
         if not duration and last is not None and stream.kind != "subtitle":
             duration = self._usual_step(stream.index, dts - last)
         return dts, pts * ticks + shift if pts is not None else dts, duration
+
+    def _decoded_at(self, stream: StreamInfo, pts: int | None) -> int | None:
+        """A decode time for a packet without: Matroska's reader knows none for a video's first ones, which go just before the first pts."""
+        early = _MOST_REORDERED - self._counts[stream.index]
+        if pts is None or stream.kind != "video" or early <= 0:
+            return pts
+        return min(pts, self._first_pts.setdefault(stream.index, pts) - early)
 
     def _usual_step(self, index: int, step: int) -> int:
         """How long a packet is that does not say (nut), the shortest step so far: MP4 would not show the last one else."""
@@ -186,13 +198,14 @@ def sound_starts(path: Path, info: VideoInfo, plan: StreamPlan, part: TimeMap) -
         if fate.kind == "audio" and fate.fate != "dropped" and fate.index is not None
     }
     starts: dict[int, Fraction] = {}
+    positions = Positions()
     with open_source(path, ignore_edits=info.ignore_edits) as source:
         for packet in readable(source, [source.streams[index] for index in made_anew]):
-            index, base = packet.stream_index, info.streams[packet.stream_index].time_base
+            index, base, position = packet.stream_index, info.streams[packet.stream_index].time_base, positions.of(packet)
             time = told(packet.dts) if packet.pts is None else told(packet.pts)
             if index in starts or time is None or (packet.is_discard and index in part.trimmed):
                 continue
-            span = placed(part, time * base, (packet.duration or 0) * base, packet.pos, stretches=made_anew[index])
+            span = placed(part, time * base, (packet.duration or 0) * base, position, stretches=made_anew[index])
             if span is not None:
                 starts[index] = span[0]
             if len(starts) == len(made_anew):

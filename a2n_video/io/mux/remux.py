@@ -30,6 +30,7 @@ from a2n_video.media.tags import kept_tags
 from a2n_video.media.timecode import keeps_timecode
 
 _BUFFER_BYTES: Final = 1 << 18
+_SYNCHRONISED: Final = {"ac3": b"\x0b\x77", "eac3": b"\x0b\x77"}  # what packets begin with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,11 +106,9 @@ def remux(
         with output:
             lanes, copying = _add_streams(job, source, output, converted)
             for index, packet in heapq.merge(*(as_held(lane, box) for lane in lanes), key=_microseconds):
-                try:
+                if index not in copying.targets:
                     output.mux(packet)
-                except (av.error.InvalidDataError, av.error.PatchWelcomeError):
-                    if index not in copying.targets:
-                        raise
+                elif not _taken(output, packet, final.info.streams[index].codec, box):
                     refused.setdefault(index, []).append(counts[index])
                 file.check()
                 check()
@@ -125,6 +124,21 @@ def remux(
     moved |= {index: tuple(range(stream.moved)) for index, stream in converted.items() if stream.moved}
     undecoded = {index: stream.undecoded for index, stream in converted.items() if stream.undecoded}
     return RemuxResult(video_packets=video, copied=copied, read_errors=copying.errors, refused=numbers, moved=moved, undecoded=undecoded)
+
+
+def _taken(output: OutputContainer, packet: Packet[Any], codec: str, container: Container) -> bool:
+    """Mux a copied packet; False for one so damaged that the muxer refuses it.
+
+    MP4's leaves AC-3 that begins in mid-frame out without a word, as long as no whole frame came: of a DVD that was cut, say.
+    """
+    sync = _SYNCHRONISED.get(codec, b"") if container in ("mp4", "mov") else b""
+    if memoryview(packet)[: len(sync)] != sync:
+        return False
+    try:
+        output.mux(packet)
+    except (av.error.InvalidDataError, av.error.PatchWelcomeError):
+        return False
+    return True
 
 
 def _add_streams(

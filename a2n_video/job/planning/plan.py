@@ -175,11 +175,11 @@ def prepare(source: Path, dest: Path, options: JobOptions) -> JobPlan:
 
 def _fitting(streams: StreamPlan, scanned: ScanResult, info: VideoInfo, part: TimeMap, look: Any) -> StreamPlan:
     """The plan of the part that is taken, with what its cuts cost and without what the container refuses, by trying it."""
-    steady = HOLDS[streams.container].steady
-    starts = look(sound_starts, info.path, info, streams, part) if steady else {}
-    streams = with_cut_videos(info, streams.plus(*time_fates(info, streams, part, starts)), part, scanned)
+    streams = with_cut_videos(info, streams, part, scanned)
     unwritable = look(unwritable_streams, info.path, info, streams, part)
-    return _with_trials(streams, unwritable, look(sounds_made_anew, info.path, info, streams))
+    streams = _with_trials(streams, unwritable, look(sounds_made_anew, info.path, info, streams))
+    starts = look(sound_starts, info.path, info, streams, part) if HOLDS[streams.container].steady else {}
+    return streams.plus(*time_fates(info, streams, part, starts))
 
 
 def identity_of(source: Path) -> InputIdentity:

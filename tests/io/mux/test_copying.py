@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from a2n_video.io.mux.copying import as_held, fine_base
 from a2n_video.job.run import upscale_video
-from tests.made import make_source, packets
+from tests.clips import Clip, write_clip
+from tests.made import decoded, make_source, packets
 
 TICK = Fraction(1, 25)
 EMPTY = hashlib.sha1(b"\0\0").hexdigest()
@@ -78,3 +79,39 @@ def test_cues_of_mp4_that_touch_stay_where_they_are(start: Fraction | None, tmp_
     wanted = [(max(begin - cut, Fraction(0)), end - max(begin, cut)) for begin, end, _ in TOUCHING if end > cut]
     assert [span[:2] for span in packets(dest, 1) if span[2] != EMPTY] == wanted
     assert len(packets(dest, 1)) <= len(packets(source, 1)), "no more empty samples than were there"
+
+
+@pytest.mark.parametrize("container", ["mp4", "mkv", "ts", "nut"])
+def test_a_second_video_of_matroska_with_reordered_pictures_keeps_its_times(container: str, tmp_path: Path) -> None:
+    """Its reader knows no decode times for the first packets; with their pts instead, later ones were moved, and the source "damaged"."""
+    made = write_clip(tmp_path / "one.mkv", Clip(times=[n * TICK for n in range(25)], options={"bf": "3"}))
+    with av.open(str(made)) as first, av.open(str(made)) as second, av.open(str(tmp_path / "in.mkv"), "w") as output:
+        targets = [output.add_stream_from_template(each.streams.video[0]) for each in (first, second)]
+        for pair in zip(first.demux(), second.demux(), strict=True):
+            for packet, target in zip(pair, targets, strict=True):
+                if packet.size:
+                    packet.stream = target
+                    output.mux(packet)
+    result = upscale_video(tmp_path / "in.mkv", tmp_path / f"out.{container}", model="nearest")
+    assert result.damage.moved == 0
+    shown = [pts * base for pts, base, _ in decoded(result.path, 1)]
+    assert [round(float(time - shown[0]), 3) for time in shown] == [round(n * 0.04, 3) for n in range(25)]
+
+
+@pytest.mark.parametrize("container", ["mp4", "mov"])
+def test_sound_that_begins_in_mid_frame_is_left_out_by_name(container: str, tmp_path: Path) -> None:
+    """MP4's muxer drops it and says nothing, and the job failed its verification at its end."""
+    whole = make_source(tmp_path / "whole.mkv", pts=range(25), audio=("ac3",))
+    with av.open(str(whole)) as given, av.open(str(tmp_path / "in.mkv"), "w") as output:
+        targets = {stream.index: output.add_stream_from_template(stream) for stream in given.streams}
+        begun = False
+        for packet in (packet for packet in given.demux() if packet.size):
+            copy: Any = packet
+            if packet.stream_index == 1 and not begun:
+                copy, begun = av.Packet(bytes(packet)[-7:]), True
+                copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
+            copy.stream = targets[packet.stream_index]
+            output.mux(copy)
+    result = upscale_video(tmp_path / "in.mkv", tmp_path / f"out.{container}", model="nearest")
+    assert result.damage.refused == 1
+    assert len(packets(result.path, 1)) == len(packets(whole, 1)) - 1
