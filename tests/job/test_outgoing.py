@@ -13,6 +13,7 @@ import sys
 import termios
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,15 @@ def test_a_stop_goes_before_what_it_did_to_the_reader() -> None:
             Outgoing(stream, stages).write(b"frame")
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Python's own answer to Ctrl-C, also where whoever started the tests has the signal ignored, as a shell does in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_stop_of_a_programs_own_leaves_the_write_behind() -> None:
     read, write = os.pipe()
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
