@@ -279,7 +279,7 @@ class _Check:
         what = describe(self.expected.final.info, source)
         if source.is_cover:
             return
-        kept = kept_tags(source.metadata, container, of_stream=True)
+        kept = kept_tags(source.metadata, container, of_stream=True, of_video=source.kind == "video")
         if not same_language(tag_of(kept, "language"), tag_of(target.metadata, "language")):
             yield f"{what}: language is {tag_of(target.metadata, 'language')}, not {tag_of(kept, 'language')}"
         title, found_title = tag_of(kept, "title"), tag_of(target.metadata, "title") or tag_of(target.metadata, "name")

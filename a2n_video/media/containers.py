@@ -48,6 +48,7 @@ class Holding:
     covers: frozenset[str] = frozenset()
     tags: frozenset[str] | None = frozenset()
     stream_tags: frozenset[str] | None = frozenset()
+    video_language: bool = True  # whether a video has one where `stream_tags` holds languages
     dispositions: frozenset[str] = frozenset()
     timecode: bool = False
     rotation: bool = False
@@ -139,6 +140,7 @@ HOLDS: Final[dict[Container, Holding]] = {
         audio=_COMMON_AUDIO | {"opus", "mp2"},
         subtitles=frozenset({"dvb_subtitle"}),
         stream_tags=frozenset({"language"}),
+        video_language=False,
         dispositions=frozenset({"hearing_impaired", "visual_impaired", "clean_effects"}),
     ),
     "avi": Holding(

@@ -235,11 +235,11 @@ def _tags(info: VideoInfo, container: Container) -> Iterator[StreamFate]:
 def _stream_tags(info: VideoInfo, stream: StreamInfo, container: Container) -> Iterator[StreamFate]:
     holding = HOLDS[container]
     what = describe(info, stream)
-    lost = lost_tags(stream.metadata, container, of_stream=True)
+    lost = lost_tags(stream.metadata, container, of_stream=True, of_video=stream.kind == "video")
     if lost:
         yield StreamFate(what=f"tags {', '.join(lost)} of {what}", kind="tags", fate="dropped", reason=f"{container} has no place for them")
     language = tag_of(stream.metadata, "language") or ""
-    if (code := written_language(language, container)) and loses_region(language, container):
+    if "language" not in lost and (code := written_language(language, container)) and loses_region(language, container):
         reason = f"{container} has languages of three letters only: it becomes {code}"
         yield StreamFate(what=f"region of language {language} of {what}", kind="tags", fate="dropped", reason=reason)
     flags = [name for name, flag in DISPOSITIONS.items() if stream.disposition & flag and name != "default"]

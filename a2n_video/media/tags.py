@@ -62,28 +62,29 @@ def tag_key(name: str) -> str:
     return head if tail == "und" else f"{head}-{_terminological(ISO_639_1.get(tail, tail))}"
 
 
-def lost_tags(tags: Mapping[str, str], container: Container, *, of_stream: bool) -> list[str]:
+def lost_tags(tags: Mapping[str, str], container: Container, *, of_stream: bool, of_video: bool = False) -> list[str]:
     """Names of the tags that a container loses, a language with its value. What describes the old file is no loss."""
-    return _sorted_out(tags, container, of_stream=of_stream)[1]
+    return _sorted_out(tags, container, of_stream=of_stream, of_video=of_video)[1]
 
 
-def kept_tags(tags: Mapping[str, str], container: Container, *, of_stream: bool) -> dict[str, str]:
+def kept_tags(tags: Mapping[str, str], container: Container, *, of_stream: bool, of_video: bool = False) -> dict[str, str]:
     """The tags to write into a container so that all it holds are kept, in the form it gives them; what describes the old file is left out.
 
-    Where two would become one, the one that is written as it is read stays, of several the first. MP4 calls a track's title `name` when
-    read and `title` when written.
+    `of_video`: they are a video stream's, which some containers give fewer. Where two would become one, the one that is written as it is
+    read stays, of several the first. MP4 calls a track's title `name` when read and `title` when written.
     """
-    return _sorted_out(tags, container, of_stream=of_stream)[0]
+    return _sorted_out(tags, container, of_stream=of_stream, of_video=of_video)[0]
 
 
-def _sorted_out(tags: Mapping[str, str], container: Container, *, of_stream: bool) -> tuple[dict[str, str], list[str]]:
+def _sorted_out(tags: Mapping[str, str], container: Container, *, of_stream: bool, of_video: bool) -> tuple[dict[str, str], list[str]]:
     """The tags to write, by the name they are read under, and the names of those that are lost."""
     keyed = not of_stream and needs_named_keys(tags, container)
     kept: dict[str, str] = {}
     by_key: dict[str, str] = {}
     lost = []
     for name, value in sorted(_telling(tags), key=lambda tag: _key(tag[0], tags, container) != tag[0].lower()):
-        written = _written(name, value, container, of_stream=of_stream, keyed=keyed)
+        held = HOLDS[container].video_language or not of_video or name.lower() != "language"
+        written = _written(name, value, container, of_stream=of_stream, keyed=keyed) if held else None
         read = "title" if of_stream and name == "name" and tag_of(tags, "title") is None else _read_name(name, tags, container)
         if written is not None and of_stream and name.lower() == "language" and not written_language(value, container):
             lost.append(f"language {value}")

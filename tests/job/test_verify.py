@@ -480,6 +480,25 @@ def test_a_language_is_kept_or_named(language: str, box: str, tmp_path: Path) ->
     assert found == language if box == "mkv" else found in codes[language]
 
 
+@pytest.mark.parametrize("box", ["mp4", "mov", "ts", "mkv", "avi", "nut", "webm"])
+def test_the_videos_own_language_is_kept_or_named(box: str, tmp_path: Path) -> None:
+    """FFmpeg's muxer writes no language of a video into a transport stream."""
+    plain, source, dest = tmp_path / "in.nut", tmp_path / "in.mov", tmp_path / f"out.{box}"
+    clip(plain)
+    with av.open(str(plain)) as given, av.open(str(source), "w") as made:
+        video = made.add_stream_from_template(given.streams.video[0])
+        video.metadata["language"] = "eng"
+        for packet in given.demux(video=0):
+            if packet.size:
+                packet.stream = video
+                made.mux(packet)
+    options = {"codec": "libvpx-vp9"} if box == "webm" else {"preset": "ultrafast"}
+    plan = prepare(source, dest, JobOptions().with_changes(model="nearest", **options))
+    named = any("language" in fate.what for fate in plan.streams.losses)
+    assert upscale_video(source, dest, model="nearest", **options).exit_code == 0
+    assert named == (probe(dest).streams[0].metadata.get("language", "und") == "und")
+
+
 TAGGED = {
     "mp4": [{"track": "03"}, {"track": "A1"}, {"disc": "Disc 1"}, {"location": "Paris"}, {"creation_time": "2020"}],
     "mkv": [

@@ -219,7 +219,7 @@ def _add_cover(info: StreamInfo, path: Path, output: OutputContainer) -> Any:
 
 def _tag(stream: Any, info: StreamInfo, container: Container) -> None:
     stream.metadata.clear()
-    stream.metadata.update(kept_tags(info.metadata, container, of_stream=True))
+    stream.metadata.update(kept_tags(info.metadata, container, of_stream=True, of_video=info.kind == "video"))
     stream.disposition = info.disposition
 
 
