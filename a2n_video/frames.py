@@ -83,9 +83,8 @@ class VideoFrameAdapter:
         return [plane.copy() for plane in views] if native is frame else views
 
     def note(self, frame: av.VideoFrame) -> VideoFrameNote:
-        told = frame.time_base
-        time_base = Fraction(told.numerator, told.denominator) if told else None
-        return VideoFrameNote(pix_fmt=frame.format.name, color=self.describe(frame)[1], pts=frame.pts, time_base=time_base)
+        color = self.describe(frame)[1]
+        return VideoFrameNote(pix_fmt=frame.format.name, color=color, pts=frame.pts, time_base=fraction(frame.time_base))
 
     def wrap(self, row: Samples, fmt: PlaneFormat, note: VideoFrameNote) -> av.VideoFrame:
         import av
@@ -93,11 +92,7 @@ class VideoFrameAdapter:
         frame = av.VideoFrame(fmt.width, fmt.height, pix_fmt_of(fmt))
         for target, plane in zip(frame_planes(frame, fmt), fmt.unpack(row), strict=True):
             target[...] = plane
-        tag_frame(frame, note.color)
-        if note.pts is not None:
-            frame.pts = note.pts
-        if note.time_base is not None:
-            frame.time_base = note.time_base
+        _tell(frame, note.pts, note.time_base, note.color)
         packed = plane_format(note.pix_fmt, 2, 2) is None and native_pix_fmt(note.pix_fmt) == frame.format.name
         return rearranged(frame, note.pix_fmt) if packed else frame
 
@@ -196,7 +191,8 @@ def _from_the_top(frame: av.VideoFrame) -> av.VideoFrame:
         made = av.VideoFrame.from_ndarray(frame.to_ndarray(), format=frame.format.name)
     except ValueError as error:
         raise UnsupportedFormatError(f"a frame in {frame.format.name} whose lines are counted backwards (vflip) is not taken") from error
-    return _retold(made, frame)
+    _tell(made, frame.pts, fraction(frame.time_base), color_of_frame(frame))
+    return made
 
 
 def rearranged(frame: av.VideoFrame, pix_fmt: str) -> av.VideoFrame:
@@ -206,17 +202,22 @@ def rearranged(frame: av.VideoFrame, pix_fmt: str) -> av.VideoFrame:
     """
     with unexplained(frame):
         made = frame.reformat(format=pix_fmt, threads=1)
-    return _retold(made, frame)
-
-
-def _retold(made: av.VideoFrame, frame: av.VideoFrame) -> av.VideoFrame:
-    """`made` with another's time and tags."""
-    if frame.pts is not None:
-        made.pts = frame.pts
-    if frame.time_base is not None:
-        made.time_base = frame.time_base
-    tag_frame(made, color_of_frame(frame))
+    _tell(made, frame.pts, fraction(frame.time_base), color_of_frame(frame))
     return made
+
+
+def _tell(frame: av.VideoFrame, pts: int | None, time_base: Fraction | None, color: ColorSpec) -> None:
+    """Give a new frame its time, as far as there is one, and its tags."""
+    if pts is not None:
+        frame.pts = pts
+    if time_base is not None:
+        frame.time_base = time_base
+    tag_frame(frame, color)
+
+
+def fraction(value: Any) -> Fraction | None:
+    """A PyAV rational as a Fraction, None where unset: PyAV's is falsy then, and would divide by zero later."""
+    return Fraction(value.numerator, value.denominator) if value and value.denominator else None
 
 
 def color_of_frame(frame: av.VideoFrame) -> ColorSpec:

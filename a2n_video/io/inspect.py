@@ -13,8 +13,8 @@ from typing import Any, Final
 import av
 from av.packet import Packet
 
+from a2n_video.frames import fraction
 from a2n_video.io.positions import Positions
-from a2n_video.io.probe import fraction
 from a2n_video.io.source import open_source
 from a2n_video.media.timemap import told
 

@@ -16,7 +16,7 @@ from av.sidedata.sidedata import Type
 from av.video.stream import VideoStream
 
 from a2n_video.errors import DecodeError, IncompleteSourceError, UnsupportedFormatError
-from a2n_video.frames import color_of_frame
+from a2n_video.frames import color_of_frame, fraction
 from a2n_video.io.source import open_source, video_stream
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.info import Chapter, HdrMetadata, StreamInfo, VideoInfo
@@ -154,11 +154,6 @@ def _native(frame: av.VideoFrame, path: Path) -> tuple[PlaneFormat, ColorSpec]:
     if fmt is None:
         raise UnsupportedFormatError(f"{path}: pixel format {frame.format.name} cannot be read as planes")
     return fmt, color_of_frame(frame)
-
-
-def fraction(value: Any) -> Fraction | None:
-    """A PyAV rational as a Fraction, None where unset: PyAV's is falsy then, and would divide by zero later."""
-    return Fraction(value.numerator, value.denominator) if value and value.denominator else None
 
 
 def _stream_info(stream: Any) -> StreamInfo:

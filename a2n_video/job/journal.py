@@ -23,14 +23,8 @@ from a2n_video.io.outfile import output_error, sync_directory
 FORMAT: Final = 1
 _SAMPLE_BYTES: Final = 1 << 20
 _CHECK_DIGITS: Final = 16
-_CLOCK: Final = (
-    "time_base",
-    "shift_pts",
-    "begin_pts",
-    "limit_pts",
-    "first_dts",
-    "pts_trusted",
-)  # of a TimeMap: what times are counted from
+# Of a TimeMap: what times are counted from.
+_CLOCK: Final = ("time_base", "shift_pts", "begin_pts", "limit_pts", "first_dts", "pts_trusted")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,9 +16,9 @@ import av
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 
+from a2n_video.frames import fraction
 from a2n_video.io.inspect import fills_gap
 from a2n_video.io.positions import Positions
-from a2n_video.io.probe import fraction
 from a2n_video.io.source import open_source
 from a2n_video.media.containers import HOLDS
 from a2n_video.media.index import TimeMap, Window, placed

@@ -13,8 +13,8 @@ import av
 from av.container import InputContainer
 from av.packet import Packet
 
+from a2n_video.frames import fraction
 from a2n_video.io.mux.copying import FRAMED, Copying, as_held, copied_stream, readable
-from a2n_video.io.probe import fraction
 from a2n_video.io.source import open_source
 from a2n_video.io.whole import complaints
 from a2n_video.io.writer import FORMAT_NAMES
