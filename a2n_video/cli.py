@@ -17,7 +17,7 @@ from a2n_video.cli_options import PROG, check_together, job_options, names, pars
 from a2n_video.errors import A2NVideoError, OptionError, OutputError, exit_code
 from a2n_video.job.stages import left_behind
 from a2n_video.job.stops import Stops, exit_code_of_stop
-from a2n_video.job.talk import Listener, say
+from a2n_video.job.talk import Listener, say, silence
 
 if TYPE_CHECKING:
     from a2n_video.job.events import Events
@@ -127,7 +127,7 @@ def _job(source: Path, dest: Path, arguments: argparse.Namespace, stops: Stops, 
     events.plan(plan)
     if arguments.dry_run:
         if not arguments.json:
-            print(describe(plan))
+            _answer(describe(plan))
         return 0
     if not arguments.quiet:
         say(describe(plan))
@@ -174,7 +174,7 @@ def _stream(source: Path, dest: Path, arguments: argparse.Namespace, stops: Stop
         plan = plan_stream(source, dest, options)
         events.plan(plan)
         if not arguments.json:
-            print(describe(plan))
+            _answer(describe(plan))
         return 0
     if arguments.json and dest == PIPE:
         raise OptionError("--json writes to stdout, which carries the picture here; use --log-file FILE")
@@ -242,7 +242,7 @@ def _preview(arguments: argparse.Namespace) -> int:
         at=arguments.at,
         crop=Crop.parse(arguments.crop) if arguments.crop else None,
     )
-    print(preview(arguments.files[0], arguments.preview, wanted).summary)
+    _answer(preview(arguments.files[0], arguments.preview, wanted).summary)
     return 0
 
 
@@ -279,11 +279,19 @@ class _Bar:
             self._bar.set_postfix_str(f"{told} fps", refresh=False)
 
 
+def _answer(text: str) -> None:
+    """What was asked for, on stdout; a reader such as `head` that has seen enough is no error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        silence(sys.stdout)
+
+
 def _list_models() -> int:
     from a2n_video.net.catalog import AUTO, available_models, resolve_model
 
     for model in available_models():
-        print(f"{model}, what auto takes" if resolve_model(AUTO, model.scale) == model.name else model)
+        _answer(f"{model}, what auto takes" if resolve_model(AUTO, model.scale) == model.name else str(model))
     return 0
 
 
@@ -292,8 +300,8 @@ def _list_devices() -> int:
     from a2n_video.vs_engine import filter_state
 
     for device in available_devices():
-        print(device)
-    print(f"VapourSynth: {filter_state()}")
+        _answer(str(device))
+    _answer(f"VapourSynth: {filter_state()}")
     return 0
 
 

@@ -67,6 +67,14 @@ def test_the_wrong_number_of_files_is_one_line(arguments: list[str], capsys: pyt
     assert told.startswith("a2n-video: ") and told.count("\n") == 1
 
 
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as gone:
+        done = subprocess.run([sys.executable, "-m", "a2n_video.cli", "--list-models"], stdout=gone, stderr=subprocess.PIPE, timeout=120)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_options_may_stand_between_the_files(source: Path, tmp_path: Path) -> None:
     assert cli.main([str(source), "--model", "nearest", "-q", str(tmp_path / "out.mkv"), "--preset", "ultrafast"]) == 0
     assert (tmp_path / "out.mkv").exists()

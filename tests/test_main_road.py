@@ -214,6 +214,7 @@ def playground(tmp_path: Path) -> Path:
         ("in.mp4 out.mp4 --size 1440p --scale 3", 2, "leave out --scale 3"),
         ("in.mp4 out.mp4 -e crv=18", 2, "crv"),
         ("in.mp4 out.mp4 --preset quick", 2, "quick"),
+        ("in.mp4 out.mp4 --crf 99", 2, "0 (best) to 51"),
         ("in.mp4 out.mp4 --pix-fmt yuv999p", 2, "yuv999p"),
         ("in.mp4 out.mp4 --frames 0", 2, "--frames"),
         ("in.mp4", 2, "input and an output"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -17,16 +18,18 @@ from a2n_video.options import EncodeOptions
 class Encoder:
     """What we know of an FFmpeg encoder beyond what FFmpeg tells.
 
-    `quality` are the options that --crf sets, `default_crf` what they are without, `speed` what --preset sets. `params` names the
-    option that holds key=value pairs of the library's own, `even` whether 4:2:0 and 4:2:2 need even sizes, `least` the smallest side that
-    is safe. `counts`: its own clock is coarse or has a few rates only, so frames are counted in it, and the container alone holds their
-    time. `color`: colour tags lie in its own bitstream; `primaries`: the last number it can say of them; `limited`: it has limited range
-    only. `display_aspect`: its header has a few shapes of pictures, and none of pixels. `in_order`: options for containers that know no
-    other order than that of the file. `refused`: formats that it lists and refuses, or that come back as others.
+    `quality` are the options that --crf sets, `default_crf` what they are without, `crfs` the best and the worst that mean anything;
+    `speed` is what --preset sets, `presets` all that it may be, empty where we do not know. `params` names the option that holds
+    key=value pairs of the library's own, `even` whether 4:2:0 and 4:2:2 need even sizes, `least` the smallest side that is safe.
+    `counts`: its own clock is coarse or has a few rates only, so frames are counted in it, and the container alone holds their time.
+    `color`: colour tags lie in its own bitstream; `primaries`: the last number it can say of them; `limited`: it has limited range only.
+    `display_aspect`: its header has a few shapes of pictures, and none of pixels. `in_order`: options for containers that know no other
+    order than that of the file. `refused`: formats that it lists and refuses, or that come back as others.
     """
 
     quality: tuple[str, ...] = ()
     default_crf: float | None = None
+    crfs: tuple[float, float] = (-math.inf, math.inf)
     speed: str | None = None
     default_preset: str | None = None
     params: str | None = None
@@ -34,7 +37,7 @@ class Encoder:
     fixed: Mapping[str, str] = field(default_factory=dict)
     refused: frozenset[str] = frozenset()
     gops: bool = True  # False: every picture stands alone, and asking for closed groups is refused
-    presets: tuple[str, ...] = ()  # names --preset may have, where they are names
+    presets: tuple[str, ...] = ()
     least: int = 1
     counts: bool = False
     color: bool = False
@@ -45,13 +48,17 @@ class Encoder:
 
 
 def _quantised(**known: Any) -> Encoder:
-    """An encoder of FFmpeg's own with one quantiser for all, from 2 (best) to 31."""
-    return Encoder(quality=("qmin", "qmax"), default_crf=2, **known)
+    """An encoder of FFmpeg's own with one quantiser for all."""
+    return Encoder(quality=("qmin", "qmax"), default_crf=2, crfs=(1, 31), **known)
 
 
 def _hardware(quality: str, default: float, **known: Any) -> Encoder:
     """One of a graphics card's."""
     return Encoder(quality=(quality,), default_crf=default, even=True, color=True, **known)
+
+
+def _numbers(first: int, last: int) -> tuple[str, ...]:
+    return tuple(map(str, range(first, last + 1)))
 
 
 _X26X_PRESETS: Final = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo")
@@ -61,6 +68,7 @@ ENCODERS: Final[dict[str, Encoder]] = {
     "libx264": Encoder(
         quality=("crf",),
         default_crf=16,
+        crfs=(0, 51),
         speed="preset",
         default_preset="medium",
         params="x264-params",
@@ -74,6 +82,7 @@ ENCODERS: Final[dict[str, Encoder]] = {
     "libx264rgb": Encoder(
         quality=("crf",),
         default_crf=16,
+        crfs=(0, 51),
         speed="preset",
         default_preset="medium",
         params="x264-params",
@@ -85,6 +94,7 @@ ENCODERS: Final[dict[str, Encoder]] = {
     "libx265": Encoder(
         quality=("crf",),
         default_crf=18,
+        crfs=(0, 51),
         speed="preset",
         default_preset="medium",
         params="x265-params",
@@ -100,8 +110,10 @@ ENCODERS: Final[dict[str, Encoder]] = {
     "libsvtav1": Encoder(
         quality=("crf",),
         default_crf=22,
+        crfs=(0, 63),
         speed="preset",
         default_preset="6",
+        presets=_numbers(-1, 13),
         params="svtav1-params",
         even=True,
         color=True,
@@ -110,22 +122,38 @@ ENCODERS: Final[dict[str, Encoder]] = {
     "libvpx-vp9": Encoder(
         quality=("crf",),
         default_crf=20,
+        crfs=(0, 63),
         speed="cpu-used",
         default_preset="3",
+        presets=_numbers(-8, 8),
         fixed={"b": "0", "row-mt": "1", "deadline": "good"},
         refused=frozenset(  # of formats with alpha it takes yuva420p alone
             {f"{name}{depth}" for name in ("yuva420p", "yuva422p", "yuva444p", "gbrap") for depth in ("", "10le", "12le")} - {"yuva420p"}
         ),
     ),
     "libaom-av1": Encoder(
-        quality=("crf",), default_crf=20, speed="cpu-used", default_preset="6", fixed={"b": "0", "row-mt": "1"}, even=True, color=True
+        quality=("crf",),
+        default_crf=20,
+        crfs=(0, 63),
+        speed="cpu-used",
+        default_preset="6",
+        fixed={"b": "0", "row-mt": "1"},
+        even=True,
+        color=True,
     ),
     **{f"{codec}_nvenc": _hardware("cq", 19, speed="preset", default_preset="p5") for codec in HARDWARE},
     **{f"{codec}_vaapi": _hardware("qp", 20) for codec in HARDWARE},
     **{f"{codec}_qsv": _hardware("global_quality", 20, speed="preset") for codec in HARDWARE},
     # With alpha it could be told apart from no other matrix: FFmpeg reads that with libvpx, which says nothing of VP8's.
     "libvpx": Encoder(
-        quality=("crf",), default_crf=8, speed="cpu-used", default_preset="3", fixed={"b": "0"}, refused=frozenset({"yuva420p"})
+        quality=("crf",),
+        default_crf=8,
+        crfs=(4, 63),
+        speed="cpu-used",
+        default_preset="3",
+        presets=_numbers(-16, 16),
+        fixed={"b": "0"},
+        refused=frozenset({"yuva420p"}),
     ),
     "prores_ks": Encoder(speed="profile", color=True, limited=True),
     "ffv1": Encoder(fixed={"level": "3", "slicecrc": "1"}),
@@ -169,12 +197,15 @@ def default_codec(container: Container, fmt: PlaneFormat, size: tuple[int, int] 
 def encoder_options(codec: str, options: EncodeOptions) -> dict[str, str]:
     """FFmpeg options for an encoder: ours, then --crf and --preset under the encoder's own names, then -e, which wins.
 
-    --crf for an encoder that has no such scale, or --preset for one without, is an OptionError.
+    --crf or --preset for an encoder that has none, or beyond what it has, is an OptionError.
     """
     known = encoder(codec)
     result = dict(known.fixed)
     if options.preset is not None and known.presets and options.preset not in known.presets:
         raise OptionError(f"--preset {options.preset}: {codec} has {' '.join(known.presets)}")
+    best, worst = known.crfs
+    if options.crf is not None and not best <= options.crf <= worst:  # libx264 would take 99 for 51 and say nothing
+        raise OptionError(f"--crf {options.crf:g}: {codec} takes {best:g} (best) to {worst:g}")
     for given, default, names, flag in (
         (options.crf, known.default_crf, known.quality, "--crf"),
         (options.preset, known.default_preset, (known.speed,) if known.speed else (), "--preset"),

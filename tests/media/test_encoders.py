@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from fractions import Fraction
 from typing import Any
@@ -13,12 +14,13 @@ import pytest
 
 from a2n_video.errors import OptionError
 from a2n_video.frames import frame_planes, rearranged
-from a2n_video.io.writer import pix_fmts_of
-from a2n_video.media.encoders import DEFAULT_CODECS, default_codec, encoded_pix_fmt, encoder_options
+from a2n_video.io.writer import check_encoder, pix_fmts_of
+from a2n_video.media.encoders import DEFAULT_CODECS, ENCODERS, default_codec, encoded_pix_fmt, encoder, encoder_options
 from a2n_video.media.pixfmt import FOLDED, UNFOLDED, closest, encodable, native_pix_fmt, pix_fmt_of, plane_format
 from a2n_video.media.planes import PlaneFormat
 from a2n_video.options import EncodeOptions
 from tests.conftest import ROOT
+from tests.made import settings
 
 SIZE = (12, 8)
 NATIVE = [name for name in sorted(av.video.format.names) if plane_format(name, 2, 2)]
@@ -141,6 +143,22 @@ def test_ffmpegs_own_encoders_have_one_quantiser(codec: str) -> None:
     options = encoder_options(codec, EncodeOptions(crf=5))
     assert (options["qmin"], options["qmax"]) == ("5", "5")
     assert encoder_options(codec, EncodeOptions())["qmax"] == "2"
+
+
+@pytest.mark.parametrize("codec", sorted(name for name, known in ENCODERS.items() if known.crfs[0] > -math.inf and name != "libaom-av1"))
+def test_qualities_and_speeds_end_where_the_encoder_says(codec: str) -> None:
+    known = encoder(codec)
+    for crf in known.crfs:
+        for preset in (known.presets[:1] + known.presets[-1:]) or (None,):
+            options = encoder_options(codec, EncodeOptions(crf=crf, preset=preset))
+            check_encoder(settings(codec, Fraction(1, 25), options=options, pix_fmt=pix_fmts_of(codec)[0], closed_gop=known.gops))
+    best, worst = known.crfs
+    for crf in (best - 1, worst + 0.5):
+        with pytest.raises(OptionError, match=rf"--crf {crf:g}: {codec} takes {best:g} \(best\) to {worst:g}"):
+            encoder_options(codec, EncodeOptions(crf=crf))
+    if known.presets:
+        with pytest.raises(OptionError, match=f"--preset 17: {codec} has"):
+            encoder_options(codec, EncodeOptions(preset="17"))
 
 
 @pytest.mark.parametrize("pix_fmt", ["uyvy422", "yuyv422", "nv12"])
