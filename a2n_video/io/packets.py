@@ -39,28 +39,17 @@ def scan(path: Path | str, info: VideoInfo, *, fps: Fraction | None = None, lead
         bases = {stream.index: fraction(stream.time_base) or info.time_base for stream in container.streams}
         kinds = {stream.index: stream.type for stream in container.streams}
         trackers = {index: RunTracker(base, leaps=leaps, restarts=not names & _ONE_CLOCK) for index, base in bases.items()}
-        packets: dict[int, list[PacketTime]] = {
-            stream.index: [] for stream in info.streams if stream.kind == "video" and not stream.is_cover
-        }
-        packets[info.video_index] = []
-        error: str | None = None
-        with complaints(container) as passed_over:
-            try:
-                _read(container, info.video, trackers, packets)
-            except av.FFmpegError as caught:
-                error = str(caught)
-    if passed_over and error is None:
-        error = f"damaged: {passed_over[0]} ({len(passed_over)} such places)"
+        packets, error = _demuxed(container, info, trackers)
     pts_trusted = not names & _WITHOUT_PTS
-    shown = hide_head(packets.pop(info.video_index), info.first_pts if pts_trusted else None)
-    for packet in shown:
+    video = hide_head(packets.pop(info.video_index), info.first_pts if pts_trusted else None)
+    for packet in video:
         if not packet.hidden:
             trackers[info.video_index].add(packet.pts, packet.dts, packet.duration, packet.position)
     return ScanResult(
         video_index=info.video_index,
         time_base=bases[info.video_index],
         rate=info.frame_rate,
-        packets=tuple(shown),
+        packets=tuple(video),
         streams={index: _times(index, kinds[index], bases[index], tracker) for index, tracker in trackers.items()},
         other_videos={index: tuple(found) for index, found in packets.items()},
         pts_trusted=pts_trusted,
@@ -83,6 +72,18 @@ def _times(index: int, kind: str, time_base: Fraction, tracker: RunTracker) -> S
         hidden_start=tracker.hidden_start,
         shown_start=tracker.shown_start,
     )
+
+
+def _demuxed(container: InputContainer, info: VideoInfo, trackers: dict[int, RunTracker]) -> tuple[dict[int, list[PacketTime]], str | None]:
+    """The packets of every video in file order, and what is wrong with the file. `trackers` are told those of all other streams."""
+    packets: dict[int, list[PacketTime]] = {stream.index: [] for stream in info.streams if stream.kind == "video" and not stream.is_cover}
+    packets[info.video_index] = []
+    with complaints(container) as passed_over:
+        try:
+            _read(container, info.video, trackers, packets)
+        except av.FFmpegError as caught:
+            return packets, str(caught)
+    return packets, f"damaged: {passed_over[0]} ({len(passed_over)} such places)" if passed_over else None
 
 
 def _read(container: InputContainer, video: StreamInfo, trackers: dict[int, RunTracker], packets: dict[int, list[PacketTime]]) -> None:

@@ -108,25 +108,20 @@ def run(
             maker.make(standing, on_progress)
         met = earlier_damage(record for _, record in sorted(journal.segments.items()))
         damage = damage_report(plan, sum(known.errors for known in met), met)
-        if not any(record.frames for record in journal.segments.values()):
-            journal.close()
-            folder.remove()
-            raise IncompleteSourceError(
-                f"{plan.source}: damaged: no frame of the part that was asked for can be decoded; nothing was written"
-            )
-        if not stands:
-            check_complete(plan, journal.job.marks if journal.job is not None else (), journal.segments)
-        done = _STANDS if stands else _finish(plan, folder, journal, stops)
-        damage = replace(damage, refused=done.refused, moved=done.moved, undecoded=done.undecoded)
         frames = sum(record.frames for record in journal.segments.values())
+        done = None
+        if frames:
+            done = _STANDS if stands else _finish(plan, folder, journal, stops)
         journal.close()  # over NFS an open file stays, and its folder
         folder.remove()
+    if done is None:
+        raise IncompleteSourceError(f"{plan.source}: damaged: no frame of the part that was asked for can be decoded; nothing was written")
     return UpscaleResult(
         path=plan.dest,
         frames=frames,
         seconds=time.monotonic() - started,
         verified=done.verified,
-        damage=damage,
+        damage=replace(damage, refused=done.refused, moved=done.moved, undecoded=done.undecoded),
         resumed_frames=sum(record.frames for record in standing.values()),
         warnings=(*plan.time_map.warnings, *dict.fromkeys(change for known in maker.damage for change in known.changes)),
     )
@@ -183,10 +178,11 @@ def _watched(plan: JobPlan, stops: Stops, most_bytes: int) -> Iterator[tuple[Wat
 
 
 def _finish(plan: JobPlan, folder: JobDirectory, journal: Journal, stops: Stops) -> Finished:
-    """Join, verify and put in place; in a child process where the source is not trusted, for that demuxes it once more.
+    """Count once more, join, verify and put in place; in a child process where the source is not trusted: that demuxes it again.
 
     InputError, and nothing put in place, where the source is another file by now.
     """
+    check_complete(plan, journal.job.marks if journal.job is not None else (), journal.segments)
     plan.check_source()
     records = journal.segments.values()
     given = plan, segment_files(folder.path, journal.segments), sum(record.frames for record in records), folder.result

@@ -144,23 +144,17 @@ def build_time_map(packets: Sequence[PacketTime], time_base: Fraction, rate: Fra
     shown = [packet for packet in packets if not packet.hidden]
     step = _step(shown, time_base, rules.fps if not trusted and rules.fps else rate, trusted)
     epochs = find_epochs(_lasting(rules.video, shown, step), rules.others) if trusted else ()
-    use_dts = not trusted and rules.fps is None and all(packet.dts is not None for packet in shown) and bool(shown)
-    warnings: tuple[str, ...] = ()
+    first_dts = None if trusted or rules.fps is not None else _first_dts(shown)
     if trusted:
         raw, warnings = _from_pts(shown, epochs, time_base, step)
-    elif use_dts:
-        raw, warnings = _rising(sorted(p.dts for p in shown if p.dts is not None), 1), ()
+    elif first_dts is not None:
+        raw, warnings = _rising(sorted(map(_dts, shown)), 1), ()
     else:
         raw, warnings = [round(i * step) for i in range(len(shown))], (_no_times(rules.fps, rate),)
     shift = _shift(raw[0] if raw else 0, time_base, rules)
     times = tuple(time + shift for time in raw)
     if trusted and rules.fps is not None:
         warnings += ("--fps is left aside: the source has times of its own",)
-    if len(epochs) > 1:
-        warnings += (f"the source's clock starts anew {len(epochs) - 1} times; its parts are put one after the other",)
-    if shift:
-        way = "later, so that none begins before zero" if shift > 0 else "earlier, so that the first begins at zero"
-        warnings += (f"all streams begin {abs(float(shift * time_base)):.3f} s {way}",)
     return TimeMap(
         time_base=time_base,
         step=step,
@@ -171,11 +165,28 @@ def build_time_map(packets: Sequence[PacketTime], time_base: Fraction, rate: Fra
         shift_pts=shift,
         epochs=epochs or (Epoch(first=raw[0] if raw else 0, last=raw[-1] if raw else 0),),
         keyframes=_keyframes(shown, shift) if trusted and len(epochs) < 2 else (),
-        first_dts=min(p.dts for p in shown if p.dts is not None) if use_dts else None,
+        first_dts=first_dts,
         pts_trusted=trusted,
         seekable=trusted and len(epochs) < 2 and all(packet.pts is not None for packet in shown),
-        warnings=warnings,
+        warnings=warnings + _moves(len(epochs), shift * time_base),
     )
+
+
+def _first_dts(shown: Sequence[PacketTime]) -> int | None:
+    """The first decode time; None where packets are without."""
+    known = [packet.dts for packet in shown if packet.dts is not None]
+    return min(known, default=None) if len(known) == len(shown) else None
+
+
+def _moves(epochs: int, shift: Fraction) -> tuple[str, ...]:
+    """What people are told of time that is moved, as a whole or by its parts; `shift` in seconds."""
+    told: tuple[str, ...] = ()
+    if epochs > 1:
+        told += (f"the source's clock starts anew {epochs - 1} times; its parts are put one after the other",)
+    if shift:
+        way = "later, so that none begins before zero" if shift > 0 else "earlier, so that the first begins at zero"
+        told += (f"all streams begin {abs(float(shift)):.3f} s {way}",)
+    return told
 
 
 def _counted(packets: Sequence[PacketTime], time_base: Fraction, fps: Fraction) -> tuple[list[PacketTime], Fraction]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib import resources
@@ -12,7 +13,7 @@ from typing import Any, Final
 
 from a2n_video.tools.footage import Footage
 from a2n_video.tools.images import Image, display_size, jpeg_bytes, png_bytes
-from a2n_video.tools.measuring import Comparison, mean_of
+from a2n_video.tools.measuring import Comparison, Measurement, Still, mean_of
 
 # Field of a Measurement, title, unit, digits shown, what it says.
 MEASURES: Final = (
@@ -52,7 +53,25 @@ def page_data(page: Page) -> dict[str, Any]:
         width, height = height, width
     versions = cast.versions
     files = {cast.base_name: cast.base, **({"source": cast.small} if cast.small else {}), **cast.results}
-    measures = [
+    return {
+        "title": page.title,
+        "width": width,
+        "height": height,
+        "base": cast.base_name,
+        "versions": versions,
+        "first": [cast.base_name if cast.has_reference and cast.small is None else versions[0], next(iter(cast.results))],
+        "times": [_short(float(row.time)) for row in rows if row.version == versions[0]],
+        "measures": _measures(rows, versions),
+        "stills": [_still(still, page.quality) for still in page.comparison.stills],
+        "files": [[name, *facts(footage)] for name, footage in files.items()],
+        "notes": page.notes,
+        "jobs": page.jobs,
+    }
+
+
+def _measures(rows: list[Measurement], versions: Sequence[str]) -> list[dict[str, Any]]:
+    """Every measure that was taken of some frame: what it is, its mean and its course by version."""
+    return [
         {
             "name": title,
             "unit": unit,
@@ -64,27 +83,11 @@ def page_data(page: Page) -> dict[str, Any]:
         for name, title, unit, digits, text in MEASURES
         if any(getattr(row, name) is not None for row in rows)
     ]
-    return {
-        "title": page.title,
-        "width": width,
-        "height": height,
-        "base": cast.base_name,
-        "versions": versions,
-        "first": [cast.base_name if cast.has_reference and cast.small is None else versions[0], next(iter(cast.results))],
-        "times": [_short(float(row.time)) for row in rows if row.version == versions[0]],
-        "measures": measures,
-        "stills": [
-            {
-                "label": still.label,
-                "frame": still.frame,
-                "pictures": {name: data_uri(p, page.quality) for name, p in still.pictures.items()},
-            }
-            for still in page.comparison.stills
-        ],
-        "files": [[name, *facts(footage)] for name, footage in files.items()],
-        "notes": page.notes,
-        "jobs": page.jobs,
-    }
+
+
+def _still(still: Still, quality: int) -> dict[str, Any]:
+    pictures = {name: data_uri(picture, quality) for name, picture in still.pictures.items()}
+    return {"label": still.label, "frame": still.frame, "pictures": pictures}
 
 
 def facts(footage: Footage) -> list[str]:

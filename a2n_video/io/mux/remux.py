@@ -113,17 +113,27 @@ def remux(
                 file.check()
                 check()
                 counts[index] += 1
-        if final.sar != 1 and box in ("mkv", "webm"):
-            set_pixel_shape(file, final.width, final.height, final.sar)
-        if final.hdr is not None and HOLDS[box].hdr:
-            set_hdr(file, final.width, final.height, final.hdr)
-    video = counts.pop(final.info.video_index, 0)
-    copied = {index: count - len(refused.get(index, ())) for index, count in counts.items()}
-    numbers = {index: tuple(found) for index, found in refused.items()}
+        _set_header(file, final)
+    video_packets = counts.pop(final.info.video_index, 0)
     moved = {index: tuple(found) for index, found in copying.moved.items()}
     moved |= {index: tuple(range(stream.moved)) for index, stream in converted.items() if stream.moved}
-    undecoded = {index: stream.undecoded for index, stream in converted.items() if stream.undecoded}
-    return RemuxResult(video_packets=video, copied=copied, read_errors=copying.errors, refused=numbers, moved=moved, undecoded=undecoded)
+    return RemuxResult(
+        video_packets=video_packets,
+        copied={index: count - len(refused.get(index, ())) for index, count in counts.items()},
+        read_errors=copying.errors,
+        refused={index: tuple(found) for index, found in refused.items()},
+        moved=moved,
+        undecoded={index: stream.undecoded for index, stream in converted.items() if stream.undecoded},
+    )
+
+
+def _set_header(file: OutFile, final: FinalFile) -> None:
+    """Write into a finished file's header what its muxer leaves out."""
+    box = final.plan.container
+    if final.sar != 1 and box in ("mkv", "webm"):
+        set_pixel_shape(file, final.width, final.height, final.sar)
+    if final.hdr is not None and HOLDS[box].hdr:
+        set_hdr(file, final.width, final.height, final.hdr)
 
 
 def _taken(output: OutputContainer, packet: Packet[Any], codec: str, container: Container) -> bool:

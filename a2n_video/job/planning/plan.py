@@ -36,7 +36,7 @@ from a2n_video.media.interlace import InterlacePlan, plan_interlace, result_map
 from a2n_video.media.steady import time_fates
 from a2n_video.media.streams import Container, StreamFate, StreamPlan, container_of, plan_streams
 from a2n_video.media.timecode import with_timecode
-from a2n_video.options import Execution, ExecutionPlan, JobOptions
+from a2n_video.options import Execution, ExecutionPlan, JobOptions, TimeRange
 
 # Inductor takes a minute or two for the network; at tens of frames a second that is a few thousand frames.
 _FRAMES_TO_COMPILE: Final = 5000
@@ -143,14 +143,11 @@ def prepare(source: Path, dest: Path, options: JobOptions) -> JobPlan:
     info = look(probe, source, options.execution.max_pixels)
     identity = identity_of(source)
     check_paths(source, dest, overwrite=options.execution.overwrite or _only_to_tidy_up(dest, options.execution))
-    holding = HOLDS[container]
-    lead_in = LEAD_IN if holding.lead_in or holding.steady else Fraction(0)
-    scanned = look(scan, source, info, fps=options.fidelity.fps, lead_in=lead_in)
+    scanned = look(scan, source, info, fps=options.fidelity.fps, lead_in=_lead_in(container))
     interlace = plan_interlace(options.fidelity.deinterlace, look(look_for_interlace, source, info), info.height)
-    time_map = replace(result_map(interlace, scanned.time_map), trimmed=() if holding.lead_in else scanned.trimmed)
+    part = _part(options.time, scanned, interlace, container)
     frame_rate = None if scanned.frame_rate is None else scanned.frame_rate * interlace.rate_factor
-    picture = settle_picture(info, time_map.time_base, frame_rate, container, options)
-    part = time_map.cut(start=options.time.start, end=options.time.end, frames=options.time.frames)
+    picture = settle_picture(info, part.time_base, frame_rate, container, options)
     streams = plan_streams(info, container, options.fidelity, scanned.empty).plus(*picture.fates)
     streams = _fitting(with_timecode(info, streams, picture.encoder.frame_rate), scanned, info, part, look)
     if options.fidelity.keep_all:
@@ -171,6 +168,17 @@ def prepare(source: Path, dest: Path, options: JobOptions) -> JobPlan:
         encoder=picture.encoder,
         cut_short=cut_short(source) or scanned.error,
     )
+
+
+def _lead_in(container: Container) -> Fraction:
+    """How far sound may begin before zero in the result, in seconds."""
+    return LEAD_IN if HOLDS[container].lead_in or HOLDS[container].steady else Fraction(0)
+
+
+def _part(time: TimeRange, scanned: ScanResult, interlace: InterlacePlan, container: Container) -> TimeMap:
+    """The time of the result's frames, cut to what is asked for."""
+    whole = replace(result_map(interlace, scanned.time_map), trimmed=() if HOLDS[container].lead_in else scanned.trimmed)
+    return whole.cut(start=time.start, end=time.end, frames=time.frames)
 
 
 def _fitting(streams: StreamPlan, scanned: ScanResult, info: VideoInfo, part: TimeMap, look: Any) -> StreamPlan:
