@@ -16,13 +16,13 @@ from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 
 from a2n_video.errors import EncodeError
+from a2n_video.io.mux.converted import Converted
 from a2n_video.io.mux.sound import Sound, nearest_setting
 from a2n_video.io.positions import Positions
 from a2n_video.io.source import open_source
 from a2n_video.io.writer import FORMAT_NAMES
 from a2n_video.media.info import VideoInfo
 from a2n_video.media.streams import StreamPlan
-from a2n_video.media.timemap import TimeMap
 
 
 def sounds_made_anew(path: Path, info: VideoInfo, plan: StreamPlan) -> dict[int, tuple[str, str] | None]:
@@ -54,27 +54,16 @@ def _changes(before: Sound, after: Sound) -> tuple[str, str]:
 
 
 @dataclass
-class ConvertedAudio:
-    """An audio stream of the source in another codec, for one output; used by the thread that muxes.
+class ConvertedAudio(Converted):
+    """An audio stream of the source in another codec, cut to the sample.
 
-    Samples keep their time: gaps and a late start stay as they are, and a packet that cannot be decoded leaves a gap; `undecoded` counts
-    those. A frame that says less than the one before it comes after that one; `moved` counts those. `start` and `end` bound the stream on
-    the result's clock, to the sample. `ignore_edits` as in `open_source`.
+    Samples keep their time: gaps and a late start stay as they are, and a packet that cannot be decoded leaves a gap. A frame that says
+    less than the one before it comes after that one; `moved` counts those.
     """
 
-    path: Path
-    index: int
-    codec: str
-    time_map: TimeMap
-    start: Fraction | None = None
-    end: Fraction | None = None
-    ignore_edits: bool = False
-    undecoded: int = 0
-    moved: int = 0
     _stream: Any = field(default=None, init=False)
 
     def add_to(self, output: OutputContainer) -> Any:
-        """Add the stream to an output whose header is not yet written, and return it."""
         with open_source(self.path, ignore_edits=self.ignore_edits) as source:
             sound = Sound.of(source.streams[self.index].codec_context)
             setting = None if sound is None else nearest_setting(sound, self.codec, output.format.name)
@@ -84,7 +73,6 @@ class ConvertedAudio:
         return self._stream
 
     def packets(self) -> Iterator[Packet[Any]]:
-        """The encoded packets, by time."""
         with open_source(self.path, ignore_edits=self.ignore_edits) as source:
             try:
                 for part in self._resampled(self._settled(source)):

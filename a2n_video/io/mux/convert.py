@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from a2n_video.io.mux.audio import ConvertedAudio
+from a2n_video.io.mux.converted import Converted
 from a2n_video.io.mux.subtitles import ConvertedSubtitles
 from a2n_video.media.final import FinalFile
-
-Converted = ConvertedAudio | ConvertedSubtitles
 
 
 def converted_streams(final: FinalFile) -> dict[int, Converted]:
     """What to hand `remux` for the streams that the plan converts, by source index."""
-    makers: dict[str, type[ConvertedAudio] | type[ConvertedSubtitles]] = {"audio": ConvertedAudio, "subtitle": ConvertedSubtitles}
+    makers: dict[str, type[Converted]] = {"audio": ConvertedAudio, "subtitle": ConvertedSubtitles}
     times, info = final.time_map, final.info
     return {
         fate.index: makers[fate.kind](info.path, fate.index, fate.to, times, times.begin, times.limit, info.ignore_edits)

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import av
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 
+from a2n_video.io.mux.converted import Converted
 from a2n_video.io.mux.copying import Copying, Lane, as_held, copied_stream
 from a2n_video.io.mux.isobmff import set_hdr
 from a2n_video.io.mux.joining import joined_packets, scan_segment
@@ -68,23 +69,6 @@ class RemuxResult:
     refused: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     moved: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     undecoded: Mapping[int, int] = field(default_factory=dict)
-
-
-class Converted(Protocol):
-    """A stream that is made from a source stream, such as text subtitles in another format: it adds itself, then gives packets by dts.
-
-    `undecoded` counts the source's packets that could not be decoded, `moved` those whose times stepped back.
-    """
-
-    @property
-    def undecoded(self) -> int: ...
-
-    @property
-    def moved(self) -> int: ...
-
-    def add_to(self, output: OutputContainer) -> Any: ...
-
-    def packets(self) -> Iterator[Packet[Any]]: ...
 
 
 def remux(

@@ -16,6 +16,7 @@ from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.subtitles.subtitle import AssSubtitle, SubtitleSet
 
+from a2n_video.io.mux.converted import Converted
 from a2n_video.io.source import open_source
 from a2n_video.media.timemap import TimeMap
 
@@ -131,27 +132,13 @@ def one_at_a_time(cues: Sequence[Cue]) -> tuple[Cue, ...]:
 
 
 @dataclass
-class ConvertedSubtitles:
-    """A text subtitle stream of the source in another codec, for one output; used by the thread that muxes.
+class ConvertedSubtitles(Converted):
+    """A text subtitle stream of the source in another codec."""
 
-    `start` and `end` bound it on the result's clock, `ignore_edits` as in `open_source`. The stream's tags and dispositions are the
-    source's.
-    """
-
-    path: Path
-    index: int
-    codec: str
-    time_map: TimeMap
-    start: Fraction | None = None
-    end: Fraction | None = None
-    ignore_edits: bool = False
-    undecoded: int = 0
-    moved: int = 0
     _cues: tuple[Cue, ...] = field(default=(), init=False)
     _stream: Any = field(default=None, init=False)
 
     def add_to(self, output: OutputContainer) -> Any:
-        """Add the stream to an output whose header is not yet written, and return it."""
         source = read_cues(self.path, self.index, self.time_map, ignore_edits=self.ignore_edits)
         self.undecoded = source.undecoded
         self._cues = cut_cues(source.cues, self.start, self.end)
@@ -162,7 +149,6 @@ class ConvertedSubtitles:
         return self._stream
 
     def packets(self) -> Iterator[Packet[Any]]:
-        """The cues encoded, by time."""
         for cue in self._cues:
             start = round(cue.start / _MS)
             length = max(1, round(cue.end / _MS) - start)
