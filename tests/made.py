@@ -181,6 +181,19 @@ def _chapter(number: int, start: Fraction, end: Fraction, title: str) -> Any:
     return {"id": number, "start": int(start * 1000), "end": int(end * 1000), "time_base": Fraction(1, 1000), "metadata": metadata}
 
 
+def with_empty_sample(path: Path, number: int, track: int = 0) -> Path:
+    """Have a sample of an MP4 hold nothing; what it held is more than the one before it needs, and is left aside there."""
+    data = bytearray(path.read_bytes())
+    table = -1
+    for _ in range(track + 1):
+        table = data.index(b"stsz", table + 1)
+    at = table + 16 + 4 * number  # after version and flags, the size of all, and how many there are
+    before, its = (int.from_bytes(data[place : place + 4]) for place in (at - 4, at))
+    data[at - 4 : at + 4] = (before + its).to_bytes(4) + bytes(4)
+    path.write_bytes(data)
+    return path
+
+
 def with_broken_pictures(source: Path, path: Path, which: slice) -> Path:
     """A copy of a file, of its size, in which those of its pictures that are no keyframes are zeros."""
     data = bytearray(source.read_bytes())

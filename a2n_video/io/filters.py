@@ -14,6 +14,7 @@ import av
 import numpy as np
 
 from a2n_video.frames import color_of_frame, frame_planes, tag_frame
+from a2n_video.io.decoding import decoding, fed
 from a2n_video.io.graphs import (
     Filters,
     Frames,
@@ -26,7 +27,6 @@ from a2n_video.io.graphs import (
     made_frame,
     through,
 )
-from a2n_video.io.probe import decoding
 from a2n_video.io.source import open_source, video_stream
 from a2n_video.media.info import VideoInfo
 from a2n_video.media.interlace import CYCLE, FieldOrder, InterlaceFindings, InterlacePlan, Mode, cycle_times, film_clock, next_time
@@ -214,9 +214,9 @@ def look_for_interlace(path: Path, info: VideoInfo, frames: int = _LOOK_AT) -> I
 def _quietly_decoded(container: Any, path: Path) -> Frames:
     stream = video_stream(container, path)
     with decoding(stream) as decoder, suppress(av.FFmpegError):
-        for packet in container.demux(stream):
+        for packet in fed(container.demux(stream)):
             with suppress(av.FFmpegError):  # the reader counts damage; here only whole frames are looked at
-                yield from decoder.decode(packet if packet.size else None)
+                yield from decoder.decode(packet)
 
 
 def _idet(frames: Frames, note_flag: Callable[[bool], None]) -> Frames:

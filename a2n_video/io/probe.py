@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 
 from a2n_video.errors import DecodeError, IncompleteSourceError, UnsupportedFormatError
 from a2n_video.frames import color_of_frame, fraction
+from a2n_video.io.decoding import fed, open_decoder
 from a2n_video.io.source import open_source, video_stream
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.info import Chapter, HdrMetadata, StreamInfo, VideoInfo
@@ -72,42 +73,11 @@ def first_frame(container: InputContainer, stream: VideoStream, path: Path) -> a
     decoder = open_decoder(stream, threads=1)
     name = stream.codec_context.codec.canonical_name  # reading can change it to one nobody knows
     with contextlib.suppress(av.FFmpegError):  # reading itself ends, as at a packet of half a gigabyte that a damaged table names
-        for packet in itertools.islice(container.demux(stream), _PACKETS_TO_FIRST_FRAME):
+        for packet in fed(itertools.islice(container.demux(stream), _PACKETS_TO_FIRST_FRAME)):
             with contextlib.suppress(av.FFmpegError, ValueError):  # ValueError: a codec that is not known once packets came
-                for frame in decoder.decode(packet if packet.size else None):
+                for frame in decoder.decode(packet):
                     return frame
     raise IncompleteSourceError(f"{path}: damaged: no frame of its {name} video can be decoded; nothing was written")
-
-
-def open_decoder(stream: VideoStream, threads: int = 0) -> av.VideoCodecContext:
-    """The stream's decoder, with as many threads as asked (0: FFmpeg's choice).
-
-    VP8 and VP9 marked alpha_mode=1 are read by libvpx: FFmpeg's own decoders drop their alpha without a word.
-    """
-    context: Any = stream.codec_context
-    library = {"vp9": "libvpx-vp9", "vp8": "libvpx"}.get(context.codec.canonical_name)
-    metadata = {key.lower(): value for key, value in stream.metadata.items()}
-    if library is not None and metadata.get("alpha_mode") == "1":
-        context = av.VideoCodecContext.create(library, "r")
-        context.extradata = stream.codec_context.extradata
-        for tag in ("colorspace", "color_primaries", "color_trc", "color_range"):  # the container's, for what the bitstream leaves open
-            setattr(context, tag, getattr(stream.codec_context, tag))
-    context.thread_type = "AUTO"
-    context.thread_count = threads
-    return context  # type: ignore[no-any-return]
-
-
-@contextlib.contextmanager
-def decoding(stream: VideoStream, threads: int = 0) -> Iterator[av.VideoCodecContext]:
-    """`open_decoder`, whose threads are idle when the block ends.
-
-    A decoder is freed by whoever holds the GIL, and waits for its threads: one with a message for Python's log would wait for the GIL.
-    """
-    decoder = open_decoder(stream, threads)
-    try:
-        yield decoder
-    finally:
-        decoder.flush_buffers()  # without the GIL
 
 
 def check_stream(stream: VideoStream, path: Path, max_pixels: int) -> None:

@@ -16,10 +16,11 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from a2n_video.frames import native_frame
+from a2n_video.io.decoding import decoding, fed
 from a2n_video.io.filters import copied_frame, deinterlaced
 from a2n_video.io.fitting import changes_of
 from a2n_video.io.packets import scan
-from a2n_video.io.probe import decoding, probe
+from a2n_video.io.probe import probe
 from a2n_video.io.seeking import packets_from_keyframe
 from a2n_video.io.source import open_source, video_stream
 from a2n_video.media.colorspec import UNSPECIFIED, UNTAKEN
@@ -243,15 +244,15 @@ class VideoReader:
                 self.damage.add(self._bears_on(latest), where, error.strerror)
 
         with decoding(stream, threads) as decoder:
-            for packet in _readable(packets, note):
-                pts = told(packet.pts)
+            for packet in fed(_readable(packets, note)):
+                pts = None if packet is None else told(packet.pts)
                 latest = pts if latest is None or (pts is not None and pts > latest) else latest
                 try:
-                    yield from decoder.decode(packet if packet.size else None)
+                    yield from decoder.decode(packet)
                 except MemoryError:  # FFmpeg's is one of its errors too, but says nothing about the packet
                     raise
                 except av.FFmpegError as error:
-                    note(f"packet at pts {packet.pts}", error)
+                    note(f"packet at pts {pts}", error)
 
     def _bears_on(self, raw_pts: int | None) -> int:
         """The settled pts that an error is put at: where decoding is, or the beginning of a part whose frames it can still show in.

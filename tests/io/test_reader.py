@@ -24,7 +24,7 @@ from a2n_video.media.interlace import InterlacePlan
 from tests.clips import Clip, read_frames, write_clip
 from tests.conftest import ROOT
 from tests.io.test_filters import VIDEO, combing, flagged_frame, made_frame
-from tests.made import frame_hash, make_source, with_long_groups
+from tests.made import frame_hash, make_source, with_empty_sample, with_long_groups
 from tests.test_picture import planes_in
 
 CLOSE_EARLY = """
@@ -138,6 +138,17 @@ def test_a_seek_ends_at_a_keyframe_also_where_ffmpeg_takes_every_packet_for_one(
         assert packets is not None
         begun = next(packets)
         assert begun.is_keyframe and begun.pts == times.raw_pts(times.times[24 * ((first - 20) // 24)])
+
+
+@pytest.mark.parametrize("number", [1, 5, 11])
+def test_an_empty_packet_is_no_end(number: int, tmp_path: Path) -> None:
+    """Captures have such where a frame was dropped: the one before it is shown for longer."""
+    source = with_empty_sample(make_source(tmp_path / "in.mov", pts=range(12), codec="prores_ks", audio=()), number)
+    with VideoReader(source) as reader:
+        found = [frame.pts for frame in reader]
+    assert (len(found), reader.damage.errors, reader.damage.repeated) == (11, 0, 0)
+    result = upscale_video(source, tmp_path / "out.mkv", model="nearest")
+    assert (result.exit_code, result.frames) == (0, 11)
 
 
 def test_a_stand_in_leaves_its_frame_alone() -> None:

@@ -16,8 +16,9 @@ import pytest
 from a2n_video.errors import DecodeError, InputError, OptionError, UnsupportedFormatError, exit_code
 from a2n_video.io import reader as reader_module
 from a2n_video.io import sandbox
+from a2n_video.io.decoding import decoding
 from a2n_video.io.packets import scan
-from a2n_video.io.probe import decoding, probe
+from a2n_video.io.probe import probe
 from a2n_video.io.reader import VideoReader
 from a2n_video.io.sandbox import Limits, SandboxedReader, limited, memory_for, sandboxed
 from a2n_video.job.encode import frames_until

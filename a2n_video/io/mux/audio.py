@@ -16,6 +16,7 @@ from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 
 from a2n_video.errors import EncodeError
+from a2n_video.io.decoding import fed
 from a2n_video.io.mux.converted import Converted
 from a2n_video.io.mux.sound import Sound, nearest_setting
 from a2n_video.io.positions import Positions
@@ -98,9 +99,7 @@ class ConvertedAudio(Converted):
 
     def _settled(self, source: InputContainer) -> Iterator[av.AudioFrame]:
         begun = ended = Fraction(-(1 << 40))
-        positions = Positions()
-        for packet, frame in self._decoded(source):
-            position = positions.of(packet)
+        for position, frame in self._decoded(source):
             if frame.pts is None:
                 continue
             base = Fraction(1, frame.sample_rate)
@@ -124,16 +123,19 @@ class ConvertedAudio(Converted):
             return None
         return frame if (first, last) == (0, frame.samples) else _cut(frame, first, last)
 
-    def _decoded(self, source: InputContainer) -> Iterator[tuple[Packet[Any], av.AudioFrame]]:
+    def _decoded(self, source: InputContainer) -> Iterator[tuple[int | None, av.AudioFrame]]:
+        """The frames, each with the place in the file of the packet at which it came."""
         stream: Any = source.streams[self.index]
+        positions, position = Positions(), None
         with suppress(av.FFmpegError):  # what cannot be read, the scan has told
-            for packet in source.demux(stream):
+            for packet in fed(source.demux(stream)):
+                position = position if packet is None else positions.of(packet)
                 try:
-                    frames = packet.decode()
+                    frames = stream.codec_context.decode(packet)
                 except (av.FFmpegError, ValueError):  # ValueError: reading can change its codec to one nobody knows
                     self.undecoded += 1
                     continue
-                yield from ((packet, frame) for frame in frames)
+                yield from ((position, frame) for frame in frames)
 
     def _encoded(self, frame: av.AudioFrame | None) -> Iterator[Packet[Any]]:
         for packet in self._stream.codec_context.encode(frame):

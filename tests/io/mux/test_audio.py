@@ -14,6 +14,7 @@ from a2n_video.io.mux.audio import ConvertedAudio, sounds_made_anew
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import probe
 from a2n_video.media.streams import StreamFate, StreamPlan
+from tests.made import make_source, with_empty_sample
 
 SAMPLES = np.random.default_rng(1).integers(-(1 << 30), 1 << 30, size=(72_000, 2), dtype=np.int32)
 
@@ -161,3 +162,10 @@ def test_nothing_of_the_sound_in_the_part(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "out.mkv"), "w") as output:
         sound.add_to(output)
         assert [packet for packet in sound.packets() if packet.size] == []
+
+
+def test_an_empty_packet_is_no_end_of_sound(tmp_path: Path) -> None:
+    source = make_source(tmp_path / "in.mp4", pts=range(25))
+    whole = heard(made_anew(source, "flac", tmp_path / "whole.mka"))[1]
+    with_empty_sample(source, 3, track=1)
+    assert len(heard(made_anew(source, "flac", tmp_path / "made.mka"))[1]) >= len(whole) - 1024

@@ -17,10 +17,11 @@ import pytest
 
 from a2n_video.errors import OptionError
 from a2n_video.frames import frame_planes, native_frame, tag_frame
+from a2n_video.io.decoding import open_decoder
 from a2n_video.io.mux import rehearsal
 from a2n_video.io.mux.joining import segment_container
 from a2n_video.io.mux.rehearsal import rehearse
-from a2n_video.io.probe import open_decoder, probe
+from a2n_video.io.probe import probe
 from a2n_video.io.writer import EncoderSettings
 from a2n_video.job.planning.plan import prepare
 from a2n_video.job.run import upscale_video
