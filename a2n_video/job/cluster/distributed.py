@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from a2n_video.errors import A2NVideoError, DeviceError, InputError, MissingDependencyError, OptionError, OutputError
@@ -104,7 +105,7 @@ class DistributedMaker:
             return
         self._board.want(self._missing(standing))
         job = self.journal.job or job_record(self.plan)
-        crew = Crew(self._ray, places, self._worker, Setup(plan=self.plan, job=job, ship=self.options.ship))
+        crew = Crew(self._ray, places, self._worker, Setup(plan=_from_anywhere(self.plan), job=job, ship=self.options.ship))
         try:
             with self.stops.deferred():  # Ray makes a KeyboardInterrupt of whatever a signal raises inside it
                 self.collect(crew, on_progress)
@@ -141,10 +142,10 @@ class DistributedMaker:
         execution, on_cards = self.plan.execution, bool(places[0].get("num_gpus"))
         if execution.weights_sha256 is None or on_cards == (execution.device != "cpu"):
             return execution
-        options = self.plan.options.with_changes(device=None if on_cards else "cpu")
+        options = _from_anywhere(self.plan).options.with_changes(device=None if on_cards else "cpu")
         task = self._ray.remote(settle_execution).options(**places[0])
         settled: ExecutionPlan = self._ray.get(task.remote(options, self.plan.geometry, self.plan.frames))
-        return replace(settled, threads=execution.threads)
+        return replace(settled, threads=execution.threads, weights=execution.weights)
 
     def _enter(self, marks: tuple[int, ...]) -> None:
         """Enter the job with its marks, and what was made before they were settled."""
@@ -308,6 +309,19 @@ def places_for_workers(resources: Mapping[str, float], options: ClusterOptions) 
     if resources.get("GPU", 0) >= 1:
         return [{"num_cpus": cores, "num_gpus": 1}] * int(resources["GPU"])
     return [{"num_cpus": cores}] * max(1, int(resources.get("CPU", 1)) // cores)
+
+
+def _from_anywhere(plan: JobPlan) -> JobPlan:
+    """The plan with absolute paths: a worker's working directory is that in which Ray was started."""
+    weights = None if plan.execution.weights is None else str(Path(plan.execution.weights).absolute())
+    return replace(
+        plan,
+        source=plan.source.absolute(),
+        dest=plan.dest.absolute(),
+        info=replace(plan.info, path=plan.info.path.absolute()),
+        options=plan.options.with_changes(weights=weights),
+        execution=replace(plan.execution, weights=weights),
+    )
 
 
 def connected(options: ClusterOptions) -> Any:

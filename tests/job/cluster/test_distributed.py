@@ -303,6 +303,16 @@ def test_workers_of_another_kind_settle_the_engine(cluster: Any, tmp_path: Path)
     assert run(carded).frames == 6
 
 
+def test_workers_find_files_that_are_named_from_here(cluster: Any, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker's working directory is that in which Ray was started."""
+    weights = ROOT / "a2n_video" / "net" / "data" / "a2n-tiny_x2.safetensors"
+    for path in (source, weights):
+        (tmp_path / path.name).symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    options = settings(model="auto", weights=weights.name, device="cpu", frames=2 * LENGTH, devices=("cpu",))
+    assert run(prepare(Path(source.name), Path("out.mkv"), options)).frames == 2 * LENGTH
+
+
 def test_marks_by_speed_are_kept(cluster: Any, source: Path, expected: list[tuple[int, Fraction, str]], tmp_path: Path) -> None:
     """A new job is cut by what its workers do; a run that goes on with another number of workers obeys the journal's marks."""
 
