@@ -114,10 +114,13 @@ class SegmentRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class ResultRecord:
-    """The verified result, not yet under its name."""
+    """The verified result, not yet under its name, and how many damaged packets of other streams were left out or moved for it."""
 
     size: int
     sha256: str
+    refused: int = 0
+    moved: int = 0
+    undecoded: int = 0
 
 
 @dataclass

@@ -13,19 +13,22 @@ from a2n_video.job.directory import JobDirectory
 from a2n_video.job.journal import JobRecord, Journal, SegmentRecord
 from a2n_video.job.planning.plan import JobPlan
 from a2n_video.job.segments import standing_segments
-from a2n_video.options import ExecutionPlan, JobOptions
+from a2n_video.options import EncoderBackend, ExecutionPlan, JobOptions
 
 # Whose version can change the bytes of a segment; an engine's library only where that engine runs.
 _LIBRARIES: Final = {"torch": ("torch",), "accelerator": ("torch",), "openvino": ("openvino",)}
 _MOST_ENCODER_THREADS: Final = 16
 
 
-def job_record(plan: JobPlan) -> JobRecord:
-    """What this job is, for the journal; `marks` are entered once the length of segments is settled."""
+def job_record(plan: JobPlan, engine: str | None = None) -> JobRecord:
+    """What this job is, for the journal; `marks` are entered once the length of segments is settled.
+
+    `engine` is the one that runs, where an earlier run or a worker has chosen another than the plan's.
+    """
     return JobRecord(
         input=plan.identity,
         options=compared_options(plan.options),
-        versions=_versions(plan),
+        versions=_versions(plan.encoder.backend, engine or plan.execution.engine),
         weights_sha256=plan.execution.weights_sha256,
         plan=plan.execution.as_json(),
         encoder=json.loads(json.dumps(asdict(plan.encoder), default=str)),
@@ -38,10 +41,10 @@ def compared_options(options: JobOptions) -> dict[str, Any]:
     return {part: values for part, values in options.as_json().items() if part not in ("execution", "cluster")}
 
 
-def _versions(plan: JobPlan) -> dict[str, str]:
-    binary = backends.version(plan.encoder.backend)
+def _versions(backend: EncoderBackend, engine: str) -> dict[str, str]:
+    binary = backends.version(backend)
     found = {} if binary is None else {"ffmpeg": binary}
-    for name in ("a2n-video", "av", *_LIBRARIES.get(plan.execution.engine, ())):
+    for name in ("a2n-video", "av", *_LIBRARIES.get(engine, ())):
         try:
             found[name] = version(name)
         except PackageNotFoundError:  # run from a source tree
@@ -67,7 +70,7 @@ def resumed(plan: JobPlan, folder: JobDirectory, journal: Journal) -> tuple[JobP
     if journal.job is None:
         folder.clear_segments()
         return with_threads(plan), {}
-    journal.check_same(job_record(plan))
+    journal.check_same(job_record(plan, journal.job.plan.get("engine")))
     settled = replace(
         plan,
         execution=ExecutionPlan(**journal.job.plan),

@@ -32,7 +32,7 @@ from a2n_video.job.streaming import PIPE, is_streamed, piped, settled, stream
 from a2n_video.options import Execution, JobOptions, refuse_scale_beside_size
 
 _FINISH_STALL_S: Final = 1800.0  # a slow disk may take long to take what lay in memory
-_STANDS: Final = Finished(verified="verified before: the last run was stopped once the result was in place")
+_STANDS: Final = "verified before: the last run was stopped once the result was in place"
 
 
 class Maker(Protocol):
@@ -111,7 +111,7 @@ def run(
         frames = sum(record.frames for record in journal.segments.values())
         done = None
         if frames:
-            done = _STANDS if stands else _finish(plan, folder, journal, stops)
+            done = _stood(journal.result) if stands else _finish(plan, folder, journal, stops)
         journal.close()  # over NFS an open file stays, and its folder
         folder.remove()
     if done is None:
@@ -122,9 +122,15 @@ def run(
         seconds=time.monotonic() - started,
         verified=done.verified,
         damage=replace(damage, refused=done.refused, moved=done.moved, undecoded=done.undecoded),
-        resumed_frames=sum(record.frames for record in standing.values()),
+        resumed_frames=frames if stands else sum(record.frames for record in standing.values()),
         warnings=(*plan.time_map.warnings, *dict.fromkeys(change for known in maker.damage for change in known.changes)),
     )
+
+
+def _stood(result: ResultRecord | None) -> Finished:
+    """What an earlier run has finished, and only not tidied up."""
+    assert result is not None
+    return Finished(verified=_STANDS, refused=result.refused, moved=result.moved, undecoded=result.undecoded)
 
 
 def _entered(plan: JobPlan, on_segment: Callable[[SegmentRecord], None] | None, record: SegmentRecord) -> None:
@@ -194,6 +200,6 @@ def _finish(plan: JobPlan, folder: JobDirectory, journal: Journal, stops: Stops)
         with _watched(plan, stops, moved_bytes + MOVED_TIMES * plan.info.size_bytes) as (watch, check):
             done = finish(plan.source, *given, watch=watch, check=check)
     plan.check_source()  # what was copied from it was read just now
-    journal.add_result(ResultRecord(size=done.size, sha256=done.sha256))
+    journal.add_result(ResultRecord(size=done.size, sha256=done.sha256, refused=done.refused, moved=done.moved, undecoded=done.undecoded))
     publish(folder.result, plan.dest, overwrite=plan.options.execution.overwrite)
     return done

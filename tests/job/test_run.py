@@ -12,6 +12,7 @@ from a2n_video import upscale_video
 from a2n_video.errors import InputError, JobConflictError
 from a2n_video.job.directory import JobDirectory
 from a2n_video.job.journal import Journal
+from tests.job.test_damage import zeroed
 from tests.made import make_source
 
 
@@ -83,3 +84,20 @@ def test_no_journal_is_open_when_the_folder_goes(source: Path, tmp_path: Path, m
     monkeypatch.setattr(JobDirectory, "remove", looked)
     upscale(source, tmp_path / "out.mkv", lambda: None)
     assert closed == [True]
+
+
+def test_a_run_that_was_stopped_while_it_tidied_up_is_told_of_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, dest = make_source(tmp_path / "in.mkv", pts=range(48), audio=("flac",)), tmp_path / "out.webm"
+    changes = {"codec": "libvpx-vp9", "preset": "8", "reencode_audio": "opus"}
+
+    def stopped(folder: JobDirectory) -> None:
+        (folder.path / "000000.seg").unlink(missing_ok=True)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(JobDirectory, "remove", stopped)
+        upscale(zeroed(source, "audio", slice(2, 4)), dest, lambda: None, **changes)
+    assert dest.exists()
+    result = upscale_video(source, dest, model="nearest", segment_frames=8, **changes)  # type: ignore[arg-type]
+    assert (result.exit_code, result.damage.undecoded > 0) == (4, True)
+    assert (result.frames, result.resumed_frames) == (48, 48)
