@@ -221,7 +221,7 @@ _NOT_BESIDE_PREVIEW: Final = ("dry_run", "json", "log_file", "output_dir")
 
 def check_together(arguments: argparse.Namespace) -> None:
     """OptionError for options that would do nothing."""
-    given = {name for name, value in vars(arguments).items() if value not in (None, False)}
+    given = {name for name, value in vars(arguments).items() if value is not None and value is not False}
     for name, needed in _NEED:
         if name in given and needed not in given:
             raise OptionError(f"{_flag(name)} says something of {_flag(needed)}, which was not given")

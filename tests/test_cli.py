@@ -98,6 +98,7 @@ def test_what_cannot_be_parsed_is_one_line(capsys: pytest.CaptureFixture[str]) -
     ("arguments", "words"),
     [
         (["in.mkv", "out.mkv", "--at", "3"], "--preview"),
+        (["in.mkv", "out.mkv", "--at", "0"], "--preview"),
         (["in.mkv", "out.mkv", "--models", "a2n"], "--preview"),
         (["in.mkv", "out.mkv", "--name-pattern", "{stem}"], "--output-dir"),
         (["in.mkv", "out.mkv", "--ship"], "--ray"),

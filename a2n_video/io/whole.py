@@ -86,7 +86,10 @@ def _mp4_missing(file: BinaryIO, size: int) -> int:
         if length < 8:  # 0: up to the end of the file
             return 0
         start += length
-    return max(0, start - size) or (8 - (size - start) if start < size else 0)
+    if start >= size:
+        return start - size
+    file.seek(start)
+    return 8 - (size - start) if any(file.read(8)) else 0  # zeros behind the last box are padding
 
 
 def _matroska_missing(file: BinaryIO, size: int) -> int:

@@ -64,7 +64,7 @@ class Stage:
 
     def __init__(self, name: str, position: Callable[[], object] | None = None) -> None:
         self.name = name
-        self.steps = 0
+        self.made = 0  # items or answers: a step can be a part of one, between waits for another stage
         self.longest_s = 0.0
         self._since: float | None = None
         self._position = position or (lambda: None)
@@ -77,7 +77,6 @@ class Stage:
     def end(self) -> None:
         if self._since is not None:
             self.longest_s = max(self.longest_s, time.monotonic() - self._since)
-            self.steps += 1
             self._since = None
 
     def silent_s(self) -> float:
@@ -156,7 +155,7 @@ class Stages:
         limit = self._patience.limit_s(stage.longest_s)
         where = ""
         if stage.name in _BY_FRAMES:
-            where = f" after {stage.steps} frames" if stage.steps else " before its first frame"
+            where = f" after {stage.made} frames" if stage.made else " before its first frame"
         return error(
             f"{self._what}: the {word} hung: nothing came of it for {limit:.0f} s{where}; "
             "with --stall-timeout SECONDS the same command waits longer"
@@ -281,6 +280,7 @@ class Prefetch[T](_Thread, Iterator[T]):
             self.stage.begin()
             for item in self._source:
                 self.stage.end()
+                self.stage.made += 1
                 if not self._put(item):
                     break
                 self.stage.begin()
@@ -351,6 +351,7 @@ class Calls(_Thread):
             self.stage.begin()
             try:
                 self._answers.put(asked())
+                self.stage.made += 1
             except BaseException as error:  # noqa: BLE001 - handed whole to the caller's thread
                 self._answers.put(_Failure(error))
             self.stage.end()

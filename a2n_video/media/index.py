@@ -67,10 +67,14 @@ def hide_head(packets: Sequence[PacketTime], first: int | None) -> list[PacketTi
     if first is None or place is None or packets[place].pts != first:
         return list(packets)
     begun, stop = packets[place].dts, place + 1
-    while begun is not None and stop < len(packets) and (packets[stop].hidden or begun < (packets[stop].dts or begun) < first):
+    while begun is not None and stop < len(packets) and (packets[stop].hidden or _between(begun, packets[stop].dts, first)):
         stop += 1
     head = [packet._replace(hidden=packet.hidden or (packet.pts is not None and packet.pts < first)) for packet in packets[:stop]]
     return [*head, *packets[stop:]]
+
+
+def _between(begun: int, dts: int | None, first: int) -> bool:
+    return dts is not None and begun < dts < first
 
 
 @dataclass(frozen=True, kw_only=True)

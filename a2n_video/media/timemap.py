@@ -126,8 +126,10 @@ class TimeMap:
     def cut(self, *, start: Fraction | None = None, end: Fraction | None = None, frames: int | None = None) -> TimeMap:
         """The same for a part: seconds from the first frame, `end` exclusive, at most `frames` frames from `start` on.
 
-        The first frame at or after `start` comes to settled 0 and takes all streams with it. An empty part is an OptionError.
+        The first frame at or after `start` comes to settled 0 and takes all streams with it; a start of 0 is none. An empty part is an
+        OptionError.
         """
+        start = start or None
         if start is None and end is None and frames is None:
             return self
         origin = self.first_pts
@@ -141,7 +143,7 @@ class TimeMap:
         if not kept:
             total = float((self.end_pts - origin) * self.time_base)
             raise OptionError(f"no frame lies between --start and --end: the video lasts {total:.3f} s")
-        moved = self._moved(kept, kept[0] if start else 0, high)
+        moved = self._moved(kept, 0 if start is None else kept[0], high)
         return replace(moved, begin_pts=None if start is None else moved.first_pts)
 
     def _moved(self, kept: tuple[int, ...], by: int, limit: int | None) -> TimeMap:

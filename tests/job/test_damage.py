@@ -72,6 +72,16 @@ def test_a_whole_source_is_no_damage(sources: dict[str, Path], tmp_path: Path, b
     assert outcome(sources[box], tmp_path / "out.mkv") == (0, FRAMES)
 
 
+@pytest.mark.parametrize(
+    ("tail", "missing"), [(bytes(4), None), (bytes(40), None), (b"\0\0\1\0", "4 bytes"), (b"\0\0\0\x09free", "1 bytes")]
+)
+def test_zeros_behind_the_last_box_are_padding(sources: dict[str, Path], tmp_path: Path, tail: bytes, missing: str | None) -> None:
+    path = tmp_path / "in.mp4"
+    path.write_bytes(sources["mp4"].read_bytes() + tail)
+    found = cut_short(path)
+    assert found is None if missing is None else missing in (found or "")
+
+
 def check_truncation(source: Path, folder: Path, percent: int) -> None:
     data = source.read_bytes()
     cut = folder / f"cut{percent}{source.suffix}"

@@ -139,10 +139,12 @@ def test_the_last_frame_ends_where_decoding_does_and_not_by_its_own_packet(last:
         (None, [False] * 6),
     ],
 )
-def test_what_lacks_its_reference_at_the_head_is_hidden(first: int | None, hidden: list[bool]) -> None:
+@pytest.mark.parametrize("clock", [0, -120, -80])
+def test_what_lacks_its_reference_at_the_head_is_hidden(first: int | None, hidden: list[bool], clock: int) -> None:
     """A P and a B of a group that began before the file, its next keyframe, a B between both, and a clock that starts anew."""
-    video = [PacketTime(p, d, 40, keyframe=p == 160) for p, d in [(80, 0), (40, 40), (160, 80), (120, 120), (200, 160), (10, 10)]]
-    assert [packet.hidden for packet in hide_head(video, first)] == hidden
+    times = [(80, 0), (40, 40), (160, 80), (120, 120), (200, 160), (10, 10)]
+    video = [PacketTime(p + clock, d + clock, 40, keyframe=p == 160) for p, d in times]
+    assert [packet.hidden for packet in hide_head(video, None if first is None else first + clock)] == hidden
 
 
 def test_times_that_run_backward_after_a_keyframe_hide_nothing() -> None:
@@ -237,6 +239,13 @@ def test_cuts(part: dict[str, object], times: tuple[int, ...], window: tuple[int
     assert cut.times == times and (cut.first_pts, cut.end_pts) == window and cut.limit_pts == limit
     raw = cut.raw_pts(cut.first_pts)
     assert cut.clock().settle(raw) == cut.first_pts and raw in (500, 540, 620)
+
+
+def test_a_start_of_zero_is_none() -> None:
+    """Not even sound before a late first frame is cut then, and none of the time moves."""
+    whole = mapped(packets([500 + 40 * n for n in range(6)]))
+    assert whole.cut(start=Fraction(0)) == whole
+    assert whole.cut(start=Fraction(0), frames=2) == whole.cut(frames=2)
 
 
 @pytest.mark.parametrize("part", [{"start": Fraction(9)}, {"end": Fraction(0)}, {"start": Fraction(1, 10), "end": Fraction(1, 10)}])
