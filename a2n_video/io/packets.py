@@ -12,6 +12,7 @@ from av.container import InputContainer
 from av.packet import Packet
 
 from a2n_video.frames import fraction
+from a2n_video.io.positions import Positions
 from a2n_video.io.source import open_source
 from a2n_video.io.whole import complaints
 from a2n_video.media.h264 import FieldPairs
@@ -87,19 +88,17 @@ def _demuxed(container: InputContainer, info: VideoInfo, trackers: dict[int, Run
 
 
 def _read(container: InputContainer, video: StreamInfo, trackers: dict[int, RunTracker], packets: dict[int, list[PacketTime]]) -> None:
-    position: int | None = None
+    positions = Positions()
     shows, second_field = _SHOWS.get(video.codec), _second_fields(container, video)
     for packet in container.demux():
         if not packet.size:
             continue
-        # A packet cut by a parser out of a larger one has no place of its own: it lies where the last one lay.
-        position = packet.pos if packet.pos is not None else position
-        index, duration = packet.stream_index, packet.duration or 0
+        index, duration, position = packet.stream_index, packet.duration or 0, positions.of(packet)
         pts, dts = told(packet.pts), told(packet.dts)
         if index != video.index:
             trackers[index].add(pts, dts, duration, position, hidden=packet.is_discard)
             if index in packets:
-                packets[index].append(PacketTime(pts, dts, duration, packet.is_keyframe, packet.pos, packet.is_discard))
+                packets[index].append(PacketTime(pts, dts, duration, packet.is_keyframe, position, packet.is_discard))
             continue
         hidden = packet.is_discard or (shows is not None and not shows(memoryview(packet)))
         if second_field(packet):

@@ -8,7 +8,7 @@ frame by frame by a Clock, and counted. Pure values: neither av nor torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
@@ -217,29 +217,42 @@ def _step(shown: Sequence[PacketTime], time_base: Fraction, rate: Fraction | Non
 def _from_pts(
     shown: Sequence[PacketTime], epochs: Sequence[Epoch], time_base: Fraction, step: Fraction
 ) -> tuple[list[int], tuple[str, ...]]:
-    """Presentation times, epoch by epoch; missing ones are filled backward from the first known one, elsewhere after their neighbour."""
-    known: list[int] = []
-    filled = head = 0
+    """Presentation times, epoch by epoch, and what people are told of them."""
+    said = list(_on_one_clock(shown, epochs, time_base))
+    known = [time for time in said if time is not None]
+    missing, doubled = len(said) - len(known), len(known) - len(set(known))
+    warnings: tuple[str, ...] = (f"{missing} of {len(shown)} frames have no time; it is counted from their neighbours",) if missing else ()
+    if doubled:
+        warnings += (f"{doubled} of {len(shown)} frames have the time of another; each comes right after it",)
+    return _rising(sorted(_filled(said, step)), nudge(time_base)), warnings
+
+
+def _on_one_clock(shown: Sequence[PacketTime], epochs: Sequence[Epoch], time_base: Fraction) -> Iterator[int | None]:
+    """The packets' times on the first epoch's clock, in file order."""
     place = offset = 0
     last_clock: int | None = None
     for packet in shown:
         if packet.pts is None:
-            head, filled = (head + 1, filled) if not known else (head, filled + 1)
-            known += [known[-1] + round(step)] if known else []
+            yield None
             continue
         if place + 1 < len(epochs) and _at_or_after(packet, epochs[place + 1], last_clock, time_base):
             place += 1
             offset = ticks(epochs[place].offset, time_base)
         last_clock = packet.pts if packet.dts is None else packet.dts
-        known.append(packet.pts + offset)
-    first = min(known)
-    times = _rising(sorted([first - round(i * step) for i in range(head, 0, -1)] + known), nudge(time_base))
-    missing = head + filled
-    doubled = len(known) - filled - len(set(known))
-    warnings: tuple[str, ...] = (f"{missing} of {len(shown)} frames have no time; it is counted from their neighbours",) if missing else ()
-    if doubled > 0:
-        warnings += (f"{doubled} of {len(shown)} frames have the time of another; each comes right after it",)
-    return times, warnings
+        yield packet.pts + offset
+
+
+def _filled(said: Sequence[int | None], step: Fraction) -> list[int]:
+    """Times with the missing ones counted: before the first known one backward from the earliest, elsewhere after their neighbours."""
+    times: list[int] = []
+    head = 0
+    for time in said:
+        if time is None and not times:
+            head += 1
+        else:
+            times.append(times[-1] + round(step) if time is None else time)
+    first = min(times)
+    return [first - round(number * step) for number in range(head, 0, -1)] + times
 
 
 def _at_or_after(packet: PacketTime, following: Epoch, last_clock: int | None, time_base: Fraction) -> bool:
