@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Final, cast
+from typing import cast
 
 import av
 import numpy as np
@@ -18,14 +18,12 @@ from a2n_video.engine.color import planes_to_rgb
 from a2n_video.engine.protocol import pack_rows
 from a2n_video.errors import DecodeError, InputError
 from a2n_video.frames import VideoFrameAdapter, native_frame, rearranged
+from a2n_video.io.sequences import is_picture
 from a2n_video.io.source import open_source, video_stream
 from a2n_video.media.pixfmt import native_pix_fmt
 
 Image = NDArray[np.uint8]
 """RGB, (H, W, 3), 8 bit."""
-
-
-PICTURES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
 
 def read_rgb(path: Path) -> Iterator[Image]:
@@ -57,7 +55,7 @@ def count_frames(path: Path, most: int) -> int:
 
 def _open(path: Path) -> InputContainer:
     """A picture is opened from its bytes: by name FFmpeg would take `50%d.png` for a pattern."""
-    if path.suffix.lower() not in PICTURES:
+    if not is_picture(path):
         return open_source(path)
     try:
         return av.open(io.BytesIO(path.read_bytes()), "r")

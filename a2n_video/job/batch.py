@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from a2n_video.engine.select import settled_scale
 from a2n_video.errors import BATCH_FAILED, InputError, OptionError, OutputError, UnknownModelError, WeightsError, exit_code
-from a2n_video.io.sequences import is_numbered, is_picture
+from a2n_video.io.sequences import is_numbered, is_picture, makes_pictures
 from a2n_video.job.directory import JobDirectory
 from a2n_video.media.size import parse_size
 from a2n_video.media.streams import CONTAINER_OF_SUFFIX
@@ -31,6 +31,7 @@ VIDEO_SUFFIXES: Final = frozenset(
     }
 )
 _FALLBACK_SUFFIX: Final = ".mkv"
+_PICTURE_SUFFIX: Final = ".png"  # of pictures of a kind that is read only
 
 Fate = Literal["done", "damaged", "planned", "skipped", "failed"]
 
@@ -114,8 +115,10 @@ def _name(pattern: str, source: Path, options: JobOptions) -> str:
 
 def _suffix(source: Path, options: JobOptions) -> str:
     """The source's own where that kind is written: a picture becomes a picture, numbered ones, which are a video, one file."""
-    kept = source.suffix.lower() in CONTAINER_OF_SUFFIX or (is_picture(source) and not is_numbered(source))
-    return source.suffix if kept else _FALLBACK_SUFFIX
+    picture = is_picture(source) and not is_numbered(source)
+    if source.suffix.lower() in CONTAINER_OF_SUFFIX or (picture and makes_pictures(source)):
+        return source.suffix
+    return _PICTURE_SUFFIX if picture else _FALLBACK_SUFFIX
 
 
 def _scale(source: Path, options: JobOptions) -> str:

@@ -20,9 +20,10 @@ from a2n_video.errors import OptionError
 from a2n_video.frames import VideoFrameAdapter
 from a2n_video.io.filters import look_for_interlace
 from a2n_video.io.packets import scan
-from a2n_video.io.pictures import PICTURES, read_rgb
+from a2n_video.io.pictures import read_rgb
 from a2n_video.io.probe import probe
 from a2n_video.io.reader import VideoReader
+from a2n_video.io.sequences import is_picture
 from a2n_video.media.index import TimeMap
 from a2n_video.media.info import VideoInfo
 from a2n_video.media.interlace import InterlacePlan, plan_interlace, result_map
@@ -195,10 +196,6 @@ class Footage:
         times = self.time_map.times
         wanted = self.time_map.first_pts + at / self.time_map.time_base
         return times[max(0, bisect_right(times, wanted) - 1)]
-
-
-def is_picture(path: Path) -> bool:
-    return path.suffix.lower() in PICTURES
 
 
 def shot_of(path: Path, at: Fraction | None = None) -> Shot:
