@@ -75,6 +75,14 @@ def test_results_may_go_to_a_folder_above(folder: Path, monkeypatch: pytest.Monk
     assert [str(item.dest) for item in found] == ["a_x2.mkv", "below/b_x2.MKV", "c_x2.mp4"]
 
 
+def test_a_file_named_by_itself_and_by_its_folder_is_done_once(folder: Path) -> None:
+    once = collect([folder], Path("out"), DEFAULT_PATTERN, OPTIONS)
+    again = [folder, folder / "a.mkv", folder / "below", folder / "below" / ".." / "below" / "b.MKV"]
+    assert collect(again, Path("out"), DEFAULT_PATTERN, OPTIONS) == once
+    first, *_ = collect([folder / "below" / "b.MKV", folder], Path("out"), DEFAULT_PATTERN, OPTIONS)
+    assert first.dest == Path("out/b_x2.MKV")  # where it was named first decides
+
+
 def test_a_container_that_is_not_written_becomes_mkv(tmp_path: Path) -> None:
     assert collect([tmp_path / "x.wmv"], tmp_path, "{stem}{suffix}", OPTIONS)[0].dest.name == "x.mkv"
 
