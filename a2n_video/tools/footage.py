@@ -16,7 +16,7 @@ from torch import Tensor
 
 from a2n_video.engine.color import planes_to_rgb
 from a2n_video.engine.protocol import pack_rows
-from a2n_video.errors import OptionError
+from a2n_video.errors import DecodeError, OptionError
 from a2n_video.frames import VideoFrameAdapter
 from a2n_video.io.filters import look_for_interlace
 from a2n_video.io.packets import scan
@@ -134,14 +134,20 @@ class Footage:
         ) as reader:
             yield from reader
 
+    def frame(self, at: Fraction) -> av.VideoFrame:
+        """The frame that is shown at `at` seconds. DecodeError where the index names one and the decoder gives none, and says nothing."""
+        for frame in self.frames(at, 1):
+            return frame
+        raise DecodeError(f"{self.path}: the frame at {float(at):.3f} s cannot be decoded; take another time")
+
     def shots(self, start: Fraction | None = None, frames: int | None = None) -> Iterator[Shot]:
         """The same as RGB with times."""
         for number, frame in enumerate(self.frames(start, frames)):
             yield self._shot(number, frame)
 
     def shot(self, at: Fraction = Fraction(0)) -> Shot:
-        """The frame that is shown at `at` seconds."""
-        return next(self.shots(at, 1))
+        """The frame that is shown at `at` seconds; errors as `frame`."""
+        return self._shot(0, self.frame(at))
 
     def spread(self, count: int) -> Iterator[Shot]:
         """`count` shots (all frames where there are fewer) at even distances, the first frame's first, numbered as in the file."""

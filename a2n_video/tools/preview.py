@@ -112,7 +112,7 @@ def preview(source: Path, dest: Path, wanted: PreviewOptions) -> Preview:
     check_output(dest, (".png", *JPEG_SUFFIXES), [source], overwrite=wanted.job.execution.overwrite)
     footage = Footage.open(source, wanted.job.fidelity.deinterlace)
     at = wanted.at if wanted.at is not None else footage.seconds / 2
-    frame = next(footage.frames(at, 1))
+    frame = footage.frame(at)
     rgb = rgb_of(frame)
     window = settle(wanted.crop, rgb)
     results = enlarged(frame, footage, wanted)
