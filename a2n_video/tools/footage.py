@@ -14,13 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from a2n_video.engine.color import planes_to_rgb
-from a2n_video.engine.protocol import pack_rows
 from a2n_video.errors import DecodeError, OptionError
-from a2n_video.frames import VideoFrameAdapter
 from a2n_video.io.filters import look_for_interlace
 from a2n_video.io.packets import scan
-from a2n_video.io.pictures import read_rgb
 from a2n_video.io.probe import probe
 from a2n_video.io.reader import VideoReader
 from a2n_video.io.sequences import is_picture
@@ -28,7 +24,8 @@ from a2n_video.media.index import TimeMap
 from a2n_video.media.info import VideoInfo
 from a2n_video.media.interlace import InterlacePlan, plan_interlace, result_map
 from a2n_video.options import Deinterlace
-from a2n_video.tools.images import Image, to_image
+from a2n_video.tools.images import to_image
+from a2n_video.tools.rgb import Image, read_rgb, rgb_of
 
 if TYPE_CHECKING:
     import av
@@ -211,10 +208,3 @@ def shot_of(path: Path, at: Fraction | None = None) -> Shot:
         return Shot(number=0, time=Fraction(0), rgb=torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255)
     footage = Footage.open(path)
     return footage.shot(footage.seconds / 2 if at is None else at)
-
-
-def rgb_of(frame: av.VideoFrame) -> Tensor:
-    """A frame in native planes as RGB, (1, 3, H, W) float32 in 0..1, unclamped; as stored: HDR stays in its own curve."""
-    adapter = VideoFrameAdapter()
-    fmt, color = adapter.describe(frame)
-    return planes_to_rgb(torch.from_numpy(pack_rows(fmt, [adapter.planes(frame)])), fmt, color)

@@ -19,9 +19,10 @@ from a2n_video.media.size import PictureSize
 from a2n_video.net.catalog import resolve_model
 from a2n_video.options import JobOptions
 from a2n_video.tools import plots
-from a2n_video.tools.footage import Footage, rgb_of
-from a2n_video.tools.images import JPEG_SUFFIXES, Image, display_size, encoded, to_image
+from a2n_video.tools.footage import Footage
+from a2n_video.tools.images import JPEG_SUFFIXES, display_size, encoded, to_image
 from a2n_video.tools.results import check_output, write_file
+from a2n_video.tools.rgb import Image, rgb_of
 from a2n_video.upscaler import Upscaler
 
 if TYPE_CHECKING:
