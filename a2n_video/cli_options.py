@@ -11,7 +11,7 @@ from typing import Any, Final, NoReturn
 from a2n_video import __version__
 from a2n_video.errors import OptionError
 from a2n_video.options import JobOptions, rate_of, refuse_scale_beside_size
-from a2n_video.tools.shell import seconds
+from a2n_video.tools.shell import count, count_or_none, seconds
 
 PROG: Final = "a2n-video"
 
@@ -22,26 +22,6 @@ def pair(text: str) -> tuple[str, str]:
     if not separator or not key:
         raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
     return key, value
-
-
-def count(text: str) -> int:
-    """A whole number, 1 or more."""
-    return _least(text, 1)
-
-
-def count_or_none(text: str) -> int:
-    """A whole number, 0 or more."""
-    return _least(text, 0)
-
-
-def _least(text: str, least: int) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = least - 1
-    if number < least:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of {least} or more")
-    return number
 
 
 def positive(text: str) -> float:

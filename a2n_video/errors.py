@@ -4,7 +4,7 @@
     |-- OptionError (ValueError)      2   an option, a codec, an extension that does not fit
     |-- MissingDependencyError        2   an extra is not installed (ImportError)
     |-- InputError                    3   the source cannot be used
-    |   |-- DecodeError               3   not a video, or nothing decodable in it
+    |   |-- DecodeError               3   not a video, or nothing decodable in it (ValueError)
     |   |-- UnsupportedFormatError    3   a pixel format or size we do not take (ValueError)
     |   `-- IncompleteSourceError     4   damaged or truncated; the result was kept
     |-- OutputError (OSError)         5   disk, permission, output equals input
@@ -12,7 +12,7 @@
     |   |-- OutputExistsError         5   exists and --overwrite was not given (FileExistsError)
     |   `-- JobConflictError          5   locked, or the journal of another job
     |-- ModelError                    6   weights
-    |   |-- UnknownModelError         2   no model of that name (KeyError's kin, a usage error)
+    |   |-- UnknownModelError         2   no model of that name: a usage error (ValueError)
     |   `-- WeightsError              6   a file that is not what it should be (ValueError)
     |-- DeviceError (RuntimeError)    6   no such device, or it failed
     `-- VerificationError             7   the result does not match its source

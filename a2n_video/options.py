@@ -191,16 +191,6 @@ class JobOptions(_Part):
         """Plain values for the journal; times as "numerator/denominator"."""
         return {part: _plain(values) for part, values in asdict(self).items()}
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Mapping[str, Any]]) -> JobOptions:
-        """The inverse of `as_json`."""
-        changes = {name: value for part in data.values() for name, value in part.items()}
-        changes["devices"] = tuple(changes["devices"])
-        for name in ("start", "end", "fps"):
-            if changes[name] is not None:
-                changes[name] = Fraction(changes[name])
-        return cls().with_changes(**changes)
-
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionPlan:

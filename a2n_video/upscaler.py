@@ -40,7 +40,6 @@ class _Batch:
     def send(self) -> Future[Rows]:
         if self.future is None:
             self.future = self.engine.submit(self.frames)
-            self.engine.flush()
             self.frames = []
         return self.future
 

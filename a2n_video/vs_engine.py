@@ -270,7 +270,6 @@ class Filter:
         ticket = Ticket(table, [])
         for slot, ats in places.items():
             slot.last = slot.engine.submit([self._source.planes(table[at + _SOURCE : at + _TARGET]) for at in ats])
-            slot.engine.flush()
             ticket.parts.append(_Part(slot, ats, slot.last))
         while len(self._slots) > _ENGINES_KEPT:
             self._discard(next(iter(self._slots.values())))

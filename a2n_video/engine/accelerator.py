@@ -53,7 +53,7 @@ class AcceleratorEngine:
     """An `Engine` (see protocol.py) over a `Pipeline`, which `open_pipeline` makes on the engine's launching thread.
 
     The constructor waits for that and raises what it raises. `submit` waits while every input slot or host output is taken,
-    and never for other frames: each batch is started at once, so `flush` has nothing to do. Frames that do not fit the
+    and never for other frames: each batch is started at once. Frames that do not fit the
     geometry are a ValueError of `submit` and leave the engine as it was; anything else that fails ends the engine.
     """
 
@@ -86,9 +86,6 @@ class AcceleratorEngine:
             return self._post(self._pipeline, frames)
         except Stopped:
             return self._ledger.failed_future()
-
-    def flush(self) -> None:
-        """Nothing waits for company here."""
 
     def stats(self) -> EngineStats:
         return self._ledger.stats()

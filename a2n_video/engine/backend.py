@@ -140,41 +140,6 @@ class TorchBackend:
         return syncs_are_errors() if self.guard_syncs and self.device.type == "cuda" else nullcontext()
 
 
-class HostBackend:
-    """The same protocol without a device: work runs where it is put. For trying a pipeline, and as the serial reference of tests."""
-
-    name = "host"
-    device = torch.device("cpu")
-
-    def bind(self) -> None: ...
-
-    def event(self) -> Event:
-        return _HostEvent()
-
-    def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        return torch.empty(shape, dtype=dtype)
-
-    on_device = pinned
-
-    def host_view(self, buffer: Tensor, *, write: bool) -> Rows:
-        return buffer.numpy()
-
-    def run(self, stream: StreamName, work: Work, reads: Tensors, writes: Tensors) -> None:
-        work(*reads, *writes)
-
-    def synchronize(self) -> None: ...
-
-    def release_memory(self) -> None: ...
-
-
-class _HostEvent:
-    def record(self, stream: StreamName) -> None: ...
-
-    def block(self, stream: StreamName) -> None: ...
-
-    def synchronize(self) -> None: ...
-
-
 @contextmanager
 def syncs_are_errors() -> Iterator[None]:
     """Inside, CUDA operations that would wait for the device raise instead (torch.cuda.set_sync_debug_mode; process-wide)."""

@@ -128,7 +128,7 @@ def refit(planes: Planes, fmt: PlaneFormat, color: ColorSpec, target: PlaneForma
     return row
 
 
-def edge_repeated(planes: Planes, fmt: PlaneFormat, target: PlaneFormat) -> Samples:
+def edge_repeated(planes: Planes, target: PlaneFormat) -> Samples:
     """Planes with their last row and column repeated up to a slightly larger size of the same layout, as a flat row."""
     row: npt.NDArray[Any] = np.empty(target.samples, target.dtype)
     for plane, wanted in zip(planes, target.unpack(row), strict=True):

@@ -134,9 +134,6 @@ class NearestEngine:
         future.set_result(rows)
         return future
 
-    def flush(self) -> None:
-        """Nothing waits."""
-
     def stats(self) -> EngineStats:
         return self._stats
 

@@ -5,8 +5,7 @@ Neither torch nor numpy beyond arrays is needed to use one, so that `nearest` ru
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
@@ -59,9 +58,9 @@ class EngineStats:
 class Engine(Protocol):
     """An upscaler of batches for one geometry.
 
-    `submit` packs up to `batch_size` frames and returns at once, or waits while the engine's slots are full; it is called
-    from one thread at a time. The future holds rows of the target format, copied out: the caller owns them. Futures finish in
-    the order of submission. `flush` starts whatever waits for company. After an error every later future has that error.
+    `submit` packs up to `batch_size` frames, starts them and returns at once, or waits while the engine's slots are full; it is
+    called from one thread at a time. The future holds rows of the target format, copied out: the caller owns them. Futures finish in
+    the order of submission. After an error every later future has that error.
     `close` waits for the engine's thread and is idempotent.
     """
 
@@ -70,23 +69,9 @@ class Engine(Protocol):
 
     def submit(self, frames: Sequence[Planes]) -> Future[Rows]: ...
 
-    def flush(self) -> None: ...
-
     def stats(self) -> EngineStats: ...
 
     def close(self) -> None: ...
-
-
-def run(engine: Engine, batches: Iterable[Sequence[Planes]], in_flight: int = 3) -> Iterator[Rows]:
-    """Rows for every batch, in order, with at most `in_flight` batches between submit and the caller."""
-    pending: deque[Future[Rows]] = deque()
-    for batch in batches:
-        pending.append(engine.submit(batch))
-        if len(pending) >= in_flight:
-            yield pending.popleft().result()
-    engine.flush()
-    while pending:
-        yield pending.popleft().result()
 
 
 def pack_rows(fmt: PlaneFormat, frames: Sequence[Planes], rows: Rows | None = None) -> Rows:

@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from a2n_video.media.chroma import cubic
+
 Array = NDArray[np.float64]
 
 
@@ -23,14 +25,6 @@ class Kernel:
 
     weight: Callable[[Array], Array]
     support: float
-
-
-def cubic(x: Array, a: float = -0.5) -> Array:
-    """Keys' cubic convolution kernel (IEEE ASSP 29, 1981)."""
-    x = np.abs(x)
-    near = (a + 2) * x**3 - (a + 3) * x**2 + 1
-    far = a * (x**3 - 5 * x**2 + 8 * x - 4)
-    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
 
 
 def box(x: Array) -> Array:

@@ -85,9 +85,6 @@ class WorkerEngine:
             self._jobs.put(job)
         return job.future
 
-    def flush(self) -> None:
-        """Nothing waits for company: each batch is started as it comes."""
-
     def stats(self) -> EngineStats:
         return self._stats
 

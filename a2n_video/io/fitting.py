@@ -41,7 +41,7 @@ def _fitted(frame: av.VideoFrame, fit: Fit) -> av.VideoFrame:
         if fmt == fit.target:
             return frame
         if _short_of(fmt, fit.target):
-            return _wrapped(edge_repeated(frame_planes(frame, fmt), fmt, fit.target), frame, fit)
+            return _wrapped(edge_repeated(frame_planes(frame, fmt), fit.target), frame, fit)
     return _wrapped(refit(frame_planes(frame, fmt), fmt, color, fit.target, fit.color), frame, fit)
 
 

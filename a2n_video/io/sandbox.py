@@ -236,7 +236,6 @@ def _packed(frame: av.VideoFrame) -> dict[str, Any]:
         "pts": frame.pts,
         "time_base": Fraction(frame.time_base.numerator, frame.time_base.denominator) if frame.time_base else None,
         "color": color_of_frame(frame),
-        "interlaced": bool(frame.interlaced_frame),
         "planes": planes,
     }
 

@@ -22,23 +22,29 @@ _NUMBER: Final = re.compile(r"%0?(\d*)d")
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _JPEG_MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)  # no stuffed byte, no restart, no filling
 # The encoder for each kind of picture, and the formats it is given: those that keep every bit and that others read.
-PICTURES: Final = MappingProxyType(
+WRITABLE: Final = MappingProxyType(
     {
         **dict.fromkeys((".png",), ("png", ("gray", "gray16be", "rgb24", "rgba", "rgb48be", "rgba64be"))),
         **dict.fromkeys((".tif", ".tiff"), ("tiff", ("gray", "gray16le", "rgb24", "rgba", "rgb48le", "rgba64le"))),
         **dict.fromkeys((".jpg", ".jpeg"), ("mjpeg", ("yuv420p", "yuv422p", "yuv444p"))),
     }
 )
+READABLE: Final = frozenset({*WRITABLE, ".bmp", ".webp"})
 
 
 def is_numbered(path: Path) -> bool:
     """Whether a name stands for many pictures (frame_%05d.png). A file of just that name, such as 50%d.png, is itself."""
-    return bool(_NUMBER.search(path.name)) and path.suffix.lower() in PICTURES and not path.exists()
+    return bool(_NUMBER.search(path.name)) and path.suffix.lower() in WRITABLE and not path.exists()
 
 
 def is_picture(path: Path) -> bool:
     """Whether a name is that of a picture file, or of many."""
-    return path.suffix.lower() in PICTURES
+    return path.suffix.lower() in READABLE
+
+
+def makes_pictures(dest: Path) -> bool:
+    """Whether a result of that name is a picture file, or many: fewer kinds are written than are read."""
+    return dest.suffix.lower() in WRITABLE
 
 
 def standing_files(pattern: Path) -> dict[int, Path]:
@@ -135,7 +141,7 @@ class PictureWriter:
     ) -> None:
         self.pattern, self.pix_fmt, self.first, self.folder, self.overwrite = pattern, pix_fmt, first, folder, overwrite
         self.options = dict(options or {})
-        self.codec = PICTURES[pattern.suffix.lower()][0]
+        self.codec = WRITABLE[pattern.suffix.lower()][0]
         self.frames = 0
         self._many = is_numbered(pattern)
         self._made: tuple[Path, Path] | None = None  # a picture and its place

@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from a2n_video.engine.select import settled_scale
 from a2n_video.errors import BATCH_FAILED, InputError, OptionError, OutputError, UnknownModelError, WeightsError, exit_code
-from a2n_video.io.sequences import is_numbered, is_picture
+from a2n_video.io.sequences import is_numbered, is_picture, makes_pictures
 from a2n_video.job.directory import JobDirectory
 from a2n_video.media.size import parse_size
 from a2n_video.media.streams import CONTAINER_OF_SUFFIX
@@ -31,6 +31,7 @@ VIDEO_SUFFIXES: Final = frozenset(
     }
 )
 _FALLBACK_SUFFIX: Final = ".mkv"
+_PICTURE_SUFFIX: Final = ".png"  # of pictures of a kind that is read only
 
 Fate = Literal["done", "damaged", "planned", "skipped", "failed"]
 
@@ -55,7 +56,8 @@ class Outcome:
 def collect(inputs: Sequence[Path], output_dir: Path, pattern: str, options: JobOptions) -> list[BatchItem]:
     """The files to do: those named, and all videos below the folders named, whose own folders are kept below `output_dir`.
 
-    What another file's result is called is no source, unless it was named itself: the same command a second time begins nothing new.
+    A file named twice, by itself and by its folder say, is done once, for the place that its first name gives it. What another file's
+    result is called is no source, unless it was named itself: the same command a second time begins nothing new.
     `pattern` makes a result's name from {stem}, {suffix}, {model} and {scale}, with --size {size} in its place, as the default does.
     OptionError for a pattern with other fields, for two sources with one result; InputError for folders without a video; WeightsError
     and UnknownModelError where no name can be given to what makes the results.
@@ -63,17 +65,25 @@ def collect(inputs: Sequence[Path], output_dir: Path, pattern: str, options: Job
     if options.fidelity.size is not None:
         parse_size(options.fidelity.size)
         pattern = _SIZE_PATTERN if pattern == DEFAULT_PATTERN else pattern
-    found = [(source, base) for given in inputs for source, base in _sources(given, output_dir)]
+    found: dict[Path, tuple[Path, Path]] = {}
+    for source, base in (each for given in inputs for each in _sources(given, output_dir)):
+        found.setdefault(_address(source), (source, base))
     if not found:
         raise InputError(f"no video in {', '.join(map(str, inputs))}; known suffixes are {' '.join(sorted(VIDEO_SUFFIXES))}")
-    items = [BatchItem(source=source, dest=_place(output_dir / base, pattern, source, options)) for source, base in found]
+    items = [BatchItem(source=source, dest=_place(output_dir / base, pattern, source, options)) for source, base in found.values()]
     results = {item.dest.resolve() for item in items if item.dest.resolve() != item.source.resolve()}
-    items = [item for item in items if item.source in inputs or item.source.resolve() not in results]
+    named = {_address(given) for given in inputs}
+    items = [item for item in items if _address(item.source) in named or item.source.resolve() not in results]
     seen: dict[Path, Path] = {}
     for item in items:
         if (other := seen.setdefault(item.dest, item.source)) != item.source:
             raise OptionError(f"{other} and {item.source} would both become {item.dest}; choose another --name-pattern or do them apart")
     return items
+
+
+def _address(path: Path) -> Path:
+    """By whatever way it was named; a link to a file has its own, for its result is called after it."""
+    return path.parent.resolve() / path.name
 
 
 def _sources(given: Path, output_dir: Path) -> Iterator[tuple[Path, Path]]:
@@ -114,8 +124,10 @@ def _name(pattern: str, source: Path, options: JobOptions) -> str:
 
 def _suffix(source: Path, options: JobOptions) -> str:
     """The source's own where that kind is written: a picture becomes a picture, numbered ones, which are a video, one file."""
-    kept = source.suffix.lower() in CONTAINER_OF_SUFFIX or (is_picture(source) and not is_numbered(source))
-    return source.suffix if kept else _FALLBACK_SUFFIX
+    picture = is_picture(source) and not is_numbered(source)
+    if source.suffix.lower() in CONTAINER_OF_SUFFIX or (picture and makes_pictures(source)):
+        return source.suffix
+    return _PICTURE_SUFFIX if picture else _FALLBACK_SUFFIX
 
 
 def _scale(source: Path, options: JobOptions) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class DamageReport:
-    """What was wrong with the source: decode errors, frames that stood in for lost ones in this run, the first error, a file cut short,
+    """What was wrong with the source: decode errors, frames that stood in for lost ones, the first error, a file cut short,
     packets of other streams that were too damaged to be copied or decoded, or whose times were.
     """
 

@@ -21,7 +21,7 @@ from a2n_video.errors import DecodeError, IncompleteSourceError, InputError, Job
 from a2n_video.io.backends import open_writer
 from a2n_video.io.fitting import fitted
 from a2n_video.io.outfile import OutFile, output_error, publish
-from a2n_video.io.sequences import PICTURES, PictureWriter, is_numbered, is_picture, numbered_name, standing_files
+from a2n_video.io.sequences import WRITABLE, PictureWriter, is_numbered, makes_pictures, numbered_name, standing_files
 from a2n_video.io.writer import FORMAT_NAMES, EncoderSettings
 from a2n_video.io.y4m import MAGIC, PIX_FMTS, Y4mHeader, Y4mWriter, told_of_pipe
 from a2n_video.job.directory import JobDirectory
@@ -104,7 +104,7 @@ class StreamedPlan:
 
 def is_streamed(source: Path, dest: Path) -> bool:
     """Whether a job is one of these."""
-    return PIPE in (source, dest) or is_numbered(source) or is_picture(dest) or dest.suffix.lower() == ".y4m"
+    return PIPE in (source, dest) or is_numbered(source) or makes_pictures(dest) or dest.suffix.lower() == ".y4m"
 
 
 def plan_stream(source: Path, dest: Path, options: JobOptions) -> Plan:
@@ -158,18 +158,18 @@ def _planned(stream: Stream, dest: Path, options: JobOptions) -> StreamedPlan:
         raise OptionError(f"--codec {options.encode.codec}: {dest} takes plain pictures, which no video encoder makes; leave it out")
     container: Container = "y4m" if raw else container_of(dest)
     if raw:
-        codec, formats = PICTURES[dest.suffix.lower()] if is_picture(dest) else ("wrapped_avframe", PIX_FMTS)
+        codec, formats = WRITABLE[dest.suffix.lower()] if makes_pictures(dest) else ("wrapped_avframe", PIX_FMTS)
         picture = picture_for(stream.info, codec, formats, container, options, time_base=stream.time_base, frame_rate=stream.rate)
     else:
         picture = settle_picture(stream.info, stream.time_base, stream.rate, container, options)
         picture = replace(picture, encoder=replace(picture.encoder, container=FORMAT_NAMES.get(container, container)))
     streams = plan_streams(stream.info, container, replace(options.fidelity, keep_all=False))
     streams = streams.plus(*picture.fates, *_lost_times(stream, raw))
-    if is_picture(dest):
+    if makes_pictures(dest):
         fates = (replace(fate, reason=fate.reason.replace("y4m", "a picture file")) for fate in streams.fates)
         streams = replace(streams, fates=tuple(fates))
     if options.fidelity.keep_all:
-        streams.refuse_losses("a picture file" if is_picture(dest) else "")
+        streams.refuse_losses("a picture file" if makes_pictures(dest) else "")
     execution = settle_execution(options, picture.geometry, stream.count or 0)
     return StreamedPlan(stream=stream, dest=dest, options=options, picture=picture, streams=streams, execution=execution)
 
@@ -202,7 +202,7 @@ def _file_at(path: Path) -> tuple[int, int] | None:
 
 def is_raw(dest: Path) -> bool:
     """Whether a result is plain pictures, one after the other, at one rate: y4m, or picture files."""
-    return dest == PIPE or is_picture(dest) or dest.suffix.lower() == ".y4m"
+    return dest == PIPE or makes_pictures(dest) or dest.suffix.lower() == ".y4m"
 
 
 def _lost_times(stream: Stream, raw: bool) -> Iterator[StreamFate]:
@@ -282,7 +282,7 @@ def _no_frame(plan: StreamedPlan) -> InputError:
 
 def _target(dest: Path) -> Path:
     """Where a result comes to lie: a link stays, and what it points to is replaced. A link of a picture's name is replaced itself."""
-    return dest.resolve() if dest.is_symlink() and not is_picture(dest) else dest
+    return dest.resolve() if dest.is_symlink() and not makes_pictures(dest) else dest
 
 
 def _check_unused(dest: Path, options: JobOptions) -> None:
@@ -310,7 +310,7 @@ def _sink(plan: StreamedPlan, stack: ExitStack, stages: Stages) -> tuple[_Sink, 
     if dest == PIPE:
         return Y4mWriter(cast(BinaryIO, Outgoing(stdout(), stages)), header), lambda: None
     folder = _workplace(dest, plan.options, stack)
-    if is_picture(dest):
+    if makes_pictures(dest):
         settings, first = picture.encoder, plan.stream.first
         made = PictureWriter(dest, settings.pix_fmt, first, folder=folder.path, options=settings.options, overwrite=overwrite)
         return made, lambda: None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import PurePath
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from a2n_video.errors import OptionError
 from a2n_video.media.containers import CHAPTERS_FROM_ZERO, DISPOSITIONS, HOLDS, TEXT_SUBTITLES, Container, Holding
@@ -83,16 +83,6 @@ class StreamPlan:
         if self.losses:
             lost = "; ".join(f"{fate.what} ({fate.reason})" for fate in self.losses)
             raise OptionError(f"--keep-all: {into or self.container} would lose {lost}. Another container may hold it: mkv holds most")
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for --json and the journal."""
-        return {"container": self.container, "fates": [asdict(fate) for fate in self.fates], "muxer_options": dict(self.muxer_options)}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> StreamPlan:
-        """The inverse of `as_json`."""
-        fates = tuple(StreamFate(**fate) for fate in data["fates"])
-        return cls(container=data["container"], fates=fates, muxer_options=tuple(data["muxer_options"].items()))
 
 
 def container_of(dest: PurePath) -> Container:

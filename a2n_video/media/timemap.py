@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
@@ -164,7 +164,7 @@ class TimeMap:
         return self.epochs[max(0, bisect_right([epoch.position for epoch in self.epochs], position) - 1)]
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values for the journal and for workers; frame times as runs of equal steps."""
+        """Plain values for the journal, which tells by them whether a run has the same frames; times as runs of equal steps."""
         return {
             "time_base": str(self.time_base),
             "step": str(self.step),
@@ -183,16 +183,6 @@ class TimeMap:
             "seekable": self.seekable,
             "warnings": list(self.warnings),
         }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> TimeMap:
-        """The inverse of `as_json`."""
-        values = dict(data)
-        values["time_base"], values["step"] = Fraction(values["time_base"]), Fraction(values["step"])
-        values["times"], values["keyframes"] = _unsteps(values["times"]), _unsteps(values["keyframes"])
-        values["epochs"] = tuple(Epoch(first=a, last=b, offset=Fraction(o), position=p) for a, b, o, p in values["epochs"])
-        values["trimmed"], values["warnings"] = tuple(values["trimmed"]), tuple(values["warnings"])
-        return cls(**values)
 
 
 class Clock:
@@ -287,13 +277,3 @@ def _steps(times: Sequence[int]) -> list[list[int]]:
         else:
             packed.append([after - before, 1])
     return packed
-
-
-def _unsteps(packed: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    if not packed:
-        return ()
-    times = [packed[0][0]]
-    for step, count in packed[1:]:
-        last = times[-1]
-        times.extend(last + step * i for i in range(1, count + 1))
-    return tuple(times)

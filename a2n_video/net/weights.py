@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -283,8 +283,3 @@ def probe_error(model: A2N) -> float:
     edge = 4 * scale
     error: Tensor = model(probe_picture()) - probe_picture(scale)
     return float(error[..., edge:-edge, edge:-edge].square().mean().sqrt())
-
-
-def model_metadata(path: Path) -> dict[str, Any]:
-    """The metadata a .safetensors of ours carries (recipe, figures, licence)."""
-    return dict(read_tensors(path)[1])

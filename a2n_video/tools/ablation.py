@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from a2n_video.engine.resize import resize
 from a2n_video.errors import InputError
+from a2n_video.io.sequences import is_picture
 from a2n_video.net.model import A2N, AttentionInAttentionBlock
 from a2n_video.tools import plots
-from a2n_video.tools.footage import is_picture, shot_of
+from a2n_video.tools.footage import shot_of
 from a2n_video.tools.metrics import psnr_y
 from a2n_video.tools.results import write_rows
 

@@ -25,12 +25,13 @@ from a2n_video.engine.protocol import Geometry
 from a2n_video.engine.resize import resize
 from a2n_video.engine.select import resolve_plan
 from a2n_video.errors import InputError, OptionError
-from a2n_video.io.pictures import PICTURES, Image, read_rgb
-from a2n_video.io.roundtrip import Encoding, through_codec
+from a2n_video.io.sequences import READABLE, is_picture
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.planes import PlaneFormat
 from a2n_video.options import Dtype, ModelOptions
 from a2n_video.tools.metrics import luma, psnr_y, shave, ssim_y
+from a2n_video.tools.rgb import Image, read_rgb
+from a2n_video.tools.roundtrip import Encoding, through_codec
 from a2n_video.tools.shell import guarded
 from a2n_video.upscaler import Upscaler
 
@@ -113,9 +114,9 @@ def shrunk(large: Tensor, scale: int) -> Tensor:
 def image_row(folder: Path, enlarger: Enlarger) -> Row:
     """The means over a folder of pictures. InputError if it holds none."""
     scale = enlarger.scale
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES) if folder.is_dir() else []
+    paths = sorted(path for path in folder.iterdir() if is_picture(path)) if folder.is_dir() else []
     if not paths:
-        raise InputError(f"{folder}: no folder with pictures in it ({', '.join(sorted(PICTURES))})")
+        raise InputError(f"{folder}: no folder with pictures in it ({', '.join(sorted(READABLE))})")
     scores = []
     for path in paths:
         large = to_tensor([cropped(next(read_rgb(path)), scale)])

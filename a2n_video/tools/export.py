@@ -17,12 +17,14 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from a2n_video.errors import A2NVideoError, MissingDependencyError, OptionError, OutputError, OutputExistsError, exit_code
-from a2n_video.job.talk import say
+from a2n_video.errors import MissingDependencyError, OptionError
 from a2n_video.net.fuse import fuse
 from a2n_video.net.model import A2N
 from a2n_video.net.weights import load_model
+from a2n_video.tools.results import check_output, write_file
+from a2n_video.tools.shell import guarded
 
+PROG: Final = "a2n_video.tools.export"
 OPSET: Final = 17
 LAST_OPSET: Final = 23  # the last that the tracing exporter writes; beyond, it prints its whole graph and gives up
 INPUT, OUTPUT = "input", "output"
@@ -82,14 +84,11 @@ def write(model: A2N, path: Path, *, opset: int = OPSET, metadata: dict[str, str
     for key, value in about.items():
         entry = exported.metadata_props.add()
         entry.key, entry.value = key, value
-    try:
-        path.write_bytes(exported.SerializeToString())
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+    write_file(path, exported.SerializeToString())
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m a2n_video.tools.export", description="Write a model as ONNX (RGB 0..1, any size).")
+    parser = argparse.ArgumentParser(prog=f"python -m {PROG}", description="Write a model as ONNX (RGB 0..1, any size).")
     parser.add_argument("--model", default="auto", help="a bundled model (default: auto)")
     parser.add_argument("--weights", metavar="FILE", help="weights of your own instead: .safetensors or .pt")
     parser.add_argument("--scale", type=int, default=None, help="2, 3 or 4 (default: 2, or what the weights are for)")
@@ -101,17 +100,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
-    try:
-        if args.output.exists() and not args.overwrite:
-            raise OutputExistsError(f"{args.output}: exists already; add --overwrite to replace it")
-        scale = args.scale or (None if args.weights else 2)
-        model = load_model(args.weights or args.model, scale)
-        write(model, args.output, opset=args.opset, metadata={"model": Path(args.weights).name if args.weights else args.model})
-    except A2NVideoError as error:
-        say(f"export: {error}")
-        return exit_code(error)
+    return guarded(PROG, lambda: _export(args))
+
+
+def _export(args: argparse.Namespace) -> None:
+    check_output(args.output, (".onnx",), [Path(args.weights)] if args.weights else [], overwrite=args.overwrite)
+    model = load_model(args.weights or args.model, args.scale or (None if args.weights else 2))
+    write(model, args.output, opset=args.opset, metadata={"model": Path(args.weights).name if args.weights else args.model})
     print(f"{args.output}: x{model.config.scale}, input {INPUT!r} (batch, 3, height, width) RGB 0..1, {args.output.stat().st_size} bytes")
-    return 0
 
 
 if __name__ == "__main__":

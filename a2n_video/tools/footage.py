@@ -14,20 +14,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from a2n_video.engine.color import planes_to_rgb
-from a2n_video.engine.protocol import pack_rows
-from a2n_video.errors import OptionError
-from a2n_video.frames import VideoFrameAdapter
+from a2n_video.errors import DecodeError, OptionError
 from a2n_video.io.filters import look_for_interlace
 from a2n_video.io.packets import scan
-from a2n_video.io.pictures import PICTURES, read_rgb
 from a2n_video.io.probe import probe
 from a2n_video.io.reader import VideoReader
+from a2n_video.io.sequences import is_picture
 from a2n_video.media.index import TimeMap
 from a2n_video.media.info import VideoInfo
 from a2n_video.media.interlace import InterlacePlan, plan_interlace, result_map
 from a2n_video.options import Deinterlace
-from a2n_video.tools.images import Image, to_image
+from a2n_video.tools.images import to_image
+from a2n_video.tools.rgb import Image, read_rgb, rgb_of
 
 if TYPE_CHECKING:
     import av
@@ -133,14 +131,20 @@ class Footage:
         ) as reader:
             yield from reader
 
+    def frame(self, at: Fraction) -> av.VideoFrame:
+        """The frame that is shown at `at` seconds. DecodeError where the index names one and the decoder gives none, and says nothing."""
+        for frame in self.frames(at, 1):
+            return frame
+        raise DecodeError(f"{self.path}: the frame at {float(at):.3f} s cannot be decoded; take another time")
+
     def shots(self, start: Fraction | None = None, frames: int | None = None) -> Iterator[Shot]:
         """The same as RGB with times."""
         for number, frame in enumerate(self.frames(start, frames)):
             yield self._shot(number, frame)
 
     def shot(self, at: Fraction = Fraction(0)) -> Shot:
-        """The frame that is shown at `at` seconds."""
-        return next(self.shots(at, 1))
+        """The frame that is shown at `at` seconds; errors as `frame`."""
+        return self._shot(0, self.frame(at))
 
     def spread(self, count: int) -> Iterator[Shot]:
         """`count` shots (all frames where there are fewer) at even distances, the first frame's first, numbered as in the file."""
@@ -197,10 +201,6 @@ class Footage:
         return times[max(0, bisect_right(times, wanted) - 1)]
 
 
-def is_picture(path: Path) -> bool:
-    return path.suffix.lower() in PICTURES
-
-
 def shot_of(path: Path, at: Fraction | None = None) -> Shot:
     """A picture, or the frame of a video that is shown at `at` seconds (None: in its middle)."""
     if is_picture(path):
@@ -208,10 +208,3 @@ def shot_of(path: Path, at: Fraction | None = None) -> Shot:
         return Shot(number=0, time=Fraction(0), rgb=torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255)
     footage = Footage.open(path)
     return footage.shot(footage.seconds / 2 if at is None else at)
-
-
-def rgb_of(frame: av.VideoFrame) -> Tensor:
-    """A frame in native planes as RGB, (1, 3, H, W) float32 in 0..1, unclamped; as stored: HDR stays in its own curve."""
-    adapter = VideoFrameAdapter()
-    fmt, color = adapter.describe(frame)
-    return planes_to_rgb(torch.from_numpy(pack_rows(fmt, [adapter.planes(frame)])), fmt, color)

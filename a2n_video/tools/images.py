@@ -10,14 +10,11 @@ from types import ModuleType
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from a2n_video.errors import MissingDependencyError
-from a2n_video.io.pictures import to_bytes
+from a2n_video.tools.rgb import Image, to_bytes
 
-Image = NDArray[np.uint8]
-"""RGB, (H, W, 3)."""
 JPEG_SUFFIXES: Final = (".jpg", ".jpeg")
 JPEG_QUALITY: Final = 92
 

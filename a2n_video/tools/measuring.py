@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from functools import cache
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from a2n_video.engine.resize import resize
-from a2n_video.errors import InputError, MissingDependencyError
+from a2n_video.errors import InputError
 from a2n_video.tools.footage import Footage, Shot
-from a2n_video.tools.images import Image
-from a2n_video.tools.metrics import luma, psnr
+from a2n_video.tools.metrics import luma, psnr, ssim
+from a2n_video.tools.rgb import Image
 
 BICUBIC: Final = "bicubic"
 BEST_DB: Final = 99.0  # stands for the infinity of equal pictures, which neither a curve nor JSON can hold
@@ -184,7 +181,6 @@ class _Meter:
     def __init__(self, cast: Cast) -> None:
         self.cast = cast
         self.before: dict[str, Tensor] = {}
-        self.ssim = structural_similarity() if cast.has_reference else None
 
     def versions(self, base: Shot, seen: list[Shot]) -> dict[str, Shot]:
         """Frames by version: bicubic made here from the small video, then the results."""
@@ -217,9 +213,9 @@ class _Meter:
         return None if before is None else float((y - before).abs().mean())
 
     def _likeness(self, y: Tensor, base: Tensor) -> dict[str, float]:
-        if self.ssim is None:
-            return {"kept_db": decibels(F.interpolate(y, base.shape[-2:], mode="area"), base)}
-        return {"psnr_db": decibels(y, base), "ssim": self.ssim(y[0, 0].numpy(), base[0, 0].numpy())}
+        if self.cast.has_reference:
+            return {"psnr_db": decibels(y, base), "ssim": ssim(y, base).item()}
+        return {"kept_db": decibels(F.interpolate(y, base.shape[-2:], mode="area"), base)}
 
 
 def _luma(rgb: Tensor) -> Tensor:
@@ -230,27 +226,6 @@ def _luma(rgb: Tensor) -> Tensor:
 def decibels(a: Tensor, b: Tensor) -> float:
     """PSNR of two lumas, at most BEST_DB."""
     return min(BEST_DB, psnr(a, b).item())
-
-
-@cache
-def structural_similarity() -> Callable[[NDArray[Any], NDArray[Any]], float]:
-    """SSIM of two lumas in 0..255 as Wang et al. 2004 have it, from scikit-image. MissingDependencyError without it."""
-    try:
-        from skimage.metrics import structural_similarity as similarity
-    except ImportError as error:
-        raise MissingDependencyError(
-            "SSIM needs scikit-image, which is not installed; get it with: pip install 'a2n-video[plots]'"
-        ) from error
-
-    def ssim(a: NDArray[Any], b: NDArray[Any]) -> float:
-        settings: dict[str, Any] = {"data_range": 255, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
-        return float(
-            similarity(  # type: ignore[no-untyped-call]
-                a.astype(np.float32), b.astype(np.float32), **settings
-            )
-        )
-
-    return ssim
 
 
 def mean_of(rows: list[Measurement], version: str, name: str) -> float | None:

@@ -19,9 +19,10 @@ from a2n_video.media.size import PictureSize
 from a2n_video.net.catalog import resolve_model
 from a2n_video.options import JobOptions
 from a2n_video.tools import plots
-from a2n_video.tools.footage import Footage, rgb_of
-from a2n_video.tools.images import JPEG_SUFFIXES, Image, display_size, encoded, to_image
+from a2n_video.tools.footage import Footage
+from a2n_video.tools.images import JPEG_SUFFIXES, display_size, encoded, to_image
 from a2n_video.tools.results import check_output, write_file
+from a2n_video.tools.rgb import Image, rgb_of
 from a2n_video.upscaler import Upscaler
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def preview(source: Path, dest: Path, wanted: PreviewOptions) -> Preview:
     check_output(dest, (".png", *JPEG_SUFFIXES), [source], overwrite=wanted.job.execution.overwrite)
     footage = Footage.open(source, wanted.job.fidelity.deinterlace)
     at = wanted.at if wanted.at is not None else footage.seconds / 2
-    frame = next(footage.frames(at, 1))
+    frame = footage.frame(at)
     rgb = rgb_of(frame)
     window = settle(wanted.crop, rgb)
     results = enlarged(frame, footage, wanted)

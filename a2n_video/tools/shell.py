@@ -23,10 +23,23 @@ def guarded(prog: str, work: Callable[[], None]) -> int:
 
 
 def count(text: str) -> int:
-    """A whole number from 1 on."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
-    return int(text)
+    """A whole number, 1 or more."""
+    return _least(text, 1)
+
+
+def count_or_none(text: str) -> int:
+    """A whole number, 0 or more."""
+    return _least(text, 0)
+
+
+def _least(text: str, least: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = least - 1
+    if number < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of {least} or more")
+    return number
 
 
 def seconds(text: str) -> Fraction:

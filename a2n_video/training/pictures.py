@@ -8,7 +8,8 @@ from itertools import islice
 from pathlib import Path
 
 from a2n_video.errors import InputError
-from a2n_video.io.pictures import PICTURES, Image, count_frames, read_rgb
+from a2n_video.io.sequences import READABLE, is_picture
+from a2n_video.tools.rgb import Image, count_frames, read_rgb
 
 VIDEOS = {".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".ts"}
 # Of a video file: this many frames, this far apart.
@@ -26,15 +27,15 @@ class Source:
 
 def list_sources(folder: Path) -> list[Source]:
     """Every picture of a folder and frames of its videos, sorted by name. InputError if there is none, or a video cannot be read."""
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES | VIDEOS)
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in READABLE | VIDEOS)
     sources = [Source(path=path, frame=frame) for path in files for frame in _frames_of(path)]
     if not sources:
-        raise InputError(f"{folder}: no picture or video file in it; {sorted(PICTURES | VIDEOS)} are read")
+        raise InputError(f"{folder}: no picture or video file in it; {sorted(READABLE | VIDEOS)} are read")
     return sources
 
 
 def _frames_of(path: Path) -> range:
-    if path.suffix.lower() in PICTURES:
+    if is_picture(path):
         return range(1)
     return range(0, count_frames(path, FRAMES_PER_VIDEO * FRAME_STRIDE), FRAME_STRIDE)
 

@@ -1,4 +1,4 @@
-"""The training loop: one network, L1 loss, Adam, warm-up and cosine, an averaged copy, exact resume."""
+"""The training loop: one network, a loss and an optimiser by name, warm-up and cosine, an averaged copy, exact resume."""
 
 from __future__ import annotations
 
@@ -191,12 +191,13 @@ class Run:
         self.saved_at = time.monotonic()
 
     def resume(self) -> bool:
-        """Load the checkpoint if there is one."""
+        """Load the checkpoint if there is one. Lines of the curve for later steps go: those steps are taken, and judged, again."""
         path = self.folder / "checkpoint.pt"
-        if not path.exists():
-            return False
-        self.trainer.load_state(torch.load(path, weights_only=True, map_location="cpu"))  # where random states have to be
-        return True
+        found = path.exists()
+        if found:
+            self.trainer.load_state(torch.load(path, weights_only=True, map_location="cpu"))  # where random states have to be
+        self._cut_curve()
+        return found
 
     def save(self) -> None:
         """Write the checkpoint to a new file and rename it: a kill leaves the old one."""
@@ -217,6 +218,18 @@ class Run:
         part = self.folder / "best.part"
         save_model(self.trainer.average, part, {"step": str(self.trainer.step), "held_out": f"{score:.4f}"})
         part.replace(self.folder / "best.safetensors")
+
+    def _cut_curve(self) -> None:
+        path, part = self.folder / "curve.csv", self.folder / "curve.part"
+        if not path.exists():
+            return
+        header, *rows = path.read_bytes().splitlines(keepends=True) or [b""]
+        kept = [row for row in rows if row.endswith(b"\n") and int(row.split(b",")[0]) <= self.trainer.step]  # a kill can cut the last
+        if not kept:
+            path.unlink()
+        elif kept != rows:
+            part.write_bytes(b"".join([header, *kept]))
+            part.replace(path)
 
     def log(self, row: dict[str, float]) -> None:
         path = self.folder / "curve.csv"

@@ -25,15 +25,17 @@ import numpy as np
 import torch
 
 from a2n_video.engine.accelerator import AcceleratorEngine, open_pipeline
-from a2n_video.engine.backend import Backend, HostBackend, TorchBackend
+from a2n_video.engine.backend import Backend, TorchBackend
 from a2n_video.engine.network_step import GraphedStep
 from a2n_video.engine.pipeline import Pipeline
-from a2n_video.engine.protocol import Geometry, run
+from a2n_video.engine.protocol import Geometry
 from a2n_video.errors import A2NVideoError
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.planes import PlaneFormat, Planes
 from a2n_video.net.model import A2N, A2NConfig
 from a2n_video.options import ExecutionPlan
+from tests.engine.host_backend import HostBackend
+from tests.engine.pipelines import run
 
 SIZES: Final = {"540p": (960, 540), "720p": (1280, 720), "1080p": (1920, 1080)}
 DRY_SIZES: Final = {"540p": (32, 18), "720p": (40, 24), "1080p": (64, 36)}

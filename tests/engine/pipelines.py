@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from a2n_video.engine.pipeline import Steps
-from a2n_video.engine.protocol import Geometry, Rows
+from a2n_video.engine.protocol import Engine, Geometry, Rows
 from a2n_video.media.colorspec import ColorSpec
-from a2n_video.media.planes import PlaneFormat
+from a2n_video.media.planes import PlaneFormat, Planes
 
 GRAY16 = PlaneFormat(width=3, height=2, family="gray", depth=16)
 GEOMETRY = Geometry(source=GRAY16, color=ColorSpec().settled(GRAY16), scale=1)
@@ -49,3 +51,14 @@ def exact_identity(rows: Tensor, out: Tensor, flags: Tensor, *, strip_rows: int 
 
 PLAIN = Steps(fast=identity)
 CHECKED = Steps(fast=identity, exact=exact_identity)
+
+
+def run(engine: Engine, batches: Iterable[Sequence[Planes]], in_flight: int = 3) -> Iterator[Rows]:
+    """Rows for every batch, in order, with at most `in_flight` batches between submit and the caller."""
+    pending: deque[Future[Rows]] = deque()
+    for batch in batches:
+        pending.append(engine.submit(batch))
+        if len(pending) >= in_flight:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()

@@ -15,15 +15,16 @@ import torch
 
 from a2n_video.engine import accelerator, select
 from a2n_video.engine.accelerator import AcceleratorEngine
-from a2n_video.engine.backend import Backend, HostBackend, Tensors, TorchBackend, Work
+from a2n_video.engine.backend import Backend, Tensors, TorchBackend, Work
 from a2n_video.engine.pipeline import Pipeline, Steps
-from a2n_video.engine.protocol import Geometry, Rows, run
+from a2n_video.engine.protocol import Geometry, Rows
 from a2n_video.engine.rings import HOST_OUTPUTS
 from a2n_video.errors import DeviceError, OptionError
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.planes import PlaneFormat
 from a2n_video.options import ExecutionPlan, ModelOptions
-from tests.engine.pipelines import CHECKED, GEOMETRY, OVERFLOWS, PLAIN, batches, frame, identity, numbers
+from tests.engine.host_backend import HostBackend
+from tests.engine.pipelines import CHECKED, GEOMETRY, OVERFLOWS, PLAIN, batches, frame, identity, numbers, run
 from tests.engine.simulated_device import SimulatedDevice, TracedChannel
 
 BATCH = 2

@@ -14,16 +14,17 @@ import torch
 
 from a2n_video.engine import cpu, nearest, openvino
 from a2n_video.engine.accelerator import AcceleratorEngine, open_pipeline
-from a2n_video.engine.backend import HostBackend
 from a2n_video.engine.color import planes_to_rgb, rgb_to_planes
 from a2n_video.engine.native import engine as native
 from a2n_video.engine.native import has_native
-from a2n_video.engine.protocol import Engine, Geometry, Rows, run
+from a2n_video.engine.protocol import Engine, Geometry, Rows
 from a2n_video.engine.select import has_openvino
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.planes import PlaneFormat, Planes
 from a2n_video.net.model import A2N, A2NConfig
 from a2n_video.options import ExecutionPlan
+from tests.engine.host_backend import HostBackend
+from tests.engine.pipelines import run
 from tests.engine.simulated_device import SimulatedDevice
 
 Opener = Callable[..., Engine]

@@ -19,14 +19,14 @@ from a2n_video.engine.backend import TorchBackend, syncs_are_errors
 from a2n_video.engine.cpu import open_cpu_engine
 from a2n_video.engine.network_step import network_step
 from a2n_video.engine.pipeline import Pipeline, Steps
-from a2n_video.engine.protocol import Geometry, Rows, run
+from a2n_video.engine.protocol import Geometry, Rows
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.planes import PlaneFormat, Planes
 from a2n_video.net.model import A2N, A2NConfig
 from a2n_video.options import ExecutionPlan
 from tests.conftest import ROOT
 from tests.engine.pipelines import GEOMETRY as TINY
-from tests.engine.pipelines import batches, exact_identity, identity, numbers
+from tests.engine.pipelines import batches, exact_identity, identity, numbers, run
 
 pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("card")]
 YUV = PlaneFormat(width=322, height=180, family="yuv", log2_chroma_w=1, log2_chroma_h=1)
@@ -172,7 +172,6 @@ SANITIZED = """
     import torch, torch.cuda._sanitizer as sanitizer
     from a2n_video.engine.accelerator import AcceleratorEngine, open_pipeline
     from a2n_video.engine.backend import TorchBackend
-    from a2n_video.engine.protocol import run
     from tests.engine import test_cuda as t
 
     def opened():
@@ -181,7 +180,7 @@ SANITIZED = """
 
     model = t.A2N(t.A2NConfig(scale=2, n_blocks=2)).eval()
     engine = AcceleratorEngine(t.GEOMETRY, t.PLAN.batch_size, opened)
-    print(sum(len(rows) for rows in run(engine, [t.frames(3)] * 8)))
+    print(sum(len(rows) for rows in t.run(engine, [t.frames(3)] * 8)))
     engine.close()
 """
 

@@ -75,10 +75,9 @@ def test_alpha_goes_along() -> None:
 
 
 def test_edges_are_repeated() -> None:
-    fmt = PlaneFormat(width=3, height=5, family="yuv", log2_chroma_w=1, log2_chroma_h=1)
     target = PlaneFormat(width=4, height=6, family="yuv", log2_chroma_w=1, log2_chroma_h=1)
     planes = [np.arange(15, dtype=np.uint8).reshape(5, 3), np.ones((3, 2), np.uint8), np.zeros((3, 2), np.uint8)]
-    luma, u, _ = target.unpack(edge_repeated(planes, fmt, target))
+    luma, u, _ = target.unpack(edge_repeated(planes, target))
     assert np.array_equal(luma[:5, :3], planes[0])
     assert np.array_equal(luma[5], luma[4])
     assert np.array_equal(luma[:, 3], luma[:, 2])

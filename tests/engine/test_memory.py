@@ -16,12 +16,13 @@ from torch import Tensor
 from a2n_video.engine import footprint
 from a2n_video.engine.cpu import open_cpu_engine
 from a2n_video.engine.memory import MIN_STRIP_ROWS, Recovery, is_out_of_memory
-from a2n_video.engine.protocol import Geometry, run
+from a2n_video.engine.protocol import Geometry
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.planes import PlaneFormat
 from a2n_video.net.fuse import fuse
 from a2n_video.net.model import A2N, A2NConfig
 from a2n_video.options import ExecutionPlan
+from tests.engine.pipelines import run
 
 FMT = PlaneFormat(width=32, height=96, family="yuv", log2_chroma_w=1, log2_chroma_h=1)
 GEOMETRY = Geometry(source=FMT, color=ColorSpec(chroma_location=1).settled(FMT), scale=2)

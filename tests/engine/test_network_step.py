@@ -14,7 +14,7 @@ from torch import Tensor
 from a2n_video.engine import accelerator
 from a2n_video.engine import network_step as module
 from a2n_video.engine.accelerator import AcceleratorEngine, open_pipeline
-from a2n_video.engine.backend import HostBackend, Tensors
+from a2n_video.engine.backend import Tensors
 from a2n_video.engine.cpu import open_cpu_engine
 from a2n_video.engine.network_step import GraphedStep, Step, exact_step, graphed, network_step, time_layouts
 from a2n_video.engine.protocol import Geometry, Rows
@@ -22,6 +22,7 @@ from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.planes import PlaneFormat
 from a2n_video.net.model import A2N, A2NConfig
 from a2n_video.options import ExecutionPlan
+from tests.engine.host_backend import HostBackend
 from tests.engine.pipelines import identity
 from tests.engine.simulated_device import SimulatedDevice
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import pytest
 
 from a2n_video.cli import main
@@ -18,6 +21,7 @@ from a2n_video.job.planning.plan import prepare
 from a2n_video.job.planning.space import check_space, needed_bytes
 from a2n_video.net.catalog import find_model
 from a2n_video.options import JobOptions
+from a2n_video.tools.rgb import read_rgb
 from tests.made import decoded, make_source
 
 OPTIONS = JobOptions()
@@ -69,6 +73,14 @@ def test_results_may_go_to_a_folder_above(folder: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(folder.parent)
     found = collect([Path(folder.name)], Path(), "{stem}_x{scale}{suffix}", OPTIONS)
     assert [str(item.dest) for item in found] == ["a_x2.mkv", "below/b_x2.MKV", "c_x2.mp4"]
+
+
+def test_a_file_named_by_itself_and_by_its_folder_is_done_once(folder: Path) -> None:
+    once = collect([folder], Path("out"), DEFAULT_PATTERN, OPTIONS)
+    again = [folder, folder / "a.mkv", folder / "below", folder / "below" / ".." / "below" / "b.MKV"]
+    assert collect(again, Path("out"), DEFAULT_PATTERN, OPTIONS) == once
+    first, *_ = collect([folder / "below" / "b.MKV", folder], Path("out"), DEFAULT_PATTERN, OPTIONS)
+    assert first.dest == Path("out/b_x2.MKV")  # where it was named first decides
 
 
 def test_a_container_that_is_not_written_becomes_mkv(tmp_path: Path) -> None:
@@ -123,16 +135,39 @@ def test_names_that_would_not_be_true(pattern: str, changes: dict[str, Any], err
 
 @pytest.mark.parametrize(
     "name, result",
-    [("a.png", "a_x2.png"), ("a.TIF", "a_x2.TIF"), ("a.jpeg", "a_x2.jpeg"), ("a_%03d.png", "a_%03d_x2.mkv"), ("a.bmp", "a_x2.mkv")],
+    [
+        ("a.png", "a_x2.png"),
+        ("a.TIF", "a_x2.TIF"),
+        ("a.jpeg", "a_x2.jpeg"),
+        ("a_%03d.png", "a_%03d_x2.mkv"),
+        ("a.bmp", "a_x2.png"),
+        ("a.WebP", "a_x2.png"),
+    ],
 )
 def test_pictures_stay_pictures(name: str, result: str) -> None:
     assert named(DEFAULT_PATTERN, name) == result
 
 
-def test_a_picture_does_not_become_many(tmp_path: Path) -> None:
-    (tmp_path / "50%d.png").write_bytes(b"")
+@pytest.mark.parametrize("name", ["50%d.png", "50%d.bmp"])
+def test_a_picture_does_not_become_many(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"")
     with pytest.raises(OptionError, match="many pictures"):
-        collect([tmp_path / "50%d.png"], tmp_path, DEFAULT_PATTERN, OPTIONS)
+        collect([tmp_path / name], tmp_path, DEFAULT_PATTERN, OPTIONS)
+
+
+@pytest.mark.parametrize("suffix, codec, pix_fmt", [(".bmp", "bmp", "bgr24"), (".webp", "libwebp", "bgra")])
+def test_pictures_of_a_kind_that_is_not_written_become_png(tmp_path: Path, suffix: str, codec: str, pix_fmt: str) -> None:
+    rgb = np.random.default_rng(1).integers(0, 255, (24, 32, 3)).astype(np.uint8)
+    encoder: Any = av.CodecContext.create(codec, "w")
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 32, 24, pix_fmt, Fraction(1, 25)
+    encoder.options = {"lossless": "1"} if codec == "libwebp" else {}
+    frame = av.VideoFrame.from_ndarray(rgb).reformat(format=pix_fmt)
+    frame.pts = 0
+    source = tmp_path / f"a{suffix}"
+    source.write_bytes(b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)]))
+    assert main(["-q", str(source), "--output-dir", str(tmp_path / "out"), "--model", "nearest"]) == 0
+    (result,) = read_rgb(tmp_path / "out" / "a_x2.png")
+    np.testing.assert_array_equal(result, rgb.repeat(2, 0).repeat(2, 1))
 
 
 def test_a_batch_of_pictures(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -56,7 +55,6 @@ def test_a_clean_file_is_left_alone_from_wherever_a_run_starts(steps: list[int],
     assert time_map.shift == 0 and not time_map.warnings and time_map.seekable
     assert settled(time_map, list(times)) == times == list(time_map.times)
     assert settled(time_map, list(times[skip:])) == times[skip:]
-    assert TimeMap.from_json(json.loads(json.dumps(time_map.as_json()))) == time_map
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(-10_000, 10_000)), min_size=1, max_size=50))

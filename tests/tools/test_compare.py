@@ -20,8 +20,8 @@ from a2n_video.tools import compare as compare_module
 from a2n_video.tools.compare import COLUMNS, CompareOptions, cast_of, compare, main, names_of, report
 from a2n_video.tools.footage import Footage
 from a2n_video.tools.images import to_image
-from a2n_video.tools.measuring import BEST_DB, in_step, mean_of, structural_similarity
-from a2n_video.tools.metrics import luma, ssim
+from a2n_video.tools.measuring import BEST_DB, in_step, mean_of
+from a2n_video.tools.metrics import luma
 from a2n_video.tools.vmaf import ffmpeg_with_vmaf, vmaf
 from tests.made import frames, make_source
 
@@ -171,14 +171,6 @@ def test_in_step_gives_times_from_the_start(folder: Path) -> None:
     base, other = Footage.open(folder / "reference.mkv"), Footage.open(folder / "same.mkv")
     times = [(shot.time, found[0].time if found[0] else None) for shot, found in in_step(base, [other], None, 3)]
     assert times == [(Fraction(n, 25), Fraction(n, 25)) for n in range(3)]
-
-
-def test_structural_similarity_agrees_with_our_own() -> None:
-    rng = np.random.default_rng(0)
-    a = rng.uniform(0, 255, (40, 50)).astype(np.float32)
-    b = np.clip(a + rng.normal(0, 20, a.shape), 0, 255).astype(np.float32)
-    own = ssim(torch.from_numpy(a)[None, None], torch.from_numpy(b)[None, None]).item()
-    assert structural_similarity()(a, b) == pytest.approx(own, abs=2e-4)
 
 
 def test_the_page_holds_everything_and_fetches_nothing(folder: Path, tmp_path: Path) -> None:

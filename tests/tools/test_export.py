@@ -115,3 +115,24 @@ def test_a_file_that_is_there_is_kept(tmp_path: Path) -> None:
     path.write_text("mine")
     assert export.main(["-o", str(path)]) == 5
     assert path.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "said"), [("gone/x.onnx", 5, "there is no folder"), ("x.bin", 2, "is a .onnx file"), ("w.onnx", 5, "is an input")]
+)
+def test_where_nothing_can_be_written_is_told_before_the_work(
+    name: str, code: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "w.onnx").write_bytes(b"weights")
+    monkeypatch.setattr(export, "load_model", lambda *_: pytest.fail("the work began"))
+    assert export.main(["--weights", str(tmp_path / "w.onnx"), "--overwrite", "-o", str(tmp_path / name)]) == code
+    assert said in capsys.readouterr().err
+
+
+def test_a_stop_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export, "load_model", stopped)
+    assert export.main(["-o", str(tmp_path / "x.onnx")]) == 130
+    assert capsys.readouterr().err == "a2n_video.tools.export: stopped\n"

@@ -9,7 +9,10 @@ import av
 import numpy as np
 import pytest
 
+from a2n_video.cli import main
+from a2n_video.errors import DecodeError
 from a2n_video.io.probe import probe
+from a2n_video.io.reader import VideoReader
 from a2n_video.tools import footage as footage_module
 from a2n_video.tools.footage import Footage, Shown, shot_of
 from tests.made import make_source, picture
@@ -99,6 +102,14 @@ def test_interlaced_frames_are_made_whole_as_in_a_job(shared: Path) -> None:
     assert np.abs(whole.image.astype(int) - woven.image).mean() > 0.1
     fields = Footage.open(clip, "field")
     assert fields.time_map.frames == 2 * Footage.open(clip).time_map.frames
+
+
+def test_a_frame_that_the_decoder_swallows_is_an_error_of_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_source(tmp_path / "in.mkv", pts=range(4), audio=())
+    monkeypatch.setattr(VideoReader, "__iter__", lambda reader: iter(()))  # no frame where the index names one, and no error
+    with pytest.raises(DecodeError, match=r"in.mkv: the frame at 0.120 s cannot be decoded"):
+        shot_of(path, Fraction(3, 25))
+    assert main([str(path), "--preview", str(tmp_path / "out.png"), "--at", "0.12", "--model", "nearest"]) == 3
 
 
 @pytest.mark.parametrize(

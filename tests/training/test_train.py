@@ -23,7 +23,7 @@ from a2n_video.training.__main__ import main, parse, taken
 from a2n_video.training.data import HELD_KINDS, DataConfig
 from a2n_video.training.held import HeldOut
 from a2n_video.training.optimiser import FusedAdam, set_learning_rate
-from a2n_video.training.train import TrainConfig, Trainer, learning_rate, psnr, train
+from a2n_video.training.train import Run, TrainConfig, Trainer, learning_rate, psnr, train
 
 TINY = TrainConfig(
     n_features=8, n_blocks=1, head="pixelshuffle", steps=12, batch=2, side=12, eval_every=4, warm_up=3, threads=1, learning_rate=2e-3
@@ -185,9 +185,34 @@ def test_what_a_run_leaves(pairs: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_only_better_weights_replace_the_best(pairs: Path, tmp_path: Path) -> None:
-    from a2n_video.training.train import Run
+def steps_of_curve(folder: Path) -> list[str]:
+    return [row["step"] for row in csv.DictReader((folder / "curve.csv").open())]
 
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_what_was_judged_after_the_last_save_is_judged_once(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: bool
+) -> None:
+    if saved:
+        train([pairs], tmp_path, TINY, stop_at=5)
+
+    def killed(run: Run) -> None:
+        if run.trainer.step == 10:
+            raise ConnectionError
+
+    with monkeypatch.context() as patched, pytest.raises(ConnectionError):
+        patched.setattr(Run, "save_if_due", killed)
+        train([pairs], tmp_path, TINY)
+    early = ["4", "5"] if saved else ["4"]
+    assert steps_of_curve(tmp_path) == [*early, "8"]
+    with (tmp_path / "curve.csv").open("a") as file:
+        file.write("1")  # as much as the kill let through of the next line
+    train([pairs], tmp_path, TINY)
+    assert steps_of_curve(tmp_path) == [*early, "8", "12"]
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_only_better_weights_replace_the_best(pairs: Path, tmp_path: Path) -> None:
     run = Run(tmp_path, Trainer(TINY, 2, torch.device("cpu")))
     run.save_best(1.0)
     kept = (tmp_path / "best.safetensors").read_bytes()

@@ -6,26 +6,25 @@ import io
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Final, cast
+from typing import cast
 
 import av
 import numpy as np
 import torch
 from av.container import InputContainer
 from numpy.typing import NDArray
+from torch import Tensor
 
 from a2n_video.engine.color import planes_to_rgb
 from a2n_video.engine.protocol import pack_rows
 from a2n_video.errors import DecodeError, InputError
 from a2n_video.frames import VideoFrameAdapter, native_frame, rearranged
+from a2n_video.io.sequences import is_picture
 from a2n_video.io.source import open_source, video_stream
 from a2n_video.media.pixfmt import native_pix_fmt
 
 Image = NDArray[np.uint8]
 """RGB, (H, W, 3), 8 bit."""
-
-
-PICTURES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
 
 def read_rgb(path: Path) -> Iterator[Image]:
@@ -57,7 +56,7 @@ def count_frames(path: Path, most: int) -> int:
 
 def _open(path: Path) -> InputContainer:
     """A picture is opened from its bytes: by name FFmpeg would take `50%d.png` for a pattern."""
-    if path.suffix.lower() not in PICTURES:
+    if not is_picture(path):
         return open_source(path)
     try:
         return av.open(io.BytesIO(path.read_bytes()), "r")
@@ -68,14 +67,18 @@ def _open(path: Path) -> InputContainer:
 def frame_to_rgb(frame: av.VideoFrame) -> Image:
     """A frame of any format as 8-bit RGB; what has no native planes (palettes) is unfolded by FFmpeg first."""
     native = native_frame(frame if native_pix_fmt(frame.format.name) else rearranged(frame, "rgb24"))
-    adapter = VideoFrameAdapter()
-    fmt, color = adapter.describe(native)
-    rgb = planes_to_rgb(torch.from_numpy(pack_rows(fmt, [adapter.planes(native)])), fmt, color)
-    image: Image = to_bytes(rgb)[0]
+    image: Image = to_bytes(rgb_of(native))[0]
     return image
 
 
-def to_bytes(rgb: torch.Tensor) -> NDArray[np.uint8]:
+def rgb_of(frame: av.VideoFrame) -> Tensor:
+    """A frame in native planes as RGB, (1, 3, H, W) float32 in 0..1, unclamped; as stored: HDR stays in its own curve."""
+    adapter = VideoFrameAdapter()
+    fmt, color = adapter.describe(frame)
+    return planes_to_rgb(torch.from_numpy(pack_rows(fmt, [adapter.planes(frame)])), fmt, color)
+
+
+def to_bytes(rgb: Tensor) -> NDArray[np.uint8]:
     """(N, 3, H, W) in 0..1 -> (N, H, W, 3), rounded."""
     codes = (255 * rgb).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
     return cast("NDArray[np.uint8]", codes.numpy())
