@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from a2n_video.io.rgb import Image
 from a2n_video.io.sequences import is_picture
 from a2n_video.net.model import A2N, AttentionInAttentionBlock
 from a2n_video.tools import plots
 from a2n_video.tools.footage import Footage, Shot, shot_of
 from a2n_video.tools.results import write_rows
-from a2n_video.tools.rgb import Image
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

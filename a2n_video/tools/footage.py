@@ -19,13 +19,13 @@ from a2n_video.io.filters import look_for_interlace
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import probe
 from a2n_video.io.reader import VideoReader
+from a2n_video.io.rgb import Image, read_rgb, rgb_of
 from a2n_video.io.sequences import is_picture
 from a2n_video.media.index import TimeMap
 from a2n_video.media.info import VideoInfo
 from a2n_video.media.interlace import InterlacePlan, plan_interlace, result_map
 from a2n_video.options import Deinterlace
 from a2n_video.tools.images import to_image
-from a2n_video.tools.rgb import Image, read_rgb, rgb_of
 
 if TYPE_CHECKING:
     import av

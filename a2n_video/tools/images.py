@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from a2n_video.errors import MissingDependencyError
-from a2n_video.tools.rgb import Image, to_bytes
+from a2n_video.io.rgb import Image, to_bytes
 
 JPEG_SUFFIXES: Final = (".jpg", ".jpeg")
 JPEG_QUALITY: Final = 92

@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from a2n_video.errors import OptionError
+from a2n_video.io.rgb import Image
 from a2n_video.tools import plots
 from a2n_video.tools.footage import Shown, shot_of
 from a2n_video.tools.images import to_image
-from a2n_video.tools.rgb import Image
 
 if TYPE_CHECKING:
     from fractions import Fraction

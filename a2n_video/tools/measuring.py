@@ -13,9 +13,9 @@ from torch import Tensor
 
 from a2n_video.engine.resize import resize
 from a2n_video.errors import InputError
+from a2n_video.io.rgb import Image
 from a2n_video.tools.footage import Footage, Shot
 from a2n_video.tools.metrics import luma, psnr, ssim
-from a2n_video.tools.rgb import Image
 
 BICUBIC: Final = "bicubic"
 BEST_DB: Final = 99.0  # stands for the infinity of equal pictures, which neither a curve nor JSON can hold

@@ -11,10 +11,10 @@ from fractions import Fraction
 from importlib import resources
 from typing import Any, Final
 
+from a2n_video.io.rgb import Image
 from a2n_video.tools.footage import Footage
 from a2n_video.tools.images import display_size, jpeg_bytes, png_bytes
 from a2n_video.tools.measuring import Comparison, Measurement, Still, mean_of
-from a2n_video.tools.rgb import Image
 
 # Field of a Measurement, title, unit, digits shown, what it says.
 MEASURES: Final = (

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from a2n_video.errors import MissingDependencyError
+from a2n_video.io.rgb import Image
 from a2n_video.tools.images import JPEG_QUALITY
 from a2n_video.tools.results import write_file
-from a2n_video.tools.rgb import Image
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

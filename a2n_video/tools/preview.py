@@ -14,6 +14,7 @@ from torch import Tensor
 
 from a2n_video.engine.resize import resize
 from a2n_video.errors import OptionError
+from a2n_video.io.rgb import Image, rgb_of
 from a2n_video.job.planning.picture import settle_size
 from a2n_video.media.size import PictureSize
 from a2n_video.net.catalog import resolve_model
@@ -22,7 +23,6 @@ from a2n_video.tools import plots
 from a2n_video.tools.footage import Footage
 from a2n_video.tools.images import JPEG_SUFFIXES, display_size, encoded, to_image
 from a2n_video.tools.results import check_output, write_file
-from a2n_video.tools.rgb import Image, rgb_of
 from a2n_video.upscaler import Upscaler
 
 if TYPE_CHECKING:

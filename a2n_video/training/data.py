@@ -24,7 +24,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from a2n_video.errors import InputError
-from a2n_video.tools.rgb import Image
+from a2n_video.io.rgb import Image
 from a2n_video.training.degrade import CLEAN, Degradation, degrade, sample_degradation, x264_medium
 from a2n_video.training.draw import draw_picture
 from a2n_video.training.pictures import Source, list_sources, read_picture

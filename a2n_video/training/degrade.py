@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from a2n_video.engine.resize import resize_array
+from a2n_video.io.rgb import Image
+from a2n_video.io.roundtrip import Encoding, through_codec
 from a2n_video.media.colorspec import ColorSpec
-from a2n_video.tools.rgb import Image
-from a2n_video.tools.roundtrip import Encoding, through_codec
 from a2n_video.training.scene import quantise
 
 Floats = NDArray[np.float32]

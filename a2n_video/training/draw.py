@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from a2n_video.errors import MissingDependencyError
-from a2n_video.tools.rgb import Image
+from a2n_video.io.rgb import Image
 
 SIZE = (768, 1024)
 OVERSAMPLING = 2

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch.nn.functional import grid_sample
 
 from a2n_video.engine.resize import Window, apply_separable, resize_array, resize_matrix
-from a2n_video.tools.rgb import Image
-from a2n_video.tools.roundtrip import Encoding, through_codec
+from a2n_video.io.rgb import Image
+from a2n_video.io.roundtrip import Encoding, through_codec
 
 SOFT: Final = 0.6  # share of views that enlarge their picture
 WIDEST: Final = 2.2  # pixels of the picture at most that become one of a frame in the other views

@@ -15,13 +15,13 @@ import pytest
 
 from a2n_video.cli import main
 from a2n_video.errors import DecodeError, InputError, OptionError, OutputError, UnknownModelError, WeightsError
+from a2n_video.io.rgb import read_rgb
 from a2n_video.job.batch import DEFAULT_PATTERN, BatchItem, Outcome, batch_exit_code, collect, run_batch, summary
 from a2n_video.job.directory import JobDirectory
 from a2n_video.job.planning.plan import prepare
 from a2n_video.job.planning.space import check_space, needed_bytes
 from a2n_video.net.catalog import find_model
 from a2n_video.options import JobOptions
-from a2n_video.tools.rgb import read_rgb
 from tests.made import decoded, make_source
 
 OPTIONS = JobOptions()

@@ -9,10 +9,10 @@ import av
 import numpy as np
 import pytest
 
+from a2n_video.io.roundtrip import BT709, Encoding, through_codec
 from a2n_video.net.model import A2N, A2NConfig
 from a2n_video.net.weights import save_model
 from a2n_video.tools.evaluate import CRFS, Clip, Enlarger, cropped, main
-from a2n_video.tools.roundtrip import BT709, Encoding, through_codec
 
 
 def picture(seed: int, height: int = 51, width: int = 38) -> np.ndarray:

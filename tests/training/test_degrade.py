@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from a2n_video.engine.resize import resize_array
-from a2n_video.tools.roundtrip import Encoding
+from a2n_video.io.roundtrip import Encoding
 from a2n_video.training.degrade import (
     CLEAN,
     ENCODERS,

@@ -18,10 +18,10 @@ from a2n_video.engine.protocol import Rows, pack_rows
 from a2n_video.errors import EncodeError
 from a2n_video.frames import frame_planes, rearranged
 from a2n_video.io.backends import repeatable
+from a2n_video.io.rgb import Image, to_bytes
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.pixfmt import plane_format
 from a2n_video.media.planes import PlaneFormat
-from a2n_video.tools.rgb import Image, to_bytes
 
 PIX_FMT = "yuv420p"
 BT709 = ColorSpec(matrix=1, full_range=False, primaries=1, transfer=1, chroma_location=1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from a2n_video.errors import EncodeError
-from a2n_video.tools.roundtrip import Encoding, through_codec
+from a2n_video.io.roundtrip import Encoding, through_codec
 
 
 def blocks(count: int, height: int, width: int) -> list[np.ndarray]:
