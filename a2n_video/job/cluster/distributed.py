@@ -164,11 +164,11 @@ class DistributedMaker:
             back = [(worker, self._board.returned(worker), made) for worker, made in crew.wait(_POLL_S)]
             self._restarted -= {worker for worker, _, _ in back}
             for worker, number, made in back:
-                if made is None:
-                    self._lost(number, worker, crew)
+                if isinstance(made, A2NVideoError):
+                    self._lost(number, worker, crew, made)
             self._hand_out(crew)  # before results are checked: no worker waits for that
             for worker, number, made in back:
-                if made is not None:
+                if isinstance(made, Made):
                     self._received(number, worker, made, crew)
             if self.journal.job is None and self._measured():
                 self._settle(crew)
@@ -197,14 +197,15 @@ class DistributedMaker:
         else:
             self._lost(number, worker, crew, OutputError(f"{self.plan.dest}: segment {number} {fault} (worker {worker})"))
 
-    def _lost(self, number: int, worker: int, crew: Crew, error: A2NVideoError | None = None) -> None:
-        error = error or crew.last_error or DeviceError(f"{self.plan.dest}: segment {number} was lost by worker {worker}")
-        if number in self._board.wanted:
-            self._count(self._board.failed(number, worker), error, len(crew.members))
-
-    def _count(self, failures: Sequence[int], error: A2NVideoError, workers: int) -> None:
-        """Raise the error once a segment had too many attempts, or another worker met the same fault of the source."""
-        believed = isinstance(error, InputError) and len(set(failures)) >= min(_BLAMED, workers)
+    def _lost(self, number: int, worker: int, crew: Crew, error: A2NVideoError) -> None:
+        """Count an attempt. The error is raised once there were too many, or one of the source was met by another worker as well."""
+        if number not in self._board.wanted:
+            return
+        of_source = isinstance(error, InputError)
+        failures = self._board.failed(number, worker, of_source=of_source)
+        blaming = {failure.worker for failure in failures if failure.of_source}
+        # A worker that is away for now counts as another: were it not, one error would be believed while it starts again.
+        believed = of_source and len(blaming) >= min(_BLAMED, crew.strength)
         if believed or len(failures) >= _ATTEMPTS:
             raise error
 
