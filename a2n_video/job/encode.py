@@ -118,6 +118,7 @@ class SegmentMaker:
             for frame in frames:
                 self._check_errors()
                 encode(writer.write, frame)
+                self.journal.tell()
                 self.frames += 1
                 if self.journal.job is None and self._pace.measured():
                     writer.set_marks(self._begin(segment_length(self._pace.seconds_per_frame), after=frame.pts))
@@ -127,6 +128,7 @@ class SegmentMaker:
             if self.journal.job is None:
                 writer.set_marks(self._begin(0))  # fewer frames than it takes to measure are one segment
             encode(writer.close)
+            self.journal.tell()
         except BaseException:
             if not encode.last(writer.abort):
                 writer.disown()

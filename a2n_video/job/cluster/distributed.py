@@ -170,6 +170,7 @@ class DistributedMaker:
             for worker, number, made in back:
                 if isinstance(made, Made):
                     self._received(number, worker, made, crew)
+            self.journal.tell()
             if self.journal.job is None and self._measured():
                 self._settle(crew)
             for worker in set(self._board.hung()) - self._restarted:
