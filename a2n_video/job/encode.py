@@ -49,7 +49,7 @@ class SegmentMaker:
         self._earlier: list[SegmentRecord] = []  # made by earlier runs
         self._checked = -1
         self._pace = _Pace()
-        self._stages = Stages(plan.source, stops, _patience(plan))
+        self._stages = Stages(plan.source, stops, patience_of(plan))
 
     @property
     def damage(self) -> Sequence[Damage]:
@@ -194,8 +194,8 @@ def upscaler_of(plan: Plan) -> Upscaler:
     return Upscaler.from_options(model, plan.execution, plan.geometry.layout)
 
 
-def _patience(plan: JobPlan) -> Patience:
-    """As the user says, else generous, and more so for larger pictures."""
+def patience_of(plan: Plan) -> Patience:
+    """How long a stage may take: as the user says, else generous, and more so for larger pictures."""
     least_s = _STALL_S + _STALL_S_PER_PIXEL * plan.encoder.width * plan.encoder.height
     return Patience.asked(plan.options.execution.stall_timeout) or Patience(least_s=least_s)
 
