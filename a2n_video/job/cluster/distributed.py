@@ -36,6 +36,7 @@ from a2n_video.job.planning.plan import JobPlan, settle_execution
 from a2n_video.job.recount import Recount
 from a2n_video.job.resume import job_record
 from a2n_video.job.segments import Stretch, bounded_length, bounds, missing_stretches, stands, unlike
+from a2n_video.job.stages import Stages
 from a2n_video.job.stops import Stops
 from a2n_video.options import ClusterOptions, ExecutionPlan
 
@@ -85,6 +86,8 @@ class DistributedMaker:
         self._frames = self._errors = self._told = 0
         self._settle_by: float | None = None
         self._restarted: set[int] = set()
+        self._stages = Stages(plan.source, stops)
+        self._apart = self._stages.calls("check")  # a large file is read there while this thread waits for a stop
 
     @property
     def damage(self) -> Sequence[Damage]:
@@ -106,7 +109,8 @@ class DistributedMaker:
         job = self.journal.job or job_record(self.plan)
         crew = Crew(self._ray, places, self._worker, Setup(plan=self.plan, job=job, ship=self.options.ship))
         try:
-            with self.stops.deferred():  # Ray makes a KeyboardInterrupt of whatever a signal raises inside it
+            # Ray makes a KeyboardInterrupt of whatever a signal raises inside it.
+            with self.stops.deferred(), self._stages:
                 self.collect(crew, on_progress)
         finally:
             crew.dismiss()
@@ -215,13 +219,13 @@ class DistributedMaker:
         record = made.record
         if made.data is not None:
             self._store(record, made.data)
-        if record.number != number or not stands(self.folder.path, record, self.plan.encoder.time_base):
+        if record.number != number or not self._apart(stands, self.folder.path, record, self.plan.encoder.time_base):
             return "came back damaged"
         if (other := unlike(record, [*self._early, *self.journal.segments.values()])) is not None:
             return f"has another decoder header than {other}: its worker has another build of the encoder"
         if not self.options.ship or number in self._whole:
             return None
-        if (fault := self._recount.fault(record, *bounds(self._marks, number))) is not None:
+        if (fault := self._apart(self._recount.fault, record, *bounds(self._marks, number))) is not None:
             self._whole.add(number)
         return fault
 
@@ -287,7 +291,9 @@ class DistributedMaker:
     def _shipped(self, number: int) -> bytes | None:
         if not self.options.ship:
             return None
-        return self.plan.source.read_bytes() if number in self._whole else part_of_source(self.plan, *bounds(self._marks, number))
+        if number in self._whole:
+            return self._apart(self.plan.source.read_bytes)
+        return self._apart(part_of_source, self.plan, *bounds(self._marks, number))
 
 
 def part_of_source(plan: JobPlan, start_pts: int | None, end_pts: int | None) -> bytes:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +24,8 @@ from a2n_video.job.directory import JobDirectory
 from a2n_video.job.journal import Journal, SegmentRecord
 from a2n_video.job.planning.plan import prepare
 from a2n_video.job.segments import Stretch
-from a2n_video.job.stops import Stops
+from a2n_video.job.stages import left_behind
+from a2n_video.job.stops import Stops, Terminated
 from a2n_video.options import JobOptions
 from tests.made import make_source
 
@@ -59,8 +64,11 @@ class StandIn:
         self.given, self.away, self.asked = given, away or {}, list[tuple[int, int]]()
 
     def remote(self, kind: type) -> Any:
-        make: Callable[..., Any] = self._actor if issubclass(kind, SegmentWorker) else lambda: None
+        make: Callable[..., Any] = self._actor if issubclass(kind, SegmentWorker) else self._tally
         return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=make))
+
+    def _tally(self) -> Any:
+        return SimpleNamespace(under_way=SimpleNamespace(remote=lambda: Reference({})))
 
     def _actor(self, worker: int, setup: object, tally: object) -> Any:
         def make(stretch: Stretch, source: bytes | None) -> object:
@@ -75,6 +83,9 @@ class StandIn:
             return Reference(Joined(host="here", refusal=None))
 
         return SimpleNamespace(make=SimpleNamespace(remote=make), join=SimpleNamespace(remote=join))
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 2}
 
     def put(self, value: object) -> object:
         return value
@@ -100,7 +111,6 @@ def made(number: int) -> Made:
 def crew_of(ray: StandIn, workers: int = 2) -> Crew:
     setup: Any = None
     crew = Crew(ray, [{"num_cpus": 1}] * workers, SegmentWorker, setup)
-    crew.under_way = dict  # type: ignore[method-assign]
     crew.wait(0)
     return crew
 
@@ -170,3 +180,25 @@ def test_a_worker_that_stays_away_does_not_keep_the_job_from_its_end(driver: Dis
     with pytest.raises(DecodeError):
         driver.collect(crew_of(ray), None)
     assert ray.asked.count((1, 0)) == 3
+
+
+@pytest.mark.parametrize("what", ["stands", "part_of_source"])
+def test_a_stop_does_not_wait_while_the_driver_reads(driver: DistributedMaker, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A result that came back, or the source of which a part is shipped: both may be large, and their disk slow."""
+    free, asked = threading.Event(), threading.Event()
+
+    def slow(*_: object) -> bool:
+        if not asked.is_set():
+            asked.set()
+            signal.raise_signal(signal.SIGTERM)
+        return free.wait(6)
+
+    monkeypatch.setattr(distributed, what, slow)
+    driver._ray, driver.options = StandIn({}), replace(driver.options, ship=what == "part_of_source")
+    began = time.monotonic()
+    with pytest.raises(Terminated), driver.stops:
+        driver.make({}, None)
+    assert time.monotonic() - began < 4
+    free.set()
+    while left_behind():
+        time.sleep(0.01)
