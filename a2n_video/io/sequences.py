@@ -144,7 +144,9 @@ class PictureWriter:
         self.codec = WRITABLE[pattern.suffix.lower()][0]
         self.frames = 0
         self._many = is_numbered(pattern)
+        self._file: OutFile | None = None
         self._made: tuple[Path, Path] | None = None  # a picture and its place
+        self._disowned = False
 
     def write(self, frame: av.VideoFrame) -> None:
         if self.frames and not self._many:
@@ -154,6 +156,7 @@ class PictureWriter:
             raise OutputExistsError(f"{path}: exists already; add --overwrite to replace it")
         made = self.folder / path.name
         with OutFile(made) as file:
+            self._file = file
             for packet in self._encoded(frame, path):
                 file.write(packet)
             file.finish()
@@ -164,9 +167,15 @@ class PictureWriter:
 
     def close(self) -> None:
         """Put the last picture in place, if it is not there yet."""
-        if self._made is not None:
+        if self._made is not None and not self._disowned:
             publish(*self._made, overwrite=self.overwrite)
             self._made = None
+
+    def disown(self) -> None:
+        """Give up from another thread, where the one that writes does not come back: the picture it is at gets no place."""
+        self._disowned = True
+        if self._file is not None:
+            self._file.disown()
 
     def _encoded(self, frame: av.VideoFrame, path: Path) -> list[bytes]:
         context: Any = av.CodecContext.create(self.codec, "w")

@@ -19,6 +19,7 @@ import numpy as np
 
 from a2n_video.errors import DecodeError, EncodeError, OutputError
 from a2n_video.frames import frame_planes, tag_frame
+from a2n_video.io.writer import FrameWriter
 from a2n_video.media.colorspec import CHROMA_SITING, ColorSpec
 from a2n_video.media.pixfmt import pix_fmt_of
 from a2n_video.media.planes import PlaneFormat
@@ -107,7 +108,7 @@ def _frame_bytes(header: Y4mHeader) -> int:
     return header.fmt.samples * header.fmt.dtype.itemsize
 
 
-class Y4mWriter:
+class Y4mWriter(FrameWriter):
     """Frames as y4m into a stream, which stays the caller's; `write` takes frames of `header.fmt` only."""
 
     def __init__(self, stream: BinaryIO, header: Y4mHeader) -> None:
@@ -124,6 +125,12 @@ class Y4mWriter:
     def close(self) -> None:
         with told_of_pipe(f"frame {self.frames}"):
             self.stream.flush()
+
+    def abort(self) -> None:
+        """Nothing is held."""
+
+    def kill(self) -> None:
+        """Nothing: this process writes."""
 
     def _put(self, data: bytes) -> None:
         with told_of_pipe(f"frame {self.frames}"):

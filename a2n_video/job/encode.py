@@ -49,7 +49,7 @@ class SegmentMaker:
         self._earlier: list[SegmentRecord] = []  # made by earlier runs
         self._checked = -1
         self._pace = _Pace()
-        self._stages = Stages(plan.source, stops, _patience(plan))
+        self._stages = Stages(plan.source, stops, patience_of(plan))
 
     @property
     def damage(self) -> Sequence[Damage]:
@@ -118,6 +118,7 @@ class SegmentMaker:
             for frame in frames:
                 self._check_errors()
                 encode(writer.write, frame)
+                self.journal.tell()
                 self.frames += 1
                 if self.journal.job is None and self._pace.measured():
                     writer.set_marks(self._begin(segment_length(self._pace.seconds_per_frame), after=frame.pts))
@@ -127,6 +128,7 @@ class SegmentMaker:
             if self.journal.job is None:
                 writer.set_marks(self._begin(0))  # fewer frames than it takes to measure are one segment
             encode(writer.close)
+            self.journal.tell()
         except BaseException:
             if not encode.last(writer.abort):
                 writer.disown()
@@ -192,8 +194,8 @@ def upscaler_of(plan: Plan) -> Upscaler:
     return Upscaler.from_options(model, plan.execution, plan.geometry.layout)
 
 
-def _patience(plan: JobPlan) -> Patience:
-    """As the user says, else generous, and more so for larger pictures."""
+def patience_of(plan: Plan) -> Patience:
+    """How long a stage may take: as the user says, else generous, and more so for larger pictures."""
     least_s = _STALL_S + _STALL_S_PER_PIXEL * plan.encoder.width * plan.encoder.height
     return Patience.asked(plan.options.execution.stall_timeout) or Patience(least_s=least_s)
 

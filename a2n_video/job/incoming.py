@@ -86,7 +86,9 @@ def y4m_stream(source: Path, pipe: io.BufferedReader, options: JobOptions) -> St
     read = _Counted(read_frames(pipe, header))
     frames = _counted_anew(islice(read, *_numbers(options.time, header.rate)))
     notes = () if options.fidelity.fps is None else (f"--fps is left aside: the pipe says {header.rate} frames a second",)
-    return Stream(info=info, frames=frames, rate=header.rate, time_base=base, notes=notes, position=lambda: read.count)
+    # Whoever feeds the pipe may pause for as long as it likes, unless somebody said how long.
+    position = object if options.execution.stall_timeout is None else lambda: read.count
+    return Stream(info=info, frames=frames, rate=header.rate, time_base=base, notes=notes, position=position)
 
 
 def _of_pictures(source: Path, options: JobOptions) -> Stream:

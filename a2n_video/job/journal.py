@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -125,16 +126,19 @@ class ResultRecord:
 
 @dataclass
 class Journal:
-    """One job's journal, read and open for appending. Used by one thread; hold the job's lock while it is open.
+    """One job's journal, read and open for appending. Used by one thread at a time; hold the job's lock while it is open.
 
-    `job` is None for a journal that is new or whose first line is lost. A segment entered twice counts as last entered.
+    `job` is None for a journal that is new or whose first line is lost. A segment entered twice counts as last entered. `on_entered` is
+    called in the thread that enters a segment, once that is durable; `on_segment` is told of it by `tell`, which another may call.
     """
 
     path: Path
     job: JobRecord | None = None
     segments: dict[int, SegmentRecord] = field(default_factory=dict)
     result: ResultRecord | None = None
-    on_segment: Callable[[SegmentRecord], None] | None = None  # told of each segment once it is durable
+    on_entered: Callable[[], None] | None = None
+    on_segment: Callable[[SegmentRecord], None] | None = None
+    _untold: deque[SegmentRecord] = field(default_factory=deque)
     _fd: int = -1
 
     @classmethod
@@ -179,8 +183,16 @@ class Journal:
         """Enter a finished segment: durable when this returns."""
         self._append("segment", asdict(segment))
         self.segments[segment.number] = segment
-        if self.on_segment is not None:
-            self.on_segment(segment)
+        if self.on_entered is not None:
+            self.on_entered()
+        self._untold.append(segment)
+
+    def tell(self) -> None:
+        """Tell `on_segment` of every segment entered since the last time, each once: it may take long, as where a pipe's reader pauses."""
+        while self._untold:
+            segment = self._untold.popleft()
+            if self.on_segment is not None:
+                self.on_segment(segment)
 
     def add_result(self, result: ResultRecord) -> None:
         """Enter the verified result, before it gets its name."""

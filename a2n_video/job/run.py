@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -93,7 +92,8 @@ def run(
 ) -> UpscaleResult:
     """Carry out a settled job, or what is left of it, until it is done or `stops` says so. `make`: who makes the segments.
 
-    `on_progress(frames)` and `on_segment(record)` are called from this thread.
+    `on_progress(frames)` and `on_segment(record)` are called from this thread, the latter once a segment is on the disk and in the
+    journal; where an error or a stop ends the job, the last segments are told before it is raised.
     """
     stops = stops or Stops()
     started = time.monotonic()
@@ -101,11 +101,15 @@ def run(
         plan, standing = resumed(plan, folder, journal)
         check_whole(plan)
         check_space(plan, folder.path)
-        journal.on_segment = partial(_entered, plan, on_segment)
+        # Whether a segment was made of the source that the job began with is asked once it is entered, not after days.
+        journal.on_entered, journal.on_segment = plan.check_source, on_segment
         maker = (make or _maker(plan))(plan, folder, journal, stops)
         stands = result_stands(plan.dest)  # and its segments may be gone: the last run was stopped while it tidied up
         if not stands:
-            maker.make(standing, on_progress)
+            try:
+                maker.make(standing, on_progress)
+            finally:
+                journal.tell()
         met = earlier_damage(record for _, record in sorted(journal.segments.items()))
         damage = damage_report(plan, sum(known.errors for known in met), met)
         frames = sum(record.frames for record in journal.segments.values())
@@ -131,13 +135,6 @@ def _stood(result: ResultRecord | None) -> Finished:
     """What an earlier run has finished, and only not tidied up."""
     assert result is not None
     return Finished(verified=_STANDS, refused=result.refused, moved=result.moved, undecoded=result.undecoded)
-
-
-def _entered(plan: JobPlan, on_segment: Callable[[SegmentRecord], None] | None, record: SegmentRecord) -> None:
-    """A segment is on the disk. Whether it was made of the source that the job began with is asked now, not after days."""
-    plan.check_source()
-    if on_segment is not None:
-        on_segment(record)
 
 
 def _maker(plan: JobPlan) -> MakerFactory:

@@ -15,24 +15,25 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, cast
+from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from a2n_video.errors import DecodeError, IncompleteSourceError, InputError, JobConflictError, OptionError
 from a2n_video.io.backends import open_writer
 from a2n_video.io.fitting import fitted
-from a2n_video.io.outfile import OutFile, output_error, publish
+from a2n_video.io.outfile import OutFile, output_error
 from a2n_video.io.sequences import WRITABLE, PictureWriter, is_numbered, makes_pictures, numbered_name, standing_files
-from a2n_video.io.writer import FORMAT_NAMES, EncoderSettings
+from a2n_video.io.writer import FORMAT_NAMES, EncoderSettings, FrameWriter
 from a2n_video.io.y4m import MAGIC, PIX_FMTS, Y4mHeader, Y4mWriter, told_of_pipe
 from a2n_video.job.directory import JobDirectory
-from a2n_video.job.encode import Progress, check_errors, check_whole, damage_report, upscaler_of
+from a2n_video.job.encode import Progress, check_errors, check_whole, damage_report, patience_of, upscaler_of
 from a2n_video.job.incoming import Stream, stream_of, y4m_stream
 from a2n_video.job.outgoing import Outgoing, stdout
 from a2n_video.job.planning.picture import PicturePlan, picture_for, settle_picture
 from a2n_video.job.planning.plan import JobPlan, check_options, check_paths, prepare, settle_execution
 from a2n_video.job.planning.report import Plan
 from a2n_video.job.result import UpscaleResult
-from a2n_video.job.stages import Patience, Stages
+from a2n_video.job.sinks import ResultFile, Sink
+from a2n_video.job.stages import Stages
 from a2n_video.job.stops import Stops
 from a2n_video.media.info import VideoInfo
 from a2n_video.media.steady import off_rate
@@ -40,18 +41,10 @@ from a2n_video.media.streams import Container, StreamFate, StreamPlan, container
 from a2n_video.options import ExecutionPlan, JobOptions
 
 if TYPE_CHECKING:
-    import av
-
     from a2n_video.engine.protocol import Geometry
 
 PIPE: Final = Path("-")
 _DEPTH: Final = 4
-
-
-class _Sink(Protocol):
-    def write(self, frame: av.VideoFrame) -> None: ...
-
-    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,26 +245,39 @@ def _opened(source: Path, options: JobOptions) -> Stream:
 
 
 def _upscaled_into(plan: StreamedPlan, stack: ExitStack, on_progress: Progress | None, stops: Stops) -> int:
-    """The pipeline, from the stream into whatever the plan says; the number of frames, of which there is one at least."""
-    stream, options = plan.stream, plan.options
-    count = 0
-    with Stages(plan.source, stops, Patience.asked(options.execution.stall_timeout)) as stages:
-        sink, put_in_place = _sink(plan, stack, stages)
+    """The pipeline, from the stream into whatever the plan says; the number of frames, of which there is one at least.
+
+    The sink works in a thread of its own while this one waits, and can be left where it hangs.
+    """
+    stream, count = plan.stream, 0
+    with Stages(plan.source, stops, patience_of(plan)) as stages:
+        sink = _sink(plan, stack, stages)
+        encode = _calls(sink, plan.dest, stack, stages)
         upscaler = upscaler_of(plan)
         stack.callback(stages.let_go, upscaler.close, "upscale")
         decoded = stages.prefetch(stream.frames, _DEPTH, "decode", position=stream.position)
         upscaled = stages.prefetch(fitted(upscaler.upscale_frames(decoded), plan.picture.fit), _DEPTH, "upscale")
         for count, frame in enumerate(upscaled, 1):
             check_errors(plan, stream.damage.errors, [stream.damage])
-            sink.write(frame)
+            encode(sink.write, frame)
             if on_progress is not None:
                 on_progress(count)
-    check_errors(plan, stream.damage.errors, [stream.damage])
-    if not count:
-        raise _no_frame(plan)
-    sink.close()
-    put_in_place()
+        check_errors(plan, stream.damage.errors, [stream.damage])
+        if not count:
+            raise _no_frame(plan)
+        encode(sink.close)
+        stages.check()
+        sink.put_in_place()
     return count
+
+
+def _calls(sink: Sink, dest: Path, stack: ExitStack, stages: Stages) -> Callable[..., None]:
+    """What calls a sink's functions: a thread, but for a pipe, whose sink has one of its own (see `Outgoing`)."""
+    if dest == PIPE:
+        return lambda function, *arguments: function(*arguments)
+    encode = stages.calls("encode", position=lambda thread: sink.position())
+    stack.callback(sink.let_go, encode, stages)
+    return encode
 
 
 def _no_frame(plan: StreamedPlan) -> InputError:
@@ -303,25 +309,21 @@ def _workplace(dest: Path, options: JobOptions, stack: ExitStack) -> JobDirector
     return folder
 
 
-def _sink(plan: StreamedPlan, stack: ExitStack, stages: Stages) -> tuple[_Sink, Callable[[], None]]:
-    """Who takes the frames, and what gives the finished file its name."""
+def _sink(plan: StreamedPlan, stack: ExitStack, stages: Stages) -> Sink:
+    """Who takes the frames; a file's place is looked at and locked now."""
     dest, picture, overwrite = plan.dest, plan.picture, plan.options.execution.overwrite
     header = Y4mHeader(fmt=picture.fit.target, rate=plan.stream.rate, sar=picture.encoder.sar, color=picture.fit.color)
     if dest == PIPE:
-        return Y4mWriter(cast(BinaryIO, Outgoing(stdout(), stages)), header), lambda: None
+        pipe = Y4mWriter(cast(BinaryIO, Outgoing(stdout(), stages)), header)
+        return Sink(write=pipe.write, close=pipe.close)
     folder = _workplace(dest, plan.options, stack)
     if makes_pictures(dest):
         settings, first = picture.encoder, plan.stream.first
         made = PictureWriter(dest, settings.pix_fmt, first, folder=folder.path, options=settings.options, overwrite=overwrite)
-        return made, lambda: None
-    file = stack.enter_context(OutFile(folder.result))
+        return Sink(write=made.write, close=made.close, disown=made.disown)
 
-    def put_in_place() -> None:
-        file.finish()
-        publish(file.path, folder.dest, overwrite=overwrite)
+    def opened(file: OutFile) -> FrameWriter:
+        stream = cast(BinaryIO, file)
+        return Y4mWriter(stream, header) if is_raw(dest) else open_writer(stream, picture.encoder)
 
-    if is_raw(dest):
-        return Y4mWriter(cast(BinaryIO, file), header), put_in_place
-    writer = open_writer(cast(BinaryIO, file), picture.encoder)
-    stack.callback(writer.abort)  # before the file is closed, for it would write an end when it goes
-    return writer, put_in_place
+    return ResultFile(folder.result, folder.dest, opened, overwrite=overwrite).sink

@@ -21,6 +21,7 @@ from a2n_video.errors import (
     OutputExistsError,
     UnsupportedFormatError,
 )
+from a2n_video.io.faults import listening
 from a2n_video.io.reader import Damage
 from a2n_video.io.sequences import PictureWriter, is_numbered, numbered_files, read_pictures
 from a2n_video.io.y4m import read_frames, read_header
@@ -227,6 +228,22 @@ def test_a_second_frame_for_one_picture_leaves_the_older_picture(tmp_path: Path)
     with pytest.raises(OutputError, match="%05d"):
         writer.write(frame)
     assert (tmp_path / "a.png").read_bytes() == b"older"
+
+
+def test_a_picture_that_was_given_up_gets_no_place(tmp_path: Path) -> None:
+    """By another thread, once it lies beside its place or while its file is written."""
+    frame = frame_of("gbrp", planes_of("gbrp", (9, 7)), DEEP).reformat(format="rgb24")
+    (tmp_path / "a.png").write_bytes(b"older")
+    writer = one_picture(tmp_path)
+    writer.write(frame)
+    writer.disown()
+    writer.close()
+    with listening(lambda point: writer.disown() if point == "result.write.after" else None), pytest.raises(OutputError, match="given up"):
+        writer.frames = 0
+        writer.write(frame)
+    writer.close()
+    assert (tmp_path / "a.png").read_bytes() == b"older"
+    assert not list((tmp_path / "made").iterdir())
 
 
 def jpegs(folder: Path, count: int = 3) -> list[Path]:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from a2n_video import upscale_video
-from a2n_video.errors import InputError, JobConflictError
-from a2n_video.job.directory import JobDirectory
-from a2n_video.job.journal import Journal
+from a2n_video.errors import EncodeError, InputError, JobConflictError
+from a2n_video.io.writer import VideoWriter
+from a2n_video.job.directory import JobDirectory, job_path
+from a2n_video.job.journal import Journal, SegmentRecord
+from a2n_video.job.planning.plan import prepare
+from a2n_video.job.run import run
+from a2n_video.options import JobOptions
 from tests.job.test_damage import zeroed
 from tests.made import make_source
 
@@ -101,3 +108,65 @@ def test_a_run_that_was_stopped_while_it_tidied_up_is_told_of_whole(tmp_path: Pa
     result = upscale_video(source, dest, model="nearest", segment_frames=8, **changes)  # type: ignore[arg-type]
     assert (result.exit_code, result.damage.undecoded > 0) == (4, True)
     assert (result.frames, result.resumed_frames) == (48, 48)
+
+
+class Listening:
+    """Told of segments, each of which must be on the disk and in the journal by then, in the thread that runs the job."""
+
+    def __init__(self, dest: Path, pause_s: float = 0.0) -> None:
+        self.folder, self.pause_s = job_path(dest), pause_s
+        self.told: list[int] = []
+        self.thread = threading.current_thread()
+
+    def __call__(self, record: SegmentRecord) -> None:
+        assert threading.current_thread() is self.thread
+        assert (self.folder / record.file).stat().st_size == record.size
+        assert record.sha256 in (self.folder / "journal.jsonl").read_text()
+        self.told.append(record.number)
+        time.sleep(self.pause_s if len(self.told) == 2 else 0)
+
+
+def run_telling(source: Path, listening: Listening, on_progress: Callable[[int], None] | None = None, **changes: Any) -> int:
+    options = JobOptions().with_changes(**{"model": "nearest", "preset": "ultrafast", "segment_frames": 8, **changes})
+    return run(prepare(source, source.with_name("out.mkv"), options), on_progress, on_segment=listening).frames
+
+
+def test_segments_are_told_in_the_thread_that_waits(source: Path) -> None:
+    listening = Listening(source.with_name("out.mkv"))
+    assert run_telling(source, listening) == 48
+    assert listening.told == [0, 1, 2, 3, 4, 5]
+
+
+def test_whoever_hears_of_segments_may_pause(source: Path) -> None:
+    """As where events go into a pipe: the encoder does not hang then."""
+    listening = Listening(source.with_name("out.mkv"), pause_s=1.5)
+    assert run_telling(source, listening, stall_timeout=0.5) == 48
+    assert listening.told == [0, 1, 2, 3, 4, 5]
+
+
+def test_the_last_segments_are_told_before_an_error_ends_the_job(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The frame that ends a segment is also the one that fails: nothing else tells of it."""
+    listening, plain = Listening(source.with_name("out.mkv")), VideoWriter.write
+
+    def write(writer: VideoWriter, frame: Any) -> None:
+        if frame.pts >= 16 * 40:
+            raise EncodeError("refused")
+        plain(writer, frame)
+
+    monkeypatch.setattr("a2n_video.job.planning.picture.rehearse", lambda *_: None)  # the work fails, not the trial before it
+    monkeypatch.setattr(VideoWriter, "write", write)
+    with pytest.raises(EncodeError, match="refused"):
+        run_telling(source, listening)
+    assert listening.told == [0, 1]
+
+
+def test_the_last_segments_are_told_before_a_stop_ends_the_job(source: Path) -> None:
+    listening = Listening(source.with_name("out.mkv"))
+
+    def stop(frames: int) -> None:
+        if frames == 17:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_telling(source, listening, stop)
+    assert listening.told == [0, 1]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -27,11 +29,17 @@ from a2n_video.errors import (
     UnsupportedFormatError,
     exit_code,
 )
-from a2n_video.io.y4m import Y4mHeader, read_frames, read_header
-from a2n_video.job import streaming
+from a2n_video.io.outfile import OutFile
+from a2n_video.io.sequences import PictureWriter
+from a2n_video.io.writer import VideoWriter
+from a2n_video.io.y4m import Y4mHeader, Y4mWriter, read_frames, read_header
+from a2n_video.job import encode, incoming, streaming
 from a2n_video.job.directory import JobDirectory, job_path
 from a2n_video.job.result import UpscaleResult
-from a2n_video.job.run import upscale_video
+from a2n_video.job.run import upscale_stream, upscale_video
+from a2n_video.job.stages import left_behind
+from a2n_video.job.stops import Stops, Terminated
+from a2n_video.options import JobOptions
 from tests.job import child
 from tests.made import make_source, with_broken_pictures
 from tests.pipes import Pipes, y4m
@@ -510,6 +518,95 @@ def test_a_stage_that_hangs_ends_the_job_where_that_was_asked_for(stage: str, co
     )
     assert ended.returncode == code and "hung" in ended.stderr
     assert not names(tmp_path)
+
+
+# Who takes the frames, at what call, on the way to which result.
+SINKS = {
+    "encoder": (VideoWriter, "write", "out.mkv"),
+    "encoder's drain": (VideoWriter, "close", "out.mkv"),
+    "y4m": (Y4mWriter, "write", "out.y4m"),
+    "pictures": (PictureWriter, "write", "out_%03d.png"),
+}
+DISK = (OutFile, "finish", "out.y4m")
+
+
+class Held:
+    """A call that does not come back in its thread until it is let go, or the patience of the tests ends; `first` is called in it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, place: type, name: str, first: Callable[[], None] = lambda: None) -> None:
+        self.plain, self.first = getattr(place, name), first
+        self.free, self.ended = threading.Event(), threading.Event()
+        monkeypatch.setattr(place, name, lambda *given: self(*given))
+
+    def __call__(self, *given: Any) -> Any:
+        self.first()
+        self.free.wait(6)
+        try:
+            return self.plain(*given)
+        finally:
+            self.ended.set()
+
+    def let_go(self) -> None:
+        self.free.set()
+        self.ended.wait(5)
+        while left_behind():
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def five(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Numbered pictures in a folder of their own; what an encoder is tried on before is no part of the job."""
+    monkeypatch.setattr("a2n_video.job.planning.picture.rehearse", lambda *_: None)
+    (tmp_path / "in").mkdir()
+    return pictures(tmp_path / "in")
+
+
+@pytest.mark.parametrize("case", SINKS)
+def test_a_sink_that_hangs_ends_the_job(case: str, five: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody asked for --stall-timeout; what hung comes back afterwards, and nothing comes of it."""
+    monkeypatch.setattr(encode, "_STALL_S", 0.3)
+    monkeypatch.setattr(encode, "_STALL_S_PER_PIXEL", 0.0)
+    place, name, dest = SINKS[case]
+    held, began = Held(monkeypatch, place, name), time.monotonic()
+    with pytest.raises(EncodeError, match="the encoder hung"):
+        upscale(five, tmp_path / dest)
+    assert time.monotonic() - began < 4
+    held.let_go()
+    assert names(tmp_path) == ["in"]
+
+
+@pytest.mark.parametrize("case", [*SINKS, "disk"])
+def test_a_stop_does_not_wait_for_a_sink(case: str, five: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where an encoder is drained of the many frames that it looked ahead at."""
+    place, name, dest = {**SINKS, "disk": DISK}[case]
+    held = Held(monkeypatch, place, name, lambda: signal.raise_signal(signal.SIGTERM))
+    options = JobOptions().with_changes(model="nearest")
+    began = time.monotonic()
+    with pytest.raises(Terminated), Stops() as stops:
+        upscale_stream(five, tmp_path / dest, options, stops=stops)
+    assert time.monotonic() - began < 4
+    held.let_go()
+    assert names(tmp_path) == ["in"]
+
+
+def test_a_pipe_or_a_disk_that_takes_its_time_is_no_stage_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody asked for --stall-timeout."""
+    monkeypatch.setattr(encode, "_STALL_S", 0.3)
+    monkeypatch.setattr(encode, "_STALL_S_PER_PIXEL", 0.0)
+    Pipes(monkeypatch, y4m("yuv420p", 3, (16, 16), Fraction(25)))
+    finish = OutFile.finish
+
+    def late(stream: BinaryIO, header: Y4mHeader) -> Iterator[av.VideoFrame]:
+        time.sleep(0.8)
+        yield from read_frames(stream, header)
+
+    def slow(file: OutFile) -> str:
+        time.sleep(0.8)
+        return finish(file)
+
+    monkeypatch.setattr(incoming, "read_frames", late)
+    monkeypatch.setattr(OutFile, "finish", slow)
+    assert upscale("-", tmp_path / "out.y4m").frames == 3
 
 
 def test_skipping_to_the_start_is_no_hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

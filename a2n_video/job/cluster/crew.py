@@ -21,14 +21,13 @@ _NAMED: Final = 3  # refusals told in an error
 class Crew:
     """One job's workers, by number. One that dies is made anew by Ray, on whatever machine is left, and joins again.
 
-    `members` may work; others are still starting, or were left out for a reason that is logged. `last_error` is what a task failed
-    with last. Used from the driver's thread.
+    `members` may work; others are still starting, or were left out for a reason that is logged. Used from the driver's thread.
     """
 
     def __init__(self, ray: Any, places: Sequence[Mapping[str, float]], worker: type[SegmentWorker], setup: Setup) -> None:
         self._ray = ray
         self.members: dict[int, str] = {}  # hosts
-        self.last_error: A2NVideoError | None = None
+        self._last_error: A2NVideoError | None = None
         self._refused: list[str] = []
         self._strikes: dict[int, int] = {}
         self._tasks: dict[Any, int] = {}
@@ -47,23 +46,28 @@ class Crew:
         """Members that have nothing to do."""
         return [number for number in self.members if number not in busy]
 
+    @property
+    def strength(self) -> int:
+        """How many members there are or may come to be: those that start, or come back, are counted."""
+        return len(self._actors)
+
     def start(self, worker: int, stretch: Stretch, source: bytes | None) -> None:
         """Hand a segment to an idle member."""
         self._tasks[self._actors[worker].make.remote(stretch, source)] = worker
 
-    def wait(self, seconds: float) -> list[tuple[int, Made | None]]:
-        """What has come back: workers with what they made, None for one that failed, was lost or hung. Returns at the first, or in time.
+    def wait(self, seconds: float) -> list[tuple[int, Made | A2NVideoError]]:
+        """What has come back: workers with what they made, or why one failed, was lost or hung. Returns at the first, or in time.
 
         DeviceError that names the reasons where no worker is left.
         """
-        back = []
+        back: list[tuple[int, Made | A2NVideoError]] = []
         for reference in self._ready(seconds):
             if (number := self._joining.pop(reference, None)) is not None:
                 self._join(number, reference)
             else:
                 back.append((worker := self._tasks.pop(reference), self._result(reference, worker)))
         if not self.members and not self._joining and not self._absent:
-            raise self.last_error or DeviceError("no worker can take part: " + "; ".join(self._refused[:_NAMED]))
+            raise self._last_error or DeviceError("no worker can take part: " + "; ".join(self._refused[:_NAMED]))
         return back
 
     def _ready(self, seconds: float) -> list[Any]:
@@ -85,8 +89,8 @@ class Crew:
                 self._leave_out(number, f"it did not come back: {_line(error)}")
             return
         except self._ray.exceptions.RayError as error:
-            self.last_error = DeviceError(f"{self._name(number)} cannot be started: {_line(error)}")
-            self._leave_out(number, str(self.last_error))
+            self._last_error = DeviceError(f"{self._name(number)} cannot be started: {_line(error)}")
+            self._leave_out(number, str(self._last_error))
             return
         self._absent.pop(number, None)
         if joined.refusal is None:
@@ -96,32 +100,30 @@ class Crew:
             self._refused.append(f"worker {number} on {joined.host}: {joined.refusal}")
             self._leave_out(number, joined.refusal)
 
-    def _result(self, reference: Any, worker: int) -> Made | None:
-        """What a finished task made, None where it failed or its worker died: that costs the segment a retry, not the job."""
+    def _result(self, reference: Any, worker: int) -> Made | A2NVideoError:
+        """What a finished task made, or why it failed or its worker died: that costs the segment a retry, not the job."""
         try:
             made: Made = self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:
             cause = error.cause
-            self.last_error = cause if isinstance(cause, A2NVideoError) else OutputError(f"{self._name(worker)}: {cause!r}")
-            self._strike(worker)
-            return None
+            return self._strike(worker, cause if isinstance(cause, A2NVideoError) else OutputError(f"{self._name(worker)}: {cause!r}"))
         except self._ray.exceptions.RayError as error:
-            self.last_error = DeviceError(f"{self._name(worker)} was lost: {_line(error)}")
-            self._strike(worker)
-            return None
+            return self._strike(worker, DeviceError(f"{self._name(worker)} was lost: {_line(error)}"))
         self._strikes.pop(worker, None)
         return made
 
-    def _strike(self, worker: int) -> None:
-        """Count a failure. A worker that lost its process joins again first: it may be on another machine now."""
+    def _strike(self, worker: int, error: A2NVideoError) -> A2NVideoError:
+        """Count a failure, which is returned. A worker that lost its process joins again first: it may be on another machine now."""
+        self._last_error = error
         self._strikes[worker] = self._strikes.get(worker, 0) + 1
-        told = str(self.last_error)
+        told = str(error)
         _log.warning("%s failed (%d in a row): %s", self._name(worker), self._strikes[worker], told)
         if self._strikes[worker] >= _STRIKES:
             self._leave_out(worker, f"it failed {_STRIKES} times in a row: {told}")
-        elif isinstance(self.last_error, DeviceError):
+        elif isinstance(error, DeviceError):
             self.members.pop(worker, None)
             self._absent[worker] = time.monotonic()
+        return error
 
     def _name(self, worker: int) -> str:
         return f"worker {worker} on {self.members.get(worker, 'its machine')}"

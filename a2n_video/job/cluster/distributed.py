@@ -37,6 +37,7 @@ from a2n_video.job.planning.plan import JobPlan, settle_execution
 from a2n_video.job.recount import Recount
 from a2n_video.job.resume import job_record
 from a2n_video.job.segments import Stretch, bounded_length, bounds, missing_stretches, stands, unlike
+from a2n_video.job.stages import Stages
 from a2n_video.job.stops import Stops
 from a2n_video.options import ClusterOptions, ExecutionPlan
 
@@ -86,6 +87,8 @@ class DistributedMaker:
         self._frames = self._errors = self._told = 0
         self._settle_by: float | None = None
         self._restarted: set[int] = set()
+        self._stages = Stages(plan.source, stops)
+        self._apart = self._stages.calls("check")  # a large file is read there while this thread waits for a stop
 
     @property
     def damage(self) -> Sequence[Damage]:
@@ -107,7 +110,8 @@ class DistributedMaker:
         job = self.journal.job or job_record(self.plan)
         crew = Crew(self._ray, places, self._worker, Setup(plan=_from_anywhere(self.plan), job=job, ship=self.options.ship))
         try:
-            with self.stops.deferred():  # Ray makes a KeyboardInterrupt of whatever a signal raises inside it
+            # Ray makes a KeyboardInterrupt of whatever a signal raises inside it.
+            with self.stops.deferred(), self._stages:
                 self.collect(crew, on_progress)
         finally:
             crew.dismiss()
@@ -165,12 +169,13 @@ class DistributedMaker:
             back = [(worker, self._board.returned(worker), made) for worker, made in crew.wait(_POLL_S)]
             self._restarted -= {worker for worker, _, _ in back}
             for worker, number, made in back:
-                if made is None:
-                    self._lost(number, worker, crew)
+                if isinstance(made, A2NVideoError):
+                    self._lost(number, worker, crew, made)
             self._hand_out(crew)  # before results are checked: no worker waits for that
             for worker, number, made in back:
-                if made is not None:
+                if isinstance(made, Made):
                     self._received(number, worker, made, crew)
+            self.journal.tell()
             if self.journal.job is None and self._measured():
                 self._settle(crew)
             for worker in set(self._board.hung()) - self._restarted:
@@ -198,14 +203,15 @@ class DistributedMaker:
         else:
             self._lost(number, worker, crew, OutputError(f"{self.plan.dest}: segment {number} {fault} (worker {worker})"))
 
-    def _lost(self, number: int, worker: int, crew: Crew, error: A2NVideoError | None = None) -> None:
-        error = error or crew.last_error or DeviceError(f"{self.plan.dest}: segment {number} was lost by worker {worker}")
-        if number in self._board.wanted:
-            self._count(self._board.failed(number, worker), error, len(crew.members))
-
-    def _count(self, failures: Sequence[int], error: A2NVideoError, workers: int) -> None:
-        """Raise the error once a segment had too many attempts, or another worker met the same fault of the source."""
-        believed = isinstance(error, InputError) and len(set(failures)) >= min(_BLAMED, workers)
+    def _lost(self, number: int, worker: int, crew: Crew, error: A2NVideoError) -> None:
+        """Count an attempt. The error is raised once there were too many, or one of the source was met by another worker as well."""
+        if number not in self._board.wanted:
+            return
+        of_source = isinstance(error, InputError)
+        failures = self._board.failed(number, worker, of_source=of_source)
+        blaming = {failure.worker for failure in failures if failure.of_source}
+        # A worker that is away for now counts as another: were it not, one error would be believed while it starts again.
+        believed = of_source and len(blaming) >= min(_BLAMED, crew.strength)
         if believed or len(failures) >= _ATTEMPTS:
             raise error
 
@@ -214,13 +220,13 @@ class DistributedMaker:
         record = made.record
         if made.data is not None:
             self._store(record, made.data)
-        if record.number != number or not stands(self.folder.path, record, self.plan.encoder.time_base):
+        if record.number != number or not self._apart(stands, self.folder.path, record, self.plan.encoder.time_base):
             return "came back damaged"
         if (other := unlike(record, [*self._early, *self.journal.segments.values()])) is not None:
             return f"has another decoder header than {other}: its worker has another build of the encoder"
         if not self.options.ship or number in self._whole:
             return None
-        if (fault := self._recount.fault(record, *bounds(self._marks, number))) is not None:
+        if (fault := self._apart(self._recount.fault, record, *bounds(self._marks, number))) is not None:
             self._whole.add(number)
         return fault
 
@@ -286,7 +292,9 @@ class DistributedMaker:
     def _shipped(self, number: int) -> bytes | None:
         if not self.options.ship:
             return None
-        return self.plan.source.read_bytes() if number in self._whole else part_of_source(self.plan, *bounds(self._marks, number))
+        if number in self._whole:
+            return self._apart(self.plan.source.read_bytes)
+        return self._apart(part_of_source, self.plan, *bounds(self._marks, number))
 
 
 def part_of_source(plan: JobPlan, start_pts: int | None, end_pts: int | None) -> bytes:

@@ -74,6 +74,14 @@ class Task:
     since: float
 
 
+@dataclass(frozen=True)
+class Failure:
+    """A lost attempt at a segment: whose, and whether an error of the source was met, not one of the worker, its machine or its disk."""
+
+    worker: int
+    of_source: bool
+
+
 @dataclass
 class Board:
     """Which segments are wanted, who works on what, and who failed at what. Times are those of `clock`.
@@ -85,7 +93,7 @@ class Board:
     clock: Callable[[], float] = time.monotonic
     wanted: set[int] = field(default_factory=set)
     under_way: dict[int, Task] = field(default_factory=dict)  # by worker
-    failures: dict[int, list[int]] = field(default_factory=dict)  # workers, by segment
+    failures: dict[int, list[Failure]] = field(default_factory=dict)  # by segment
     durations: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
     _waiting: deque[int] = field(default_factory=deque)
 
@@ -108,7 +116,7 @@ class Board:
         return number
 
     def _may(self, worker: int, number: int, crew: Collection[int]) -> bool:
-        failed = self.failures.get(number, ())
+        failed = self._failed_at(number)
         return worker not in failed or not any(other not in failed for other in crew if other not in self.hung())
 
     def _overdue(self, worker: int) -> int | None:
@@ -116,9 +124,12 @@ class Board:
         lease, held = self.lease, [task.number for task in self.under_way.values()]
         for task in self.under_way.values():
             late, lonely = self.clock() - task.since > lease, held.count(task.number) == 1
-            if late and lonely and task.number in self.wanted and worker not in self.failures.get(task.number, ()):
+            if late and lonely and task.number in self.wanted and worker not in self._failed_at(task.number):
                 return task.number
         return None
+
+    def _failed_at(self, number: int) -> set[int]:
+        return {failure.worker for failure in self.failures.get(number, ())}
 
     @property
     def lease(self) -> float:
@@ -141,10 +152,10 @@ class Board:
         self.wanted.discard(number)
         self.durations.append(seconds)
 
-    def failed(self, number: int, worker: int) -> list[int]:
-        """An attempt was lost; the segment waits again, before all others. All workers that failed at it so far, this one last."""
+    def failed(self, number: int, worker: int, *, of_source: bool = False) -> list[Failure]:
+        """An attempt was lost; the segment waits again, before all others. All failures at it so far, this one last."""
         failures = self.failures.setdefault(number, [])
-        failures.append(worker)
+        failures.append(Failure(worker, of_source))
         if number in self.wanted and number not in self._waiting:
             self._waiting.appendleft(number)
         return failures

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from a2n_video.job.cluster.shares import Board, Pace, cut, lengths, probe_frames
+from a2n_video.job.cluster.shares import Board, Failure, Pace, cut, lengths, probe_frames
 
 SPEEDS = st.lists(st.floats(0.5, 200), min_size=1, max_size=40)
 
@@ -87,7 +87,7 @@ def test_a_failed_segment_goes_to_another_worker() -> None:
     board = Board()
     board.want([0, 1])
     assert board.take(7, [7, 8]) == 0
-    assert board.failed(board.returned(7), 7) == [7]
+    assert board.failed(board.returned(7), 7) == [Failure(7, of_source=False)]
     assert board.take(7, [7, 8]) == 1  # the failed one is left to worker 8
     assert board.take(8, [7, 8]) == 0
 
