@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import av
 from av.packet import Packet
 from av.video.stream import VideoStream
+
+_FULL_RANGE_GRAY: Final = frozenset({"mjpeg", "jpegls", "jpeg2000", "tiff", "bmp"})
 
 
 def fed[P: Packet[Any]](packets: Iterable[P]) -> Iterator[P | None]:
@@ -18,6 +20,15 @@ def fed[P: Packet[Any]](packets: Iterable[P]) -> Iterator[P | None]:
     """
     yield from (packet for packet in packets if packet.size)
     yield None
+
+
+def frames_of(decoder: av.VideoCodecContext, packet: Packet[Any] | None) -> Iterator[av.VideoFrame]:
+    """What a decoder gives for a packet, or for None; gray of JPEG and TIFF is marked as the full range that it is and they do not say."""
+    stills = decoder.codec.canonical_name in _FULL_RANGE_GRAY
+    for frame in decoder.decode(packet):
+        if stills and not frame.color_range and frame.format.name.startswith(("gray", "ya")):
+            frame.color_range = av.video.reformatter.ColorRange.JPEG
+        yield frame
 
 
 def open_decoder(stream: VideoStream, threads: int = 0) -> av.VideoCodecContext:

@@ -17,7 +17,8 @@ from av.video.stream import VideoStream
 
 from a2n_video.errors import DecodeError, IncompleteSourceError, UnsupportedFormatError
 from a2n_video.frames import color_of_frame, fraction
-from a2n_video.io.decoding import fed, open_decoder
+from a2n_video.io.decoding import fed, frames_of, open_decoder
+from a2n_video.io.graphs import through
 from a2n_video.io.source import open_source, video_stream
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.info import Chapter, HdrMetadata, StreamInfo, VideoInfo
@@ -75,7 +76,7 @@ def first_frame(container: InputContainer, stream: VideoStream, path: Path) -> a
     with contextlib.suppress(av.FFmpegError):  # reading itself ends, as at a packet of half a gigabyte that a damaged table names
         for packet in fed(itertools.islice(container.demux(stream), _PACKETS_TO_FIRST_FRAME)):
             with contextlib.suppress(av.FFmpegError, ValueError):  # ValueError: a codec that is not known once packets came
-                for frame in decoder.decode(packet):
+                for frame in frames_of(decoder, packet):
                     return frame
     raise IncompleteSourceError(f"{path}: damaged: no frame of its {name} video can be decoded; nothing was written")
 
@@ -97,7 +98,7 @@ def check_pixels(source: Path | str, width: int, height: int, max_pixels: int) -
 
 def _picture(stream: VideoStream, frame: av.VideoFrame, path: Path) -> dict[str, Any]:
     context = stream.codec_context
-    side_data = {kind: bytes(data) for kind, data in frame.side_data.items()}
+    side_data = {kind: bytes(data) for kind, data in _without_profile(frame, context.codec.canonical_name).side_data.items()}
     coded = {str(kind): bytes(data) for kind, data in context.coded_side_data.items()}
     matrix = side_data.get(Type.DISPLAYMATRIX) or coded.get("display_matrix")
     planes, color = _native(frame, path)
@@ -116,6 +117,13 @@ def _picture(stream: VideoStream, frame: av.VideoFrame, path: Path) -> dict[str,
         "alpha": planes.alpha,
         "first_pts": told(frame.pts),
     }
+
+
+def _without_profile(frame: av.VideoFrame, codec: str) -> av.VideoFrame:
+    """The frame, of PNG one without the colour profile: it has a name, and PyAV 19 frees what it has looked at twice where there is one."""
+    if codec not in ("png", "apng"):
+        return frame
+    return next(through(iter([frame]), (("sidedata", "mode=delete:type=ICC_PROFILE"),)))
 
 
 def _native(frame: av.VideoFrame, path: Path) -> tuple[PlaneFormat, ColorSpec]:

@@ -19,6 +19,7 @@ from a2n_video.engine.color import planes_to_rgb
 from a2n_video.engine.protocol import pack_rows
 from a2n_video.errors import DecodeError, InputError
 from a2n_video.frames import VideoFrameAdapter, native_frame, rearranged
+from a2n_video.io.decoding import decoding, fed, frames_of
 from a2n_video.io.sequences import is_picture
 from a2n_video.io.source import open_source, video_stream
 from a2n_video.media.pixfmt import native_pix_fmt
@@ -35,9 +36,11 @@ def read_rgb(path: Path) -> Iterator[Image]:
     count = 0
     try:
         with _open(path) as container:
-            for frame in container.decode(video_stream(container, path)):
-                yield frame_to_rgb(frame)
-                count += 1
+            stream = video_stream(container, path)
+            with decoding(stream) as decoder:
+                for frame in (frame for packet in fed(container.demux(stream)) for frame in frames_of(decoder, packet)):
+                    yield frame_to_rgb(frame)
+                    count += 1
     except av.FFmpegError as error:
         raise DecodeError(f"{path}: frame {count} cannot be decoded: {error.strerror}") from error
     if not count:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from PIL import Image, ImageCms
 
 from a2n_video.cli import main
 from a2n_video.errors import (
@@ -23,6 +26,7 @@ from a2n_video.errors import (
 )
 from a2n_video.io.faults import listening
 from a2n_video.io.reader import Damage
+from a2n_video.io.rgb import read_rgb
 from a2n_video.io.sequences import PictureWriter, is_numbered, numbered_files, read_pictures
 from a2n_video.io.y4m import read_frames, read_header
 from a2n_video.job.run import upscale_video
@@ -310,3 +314,25 @@ def test_pixels_of_every_picture_count(tmp_path: Path) -> None:
     paths = [tmp_path / f"p_{number}.png" for number in (1, 2, 3)]
     with pytest.raises(UnsupportedFormatError, match=r"p_3\.png: 128x96 .*--max-pixels"):
         pictures(paths, Damage(), 64 * 48)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "tif"])
+@pytest.mark.parametrize("to", ["png", "tif"])
+def test_gray_pictures_are_full_range(suffix: str, to: str, tmp_path: Path) -> None:
+    """Their decoders do not say so; read as video's range, black and white would be crushed."""
+    ramp = np.repeat(np.linspace(0, 255, 64).astype(np.uint8)[None], 48, axis=0)
+    source, dest = tmp_path / f"in.{suffix}", tmp_path / f"out.{to}"
+    Image.fromarray(ramp).save(source, quality=100)
+    assert upscale_video(source, dest, model="nearest").exit_code == 0
+    error = np.abs(np.asarray(Image.open(dest), np.int16)[::2, ::2] - ramp).max()
+    assert error <= (1 if suffix == "jpg" else 0)
+    read = next(read_rgb(source))[..., 0].astype(np.int16)
+    assert np.abs(read - ramp).max() <= 1
+
+
+def test_a_png_with_a_colour_profile_crashes_nothing(tmp_path: Path) -> None:
+    """In a process of its own: PyAV would free the profile's name twice."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.new("RGB", (64, 48)).save(tmp_path / "in.png", icc_profile=profile)
+    command = [sys.executable, "-m", "a2n_video.cli", "in.png", "out.png", "--model", "nearest", "-q"]
+    assert subprocess.run(command, cwd=tmp_path, timeout=120).returncode == 0
