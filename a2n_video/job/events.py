@@ -78,7 +78,9 @@ class Events:
         self._write("segment", **{name: values[name] for name in ("number", "frames", "first_pts", "last_pts", "size", "sha256", "errors")})
 
     def verified(self, result: UpscaleResult) -> None:
-        """The result is in place: `dest`, `frames`, `resumed_frames`, `elapsed` (seconds), `verified` (words), `damage`, `exit_code`."""
+        """The result is in place: `dest`, `frames`, `resumed_frames`, `elapsed` (seconds), `verified` (words), `notes` (of changes on the
+        way and of what time needed), `damage`, `exit_code`.
+        """
         self._write(
             "verified",
             dest=str(result.path),
@@ -86,6 +88,7 @@ class Events:
             resumed_frames=result.resumed_frames,
             elapsed=result.seconds,
             verified=result.verified,
+            notes=list(result.warnings),
             damage=asdict(result.damage),
             exit_code=result.exit_code,
         )

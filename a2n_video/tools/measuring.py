@@ -18,7 +18,6 @@ from a2n_video.tools.footage import Footage, Shot
 from a2n_video.tools.metrics import luma, psnr, ssim
 
 BICUBIC: Final = "bicubic"
-BEST_DB: Final = 99.0  # stands for the infinity of equal pictures, which neither a curve nor JSON can hold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,18 +213,13 @@ class _Meter:
 
     def _likeness(self, y: Tensor, base: Tensor) -> dict[str, float]:
         if self.cast.has_reference:
-            return {"psnr_db": decibels(y, base), "ssim": ssim(y, base).item()}
-        return {"kept_db": decibels(F.interpolate(y, base.shape[-2:], mode="area"), base)}
+            return {"psnr_db": psnr(y, base).item(), "ssim": ssim(y, base).item()}
+        return {"kept_db": psnr(F.interpolate(y, base.shape[-2:], mode="area"), base).item()}
 
 
 def _luma(rgb: Tensor) -> Tensor:
     """Luma of a frame as it is shown: 8 bits a channel."""
     return luma((255 * rgb).round().clamp(0, 255))
-
-
-def decibels(a: Tensor, b: Tensor) -> float:
-    """PSNR of two lumas, at most BEST_DB."""
-    return min(BEST_DB, psnr(a, b).item())
 
 
 def mean_of(rows: list[Measurement], version: str, name: str) -> float | None:

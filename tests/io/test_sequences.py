@@ -183,6 +183,7 @@ def test_streamed_jobs_tell_their_events(tmp_path: Path, capsys: pytest.CaptureF
     assert main([str(path), str(tmp_path / "out.y4m"), "--model", "nearest", "--json", "-q"]) == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [event["event"] for event in events if event["event"] != "progress"] == ["plan", "verified"]
+    assert events[-1]["notes"] == [] and events[-1]["exit_code"] == 0
     assert events[0]["frames"] == 6 and events[0]["width"] == 128
     assert {fate["what"] for fate in events[0]["streams"] if fate["kind"] == "time"} == {"variable frame times"}
 

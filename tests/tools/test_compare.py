@@ -20,8 +20,8 @@ from a2n_video.tools import compare as compare_module
 from a2n_video.tools.compare import COLUMNS, CompareOptions, cast_of, compare, main, names_of, report
 from a2n_video.tools.footage import Footage
 from a2n_video.tools.images import to_image
-from a2n_video.tools.measuring import BEST_DB, in_step, mean_of
-from a2n_video.tools.metrics import luma
+from a2n_video.tools.measuring import in_step, mean_of
+from a2n_video.tools.metrics import BEST_DB, luma
 from a2n_video.tools.vmaf import ffmpeg_with_vmaf, vmaf
 from tests.made import frames, make_source
 

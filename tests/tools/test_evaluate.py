@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 
 from a2n_video.io.roundtrip import BT709, Encoding, through_codec
 from a2n_video.net.model import A2N, A2NConfig
@@ -34,6 +35,7 @@ def save_png(path: Path, image: np.ndarray) -> None:
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
     path = tmp_path / "small.safetensors"
+    torch.manual_seed(1)
     save_model(A2N(A2NConfig(n_features=8, n_blocks=1, head="pixelshuffle")), path)
     return path
 
