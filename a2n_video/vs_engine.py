@@ -27,7 +27,7 @@ import numpy as np
 from a2n_video.engine.protocol import Engine, Geometry, Rows
 from a2n_video.engine.select import open_engine, resolve_plan
 from a2n_video.errors import MissingDependencyError, OptionError
-from a2n_video.media.colorspec import UNSPECIFIED, ColorSpec
+from a2n_video.media.colorspec import RGB_MATRIX, UNSPECIFIED, ColorSpec
 from a2n_video.media.planes import Family, PlaneFormat, Planes, Samples
 from a2n_video.options import Dtype, ModelOptions
 
@@ -285,8 +285,11 @@ class Filter:
     def _meaning(self, tags: bytes) -> _Shown:
         shown = self._shown.get(tags)
         if shown is None:
-            color = color_of(TAGS.unpack(tags)).settled(self.fmt)
+            said = TAGS.unpack(tags)
+            color = color_of(said).settled(self.fmt)
             used = engine_color(self.fmt, color)
+            if self.fmt.family == "gray" and said[0] == RGB_MATRIX:  # a plane of RGB, which may be joined with the others again
+                color = replace(color, matrix=RGB_MATRIX)
             key = (used.matrix, used.full_range is True, used.chroma_location)
             shown = self._shown[tags] = _Shown(TAGS.pack(*tags_of(color, self.fmt)), used, key)
         return shown

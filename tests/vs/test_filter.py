@@ -103,6 +103,14 @@ def test_properties_come_out_settled_and_the_others_stay(core: Any) -> None:
     assert props["_DurationNum"] == clip.get_frame(0).props["_DurationNum"]
 
 
+def test_a_plane_of_rgb_stays_one(core: Any) -> None:
+    """Joined again, the clip would else be RGB with a matrix of YUV."""
+    clip = core.std.BlankClip(format=vs.RGB24, width=16, height=8, length=1).std.SetFrameProps(_Matrix=0)
+    planes = [core.a2n.Upscale(core.std.ShufflePlanes(clip, n, vs.GRAY), model="nearest") for n in range(3)]
+    joined = core.std.ShufflePlanes(planes, [0, 0, 0], vs.RGB)
+    assert joined.get_frame(0).props["_Matrix"] == 0
+
+
 @pytest.mark.parametrize("threads", [1, 2, 8, 16])
 @pytest.mark.parametrize("num_streams", [1, 2])
 def test_every_source_frame_is_made_once_and_batches_are_full(
