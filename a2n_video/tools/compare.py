@@ -88,6 +88,8 @@ def compare(options: CompareOptions) -> tuple[Comparison, list[str]]:
     notes = []
     if comparison.unmatched:
         notes.append(f"{comparison.unmatched} frames of the {cast.base_name} have no frame at their time in every result; left out")
+        if options.start is None:
+            notes.append("if the results were made with --start, say the same --start here: times are counted from the first frame of each")
     total = cast.base.time_map.frames
     if comparison.frames < total:
         notes.append(f"measured: {comparison.frames} of about {total} frames")
@@ -150,8 +152,8 @@ def read_job(path: Path) -> tuple[str, str]:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def report(options: CompareOptions, out: Path) -> Comparison:
-    """Compare and write the page and its CSV."""
+def report(options: CompareOptions, out: Path) -> tuple[Comparison, list[str]]:
+    """Compare and write the page and its CSV; the comparison, and the page's notes."""
     if not LEAST_QUALITY <= options.quality <= PNG_QUALITY:
         raise OptionError(f"--quality {options.quality}: from {LEAST_QUALITY} to {PNG_QUALITY}, which is PNG")
     check_output(out, (".html", ".htm"), [options.base, *options.results])
@@ -162,7 +164,7 @@ def report(options: CompareOptions, out: Path) -> Comparison:
     page = Page(title=" and ".join(comparison.cast.results), comparison=comparison, notes=notes, jobs=jobs, quality=options.quality)
     write_file(out, render(page).encode())
     write_rows(out.with_suffix(".csv"), COLUMNS, table(comparison.rows))
-    return comparison
+    return comparison, notes
 
 
 def parser() -> argparse.ArgumentParser:
@@ -207,7 +209,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
 
     def work() -> None:
-        comparison = report(options, given.output)
+        comparison, notes = report(options, given.output)
+        print(*(f"note: {note}" for note in notes), sep="\n", end="\n" if notes else "")
         print(
             f"{given.output}: {comparison.frames} frames of {', '.join(comparison.cast.versions)}, {len(comparison.stills)} in the slider"
         )

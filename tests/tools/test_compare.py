@@ -116,6 +116,14 @@ def test_a_result_of_a_later_start(folder: Path, tmp_path: Path) -> None:
     assert mean_of(comparison.rows, "cut", "psnr_db") == BEST_DB
 
 
+def test_frames_without_a_pair_are_told_on_the_terminal_too(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cut = write(tmp_path / "cut.mkv", {n: n + 6 for n in range(5)})
+    assert main([str(folder / "reference.mkv"), str(cut), "-o", str(tmp_path / "out.html"), "--no-vmaf"]) == 0
+    told = capsys.readouterr().out
+    assert "note: 7 frames of the reference have no frame at their time" in told
+    assert "say the same --start here" in told
+
+
 @pytest.mark.parametrize("start", [Fraction(1, 2), Fraction(13, 25)])
 def test_a_start_is_taken_as_a_job_takes_it(start: Fraction, tmp_path: Path) -> None:
     """Between frames 12 and 13, and on 13: both begin with 13, for PSNR and for VMAF; sound that begins first moves nothing."""
