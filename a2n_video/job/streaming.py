@@ -159,12 +159,20 @@ def _planned(stream: Stream, dest: Path, options: JobOptions) -> StreamedPlan:
     streams = plan_streams(stream.info, container, replace(options.fidelity, keep_all=False))
     streams = streams.plus(*picture.fates, *_lost_times(stream, raw))
     if makes_pictures(dest):
-        fates = (replace(fate, reason=fate.reason.replace("y4m", "a picture file")) for fate in streams.fates)
-        streams = replace(streams, fates=tuple(fates))
+        streams = replace(streams, fates=tuple(_fates_in_pictures(streams, picture)))
     if options.fidelity.keep_all:
         streams.refuse_losses("a picture file" if makes_pictures(dest) else "")
     execution = settle_execution(options, picture.geometry, stream.count or 0)
     return StreamedPlan(stream=stream, dest=dest, options=options, picture=picture, streams=streams, execution=execution)
+
+
+def _fates_in_pictures(streams: StreamPlan, picture: PicturePlan) -> Iterator[StreamFate]:
+    """What y4m loses is lost in picture files too, but for alpha, which most kinds of them hold."""
+    for fate in streams.fates:
+        if fate.kind != "alpha":
+            yield replace(fate, reason=fate.reason.replace("y4m", "a picture file"))
+        elif not picture.fit.target.alpha:
+            yield replace(fate, reason="a JPEG has none; .png and .tif do")
 
 
 def _check_places(stream: Stream, dest: Path, *, overwrite: bool) -> None:

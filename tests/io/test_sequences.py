@@ -30,7 +30,9 @@ from a2n_video.io.rgb import read_rgb
 from a2n_video.io.sequences import PictureWriter, is_numbered, numbered_files, read_pictures
 from a2n_video.io.y4m import read_frames, read_header
 from a2n_video.job.run import upscale_video
+from a2n_video.job.streaming import plan_stream
 from a2n_video.media.colorspec import ColorSpec
+from a2n_video.options import Fidelity, JobOptions
 from tests.clips import Clip, Sound, write_clip
 from tests.made import make_source
 from tests.pipes import Pipes, y4m
@@ -112,6 +114,20 @@ def test_pictures_in_and_out_keep_every_bit(suffix: str, pix_fmt: str, tmp_path:
         assert frame.format.name == pix_fmt
         for a, b in zip(planes_of(pix_fmt, (20, 10), number), planes_in(frame), strict=True):
             assert np.array_equal(repeated(a), b)
+
+
+@pytest.mark.parametrize("pix_fmt", ["rgba", "rgba64be"])
+def test_the_plan_tells_alpha_as_the_kind_of_picture_holds_it(pix_fmt: str, tmp_path: Path) -> None:
+    writer = PictureWriter(tmp_path / "a.png", pix_fmt, folder=workplace(tmp_path))
+    writer.write(frame_of("gbrap", planes_of("gbrap", (9, 7)), DEEP).reformat(format=pix_fmt))
+    writer.close()
+    for dest in ("b.png", "b.tif", "b_%d.png"):
+        plan = plan_stream(tmp_path / "a.png", tmp_path / dest, JobOptions(fidelity=Fidelity(keep_all=True)))
+        assert (plan.info.alpha, plan.streams.losses) == (True, ())
+    plan = plan_stream(tmp_path / "a.png", tmp_path / "b.jpg", JobOptions())
+    assert [fate.reason for fate in plan.streams.losses if fate.kind == "alpha"] == ["a JPEG has none; .png and .tif do"]
+    with pytest.raises(OptionError, match=r"alpha \(a JPEG has none"):
+        plan_stream(tmp_path / "a.png", tmp_path / "b.jpg", JobOptions(fidelity=Fidelity(keep_all=True)))
 
 
 def test_a_video_as_pictures_and_back(tmp_path: Path) -> None:
