@@ -21,7 +21,7 @@ from a2n_video.errors import DecodeError, IncompleteSourceError, InputError, Job
 from a2n_video.io.backends import open_writer
 from a2n_video.io.fitting import fitted
 from a2n_video.io.outfile import OutFile, output_error
-from a2n_video.io.sequences import WRITABLE, PictureWriter, is_numbered, makes_pictures, numbered_name, standing_files
+from a2n_video.io.sequences import WRITABLE, PictureWriter, check_holds, is_numbered, makes_pictures, numbered_name, standing_files
 from a2n_video.io.writer import FORMAT_NAMES, EncoderSettings, FrameWriter
 from a2n_video.io.y4m import MAGIC, PIX_FMTS, Y4mHeader, Y4mWriter, told_of_pipe
 from a2n_video.job.directory import JobDirectory
@@ -147,6 +147,7 @@ def _planned(stream: Stream, dest: Path, options: JobOptions) -> StreamedPlan:
     """What becomes of the picture and of everything else; OptionError for what cannot be, and for losses with --keep-all."""
     raw = is_raw(dest)
     _check_places(stream, dest, overwrite=options.execution.overwrite)
+    check_holds(dest, stream.count or 1)
     if raw and options.encode.codec is not None:
         raise OptionError(f"--codec {options.encode.codec}: {dest} takes plain pictures, which no video encoder makes; leave it out")
     container: Container = "y4m" if raw else container_of(dest)

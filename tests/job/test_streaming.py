@@ -291,6 +291,21 @@ def test_a_video_is_no_single_picture_and_the_older_one_stays(whole: Path, tmp_p
     assert names(tmp_path) == ["out.png"]
 
 
+def test_a_plan_refuses_many_frames_for_one_picture_as_the_job_does(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--model", "nearest", "--dry-run"]
+    for arguments in ([str(whole), str(tmp_path / "out.png")], [str(whole), "--output-dir", str(tmp_path), "--name-pattern", "{stem}.png"]):
+        assert main([*arguments, *words]) == 5
+        told = capsys.readouterr()
+        assert "one picture holds one frame" in told.err
+        assert "source" not in told.out
+        assert main([*arguments, *words, "--frames", "1"]) == 0
+        assert "source" in capsys.readouterr().out
+    assert main([str(whole), str(tmp_path / "out.png"), "--model", "nearest"]) == 5
+    assert "source" not in capsys.readouterr().err
+
+
 PLACES = [("film.y4m", "film.y4m"), ("film_%02d.png", "film_01.png"), ("film.png", "film.png")]
 
 
