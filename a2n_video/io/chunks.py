@@ -2,33 +2,96 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Literal
 
-PNG: Final = b"\x89PNG\r\n\x1a\n"
+# FFmpeg's demuxers for pictures, each by what its files begin with, and how many bytes tell them all apart.
+_DEMUXERS: Final = (
+    ("jpeg_pipe", re.compile(rb"\xff\xd8\xff")),
+    ("png_pipe", re.compile(rb"\x89PNG\r\n\x1a\n")),
+    ("bmp_pipe", re.compile(rb"BM")),
+    ("webp_pipe", re.compile(rb"RIFF....WEBP", re.DOTALL)),
+    ("tiff_pipe", re.compile(rb"II\*\0|MM\0\*")),
+    ("gif", re.compile(rb"GIF8")),
+)
+HEAD: Final = 12
 _MOST: Final = 10_000  # parts that are looked at, of whatever file
+_PROFILE, _EXIF = "ICC colour profile", "EXIF data"
+# By what each kind of file calls them; tags of a TIFF are numbers.
+_NAMES: Final[dict[bytes | int, str]] = {
+    **dict.fromkeys((b"iCCP", b"ICC_PROFILE", b"ICCP", 34675), _PROFILE),
+    **dict.fromkeys((b"eXIf", b"Exif", b"EXIF", 34665), _EXIF),
+}
+
+# The name of a part, and the number that it begins with where it is one.
+_Part = tuple[bytes | int, int]
+
+
+def demuxer_of(head: bytes) -> str | None:
+    """The demuxer for a picture file that begins so, None for what is none."""
+    return next((name for name, begin in _DEMUXERS if begin.match(head)), None)
+
+
+def beside(path: Path) -> tuple[str, ...]:
+    """What a picture file holds beside its picture, in words: a colour profile, EXIF data. Nothing of any other file."""
+    found = {_NAMES[name]: None for name, _ in _parts(path) if name in _NAMES}
+    return tuple(found)
 
 
 def animated_frames(path: Path) -> int:
     """How many frames an animated PNG says that it has, 0 for any other file."""
-    with path.open("rb") as file:
-        return next((number for name, number in _parts(file) if name == b"acTL"), 0)
+    return next((number for name, number in _parts(path) if name == b"acTL"), 0)
 
 
-def _parts(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    """The parts of a file by name, each with the number that it begins with."""
-    yield from islice(_png(file), _MOST) if _at(file, 0, len(PNG)) == PNG else ()
+def _parts(path: Path) -> list[_Part]:
+    """The parts of a picture file of a kind that is known here, as far as they can be read."""
+    parts: list[_Part] = []
+    with suppress(OSError), path.open("rb") as file:
+        read = _READERS.get(demuxer_of(file.read(HEAD)) or "")
+        parts.extend(islice(read(file), _MOST) if read else ())
+    return parts
 
 
-def _png(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    place = len(PNG)
+def _png(file: BinaryIO) -> Iterator[_Part]:
+    place = 8
     while len(head := _at(file, place, 12)) == 12:
         yield head[4:8], int.from_bytes(head[8:])
         place += 12 + int.from_bytes(head[:4])
 
 
+def _jpeg(file: BinaryIO) -> Iterator[_Part]:
+    """Its segments up to the picture; only the names of those of applications are told."""
+    place = 2
+    while len(head := _at(file, place, 18)) == 18 and head[0] == 0xFF and head[1] not in (0xDA, 0xD9):
+        yield head[4:].split(b"\0")[0] if head[1] & 0xF0 == 0xE0 else b"", 0
+        place += 1 if head[1] == 0xFF else 2 + int.from_bytes(head[2:4])
+
+
+def _webp(file: BinaryIO) -> Iterator[_Part]:
+    place = 12
+    while len(head := _at(file, place, 8)) == 8:
+        yield head[:4], 0
+        size = int.from_bytes(head[4:], "little")
+        place += 8 + size + size % 2
+
+
+def _tiff(file: BinaryIO) -> Iterator[_Part]:
+    """The tags of its first page."""
+    head = _at(file, 0, 8)
+    order: Literal["little", "big"] = "little" if head[:2] == b"II" else "big"
+    place = int.from_bytes(head[4:], order)
+    entries = _at(file, place + 2, 12 * int.from_bytes(_at(file, place, 2), order))
+    for start in range(0, len(entries), 12):
+        yield int.from_bytes(entries[start : start + 2], order), 0
+
+
 def _at(file: BinaryIO, place: int, size: int) -> bytes:
     file.seek(place)
     return file.read(size)
+
+
+_READERS: Final = {"png_pipe": _png, "jpeg_pipe": _jpeg, "webp_pipe": _webp, "tiff_pipe": _tiff}

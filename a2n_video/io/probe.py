@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 
 from a2n_video.errors import DecodeError, IncompleteSourceError, UnsupportedFormatError
 from a2n_video.frames import color_of_frame, fraction
+from a2n_video.io.chunks import beside
 from a2n_video.io.decoding import fed, frames_of, open_decoder
 from a2n_video.io.graphs import through
 from a2n_video.io.source import open_source, video_stream
@@ -65,6 +66,7 @@ def _probed(path: Path, max_pixels: int, video_number: int | None, *, ignore_edi
             streams=streams,
             video_index=stream.index,
             ignore_edits=ignore_edits,
+            beside=beside(path),
             **_picture(stream, frame, path),
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import re
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +11,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from a2n_video.errors import DecodeError, InputError
-from a2n_video.io.chunks import PNG, animated_frames
+from a2n_video.io.chunks import HEAD, animated_frames, demuxer_of
 
 # Nothing but local files is read, and no demuxer is used that opens files a file names (playlists, scripts, image patterns).
 PROTOCOLS: Final = "file,pipe"
@@ -28,15 +27,6 @@ _ATTACHED_PICTURE: Final = 0x400
 _JPEGS: Final = frozenset({".jpg", ".jpeg"})
 _PICTURES: Final = _JPEGS | {".png", ".bmp", ".webp", ".tif", ".tiff"}
 _OF_PATTERNS: Final = frozenset("%*?[{")
-_HEAD: Final = 12  # bytes that tell them apart
-_DEMUXERS: Final = (
-    ("jpeg_pipe", re.compile(rb"\xff\xd8\xff")),
-    ("png_pipe", re.compile(re.escape(PNG))),
-    ("bmp_pipe", re.compile(rb"BM")),
-    ("webp_pipe", re.compile(rb"RIFF....WEBP", re.DOTALL)),
-    ("tiff_pipe", re.compile(rb"II\*\0|MM\0\*")),
-    ("gif", re.compile(rb"GIF8")),
-)
 
 
 def open_source(path: Path | str, *, ignore_edits: bool = False) -> InputContainer:
@@ -63,7 +53,7 @@ def _demuxer(path: Path, head: bytes) -> str | None:
     """The demuxer of a picture whose name would keep FFmpeg from it; None: FFmpeg finds it."""
     if path.suffix.lower() not in _PICTURES:
         return None
-    found = next((name for name, begin in _DEMUXERS if begin.match(head)), None)
+    found = demuxer_of(head)
     if found == "jpeg_pipe" and path.suffix.lower() in _JPEGS:
         return found
     if not _OF_PATTERNS & set(str(path)):
@@ -75,7 +65,7 @@ def _head(path: Path) -> bytes:
     """The first bytes; the usual reasons for not opening are one line each here, before FFmpeg words them."""
     try:
         with path.open("rb") as file:
-            head = file.read(_HEAD)
+            head = file.read(HEAD)
     except IsADirectoryError:
         raise InputError(f"{path}: this is a folder, not a file; give files, or a folder with --output-dir") from None
     except FileNotFoundError:

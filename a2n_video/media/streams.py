@@ -257,6 +257,8 @@ def _side_data(info: VideoInfo, container: Container) -> Iterator[StreamFate]:
     for name in info.dynamic_hdr:
         reason = "it describes each source frame, and cannot be made for the new ones"
         yield StreamFate(what=f"{name} metadata", kind="hdr", fate="dropped", reason=reason)
+    for what in info.beside:
+        yield StreamFate(what=what, kind="beside", fate="dropped", reason="nothing of the kind is written")
 
 
 def _sheared(matrix: tuple[int, ...]) -> bool:
