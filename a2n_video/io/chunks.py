@@ -19,13 +19,16 @@ _DEMUXERS: Final = (
     ("gif", re.compile(rb"GIF8")),
 )
 HEAD: Final = 12
-_MOST: Final = 10_000  # parts that are looked at, of whatever file
+_MOST: Final = 100_000  # parts that are looked at, of whatever file
 _PROFILE, _EXIF = "ICC colour profile", "EXIF data"
 # By what each kind of file calls them; tags of a TIFF are numbers.
 _NAMES: Final[dict[bytes | int, str]] = {
     **dict.fromkeys((b"iCCP", b"ICC_PROFILE", b"ICCP", 34675), _PROFILE),
     **dict.fromkeys((b"eXIf", b"Exif", b"EXIF", 34665), _EXIF),
 }
+_SUBFILE, _NO_PAGE = 254, 1 | 4  # a TIFF's tag for pages that are another's thumbnail, or another's mask
+_SHORT: Final = (b"\3\0", b"\0\3")  # the type of numbers of two bytes
+_PAGE: Final = b"page"
 
 # The name of a part, and the number that it begins with where it is one.
 _Part = tuple[bytes | int, int]
@@ -45,6 +48,12 @@ def beside(path: Path) -> tuple[str, ...]:
 def animated_frames(path: Path) -> int:
     """How many frames an animated PNG says that it has, 0 for any other file."""
     return next((number for name, number in _parts(path) if name == b"acTL"), 0)
+
+
+def pages(path: Path) -> int:
+    """How many pages a TIFF has, thumbnails and masks left out, 0 for any other file."""
+    parts = _parts(path)
+    return sum(name == _PAGE for name, _ in parts) - sum(name == _SUBFILE and bool(kind & _NO_PAGE) for name, kind in parts)
 
 
 def _parts(path: Path) -> list[_Part]:
@@ -80,13 +89,18 @@ def _webp(file: BinaryIO) -> Iterator[_Part]:
 
 
 def _tiff(file: BinaryIO) -> Iterator[_Part]:
-    """The tags of its first page."""
+    """Its pages, each with its tags after it."""
     head = _at(file, 0, 8)
     order: Literal["little", "big"] = "little" if head[:2] == b"II" else "big"
-    place = int.from_bytes(head[4:], order)
-    entries = _at(file, place + 2, 12 * int.from_bytes(_at(file, place, 2), order))
-    for start in range(0, len(entries), 12):
-        yield int.from_bytes(entries[start : start + 2], order), 0
+    place, seen = int.from_bytes(head[4:], order), {0}
+    while place not in seen and len(number := _at(file, place, 2)) == 2:
+        seen.add(place)
+        yield _PAGE, 0
+        size = 12 * int.from_bytes(number, order)
+        entries = _at(file, place + 2, size + 4)
+        for tag in (entries[start : start + 12] for start in range(0, size, 12)):
+            yield int.from_bytes(tag[:2], order), int.from_bytes(tag[8 : 10 if tag[2:4] in _SHORT else 12], order)
+        place = int.from_bytes(entries[size:], order)
 
 
 def _at(file: BinaryIO, place: int, size: int) -> bytes:

@@ -259,6 +259,8 @@ def _side_data(info: VideoInfo, container: Container) -> Iterator[StreamFate]:
         yield StreamFate(what=f"{name} metadata", kind="hdr", fate="dropped", reason=reason)
     for what in info.beside:
         yield StreamFate(what=what, kind="beside", fate="dropped", reason="nothing of the kind is written")
+    for what in info.unread:
+        yield StreamFate(what=what, kind="unread", fate="dropped", reason="a picture file is read as one picture")
 
 
 def _sheared(matrix: tuple[int, ...]) -> bool:

@@ -15,6 +15,7 @@ from a2n_video.io.probe import probe
 from a2n_video.io.reader import VideoReader
 from a2n_video.io.source import open_source
 from tests.clips import SIZE, picture
+from tests.made import animated
 
 COVER = 0x400  # AV_DISPOSITION_ATTACHED_PIC
 
@@ -84,11 +85,6 @@ def test_a_picture_is_no_pattern_whatever_its_name(name: str, suffix: str, tmp_p
 
 @pytest.mark.parametrize("name", ["a.png", "a%d.png"])
 def test_an_animation_stays_one_whatever_its_name(name: str, tmp_path: Path) -> None:
-    with av.open(str(tmp_path / name), "w", format="apng") as output:
-        stream: Any = output.add_stream("apng", rate=25)
-        stream.width, stream.height, stream.pix_fmt = *SIZE, "rgb24"
-        for number in range(3):
-            output.mux(stream.encode(picture(number).reformat(format="rgb24")))
-        output.mux(stream.encode(None))
+    animated(tmp_path / name, 3)
     with open_source(tmp_path / name) as container:
         assert sum(1 for _ in container.decode(video=0)) == 3
