@@ -11,13 +11,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
-from a2n_video.errors import DecodeError, IncompleteSourceError, InputError, JobConflictError, OptionError
+from a2n_video.errors import A2NVideoError, DecodeError, IncompleteSourceError, InputError, JobConflictError, OptionError
 from a2n_video.io.backends import open_writer
 from a2n_video.io.fitting import fitted
 from a2n_video.io.outfile import OutFile, output_error
@@ -137,7 +137,8 @@ def settled(source: Path, dest: Path, options: JobOptions, stack: ExitStack) -> 
         if source == PIPE or is_numbered(source):
             raise OptionError("--pipe-format nut and mkv need a source with a clock of its own: a file, or nut or mkv on the pipe")
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="a2n-video-")))
-        return prepare(source, folder / f"out.{options.encode.pipe_format}", options.with_changes(resume=False))
+        place = stack.enter_context(_told_as_pipe(folder / f"out.{options.encode.pipe_format}"))
+        return prepare(source, place, options.with_changes(resume=False))
     if source != PIPE and not is_streamed(source, dest):
         return prepare(source, dest, options)
     return _planned(_opened(source, options), dest, options)
@@ -235,7 +236,17 @@ def _spooled(stack: ExitStack) -> Path:
             shutil.copyfileobj(stdin(), file, 1 << 20)
     except OSError as error:
         raise output_error(error, folder.parent, "what comes from the pipe cannot be kept here (TMPDIR names another folder)") from error
-    return path
+    return stack.enter_context(_told_as_pipe(path))
+
+
+@contextmanager
+def _told_as_pipe(path: Path) -> Iterator[Path]:
+    """A file that a pipe goes by way of: errors call it what the user did."""
+    try:
+        yield path
+    except A2NVideoError as error:
+        error.args = tuple(part.replace(str(path), str(PIPE)) if isinstance(part, str) else part for part in error.args)
+        raise
 
 
 def piped(result: UpscaleResult, stops: Stops) -> UpscaleResult:
