@@ -170,11 +170,13 @@ def _planned(stream: Stream, dest: Path, options: JobOptions) -> StreamedPlan:
 
 def _fates_in_pictures(streams: StreamPlan, picture: PicturePlan) -> Iterator[StreamFate]:
     """What y4m loses is lost in picture files too, but for alpha, which most kinds of them hold."""
+    encoder = picture.encoder
+    none = "a JPEG has none; .png and .tif do" if encoder.codec == "mjpeg" else f"{encoder.pix_fmt} has none"
     for fate in streams.fates:
         if fate.kind != "alpha":
             yield replace(fate, reason=fate.reason.replace("y4m", "a picture file"))
         elif not picture.fit.target.alpha:
-            yield replace(fate, reason="a JPEG has none; .png and .tif do")
+            yield replace(fate, reason=none)
 
 
 def _check_places(stream: Stream, dest: Path, *, overwrite: bool) -> None:

@@ -132,6 +132,8 @@ def test_the_plan_tells_alpha_as_the_kind_of_picture_holds_it(pix_fmt: str, tmp_
         assert (plan.info.alpha, plan.streams.losses) == (True, ())
     plan = plan_of(tmp_path / "a.png", tmp_path / "b.jpg")
     assert [fate.reason for fate in plan.streams.losses if fate.kind == "alpha"] == ["a JPEG has none; .png and .tif do"]
+    plan = plan_of(tmp_path / "a.png", tmp_path / "b.png", pix_fmt="rgb24")
+    assert [fate.reason for fate in plan.streams.losses if fate.kind == "alpha"] == ["rgb24 has none"]
     with pytest.raises(OptionError, match=r"alpha \(a JPEG has none"):
         plan_of(tmp_path / "a.png", tmp_path / "b.jpg", keep_all=True)
 
