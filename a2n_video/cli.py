@@ -174,7 +174,7 @@ def _stream(source: Path, dest: Path, arguments: argparse.Namespace, stops: Stop
         plan = plan_stream(source, dest, options)
         events.plan(plan)
         if not arguments.json:
-            _answer(describe(plan))
+            _answer(describe(plan, source, dest))
         return 0
     if arguments.json and dest == PIPE:
         raise OptionError("--json writes to stdout, which carries the picture here; use --log-file FILE")
@@ -182,7 +182,7 @@ def _stream(source: Path, dest: Path, arguments: argparse.Namespace, stops: Stop
     def told(plan: Plan) -> None:
         events.plan(plan)
         if not arguments.quiet:
-            say(describe(plan))
+            say(describe(plan, source, dest))
 
     result = upscale_stream(source, dest, options, events.progress, stops, told)
     events.verified(result)

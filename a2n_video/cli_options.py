@@ -177,7 +177,9 @@ def parser() -> argparse.ArgumentParser:
     look.add_argument("--crop", metavar="WxH[+X+Y]", default=None, help="this part of the source (default: 320x240 where most detail is)")
     look.add_argument("--models", metavar="A,B,...", default=None, help="several models beside each other")
     many = result.add_argument_group(
-        "many files", "FILE is then any number of inputs, and folders of them; results that are there are skipped"
+        "many files",
+        "FILE is then any number of inputs, and folders, of which the videos are taken (pictures are named: *.png, or numbered as one "
+        "video: a_%05d.png); results that are there are skipped",
     )
     many.add_argument("--output-dir", type=Path, metavar="DIR", default=None, help="put the results here; folders are kept below it")
     many.add_argument("--name-pattern", metavar="PATTERN", default=None, help="their names, from {stem} {suffix} {scale} {size} {model}")

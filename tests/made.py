@@ -89,6 +89,17 @@ def packets(path: Path, index: int) -> list[tuple[Fraction | None, Fraction, str
         ]
 
 
+def animated(path: Path, count: int) -> Path:
+    """An animated PNG, whatever its name."""
+    with av.open(str(path), "w", format="apng") as output:
+        stream: Any = output.add_stream("apng", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "rgb24"
+        for number in range(count):
+            output.mux(stream.encode(picture(number, pix_fmt="rgb24")))
+        output.mux(stream.encode(None))
+    return path
+
+
 LONG_GROUPS = {
     "mpeg4": {"bf": "2", "g": "24", "sc_threshold": "1000000000", "b": "2M"},
     "libx264": {"preset": "veryfast", "bf": "3", "g": "24", "sc_threshold": "0"},

@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 
 from a2n_video.errors import DecodeError, IncompleteSourceError, UnsupportedFormatError
 from a2n_video.frames import color_of_frame, fraction
+from a2n_video.io.chunks import beside, pages
 from a2n_video.io.decoding import fed, frames_of, open_decoder
 from a2n_video.io.graphs import through
 from a2n_video.io.source import open_source, video_stream
@@ -65,8 +66,15 @@ def _probed(path: Path, max_pixels: int, video_number: int | None, *, ignore_edi
             streams=streams,
             video_index=stream.index,
             ignore_edits=ignore_edits,
+            beside=beside(path),
+            unread=more(pages(path), "page"),
             **_picture(stream, frame, path),
         )
+
+
+def more(count: int, what: str) -> tuple[str, ...]:
+    """How many there are of something beside the first one, in words, if there are."""
+    return (f"{count - 1} more {what}{'s' * (count > 2)}",) if count > 1 else ()
 
 
 def first_frame(container: InputContainer, stream: VideoStream, path: Path) -> av.VideoFrame:

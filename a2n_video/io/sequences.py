@@ -74,6 +74,12 @@ def numbered_name(pattern: Path, number: int) -> Path:
     return pattern.with_name(_name(pattern, number)) if is_numbered(pattern) else pattern
 
 
+def check_holds(dest: Path, frames: int) -> None:
+    """OutputError for several frames where the result's name is that of one picture."""
+    if frames > 1 and makes_pictures(dest) and not is_numbered(dest):
+        raise OutputError(f"{dest}: one picture holds one frame; write a number into the name (out_%05d.png) or add --frames 1")
+
+
 def read_pictures(files: Sequence[Path], rate: Fraction, max_pixels: int, damage: Damage) -> Iterator[av.VideoFrame]:
     """One frame for each file, in native planes, pts counting from 0 in 1/rate; errors name the file.
 
@@ -149,8 +155,7 @@ class PictureWriter:
         self._disowned = False
 
     def write(self, frame: av.VideoFrame) -> None:
-        if self.frames and not self._many:
-            raise OutputError(f"{self.pattern}: one picture holds one frame; write a number into the name (out_%05d.png) or add --frames 1")
+        check_holds(self.pattern, self.frames + 1)
         path = self.pattern.with_name(_name(self.pattern, self.first + self.frames)) if self._many else self.pattern
         if path.exists() and not self.overwrite:
             raise OutputExistsError(f"{path}: exists already; add --overwrite to replace it")

@@ -11,6 +11,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from a2n_video.errors import DecodeError, InputError
+from a2n_video.io.chunks import HEAD, animated_frames, demuxer_of
 
 # Nothing but local files is read, and no demuxer is used that opens files a file names (playlists, scripts, image patterns).
 PROTOCOLS: Final = "file,pipe"
@@ -21,9 +22,11 @@ FORMATS: Final = ",".join(
     )
 )
 _ATTACHED_PICTURE: Final = 0x400
-# By their names FFmpeg would open them with the demuxer of image patterns, which is none of ours.
-_JPEG: Final = frozenset({".jpg", ".jpeg"})
-_JPEG_MAGIC: Final = b"\xff\xd8\xff"
+# Pictures of these names FFmpeg would open with the demuxer of image patterns, which is none of ours: all JPEGs, and others where
+# something in the name or in a folder's looks like a pattern.
+_JPEGS: Final = frozenset({".jpg", ".jpeg"})
+_PICTURES: Final = _JPEGS | {".png", ".bmp", ".webp", ".tif", ".tiff"}
+_OF_PATTERNS: Final = frozenset("%*?[{")
 
 
 def open_source(path: Path | str, *, ignore_edits: bool = False) -> InputContainer:
@@ -34,11 +37,11 @@ def open_source(path: Path | str, *, ignore_edits: bool = False) -> InputContain
     list of an MP4 or QuickTime file (`VideoInfo.ignore_edits`).
     """
     path = Path(path)
-    jpeg = _head(path) == _JPEG_MAGIC and path.suffix.lower() in _JPEG
+    demuxer = _demuxer(path, _head(path))
     try:
         return av.open(
             f"file:{path}",
-            format="jpeg_pipe" if jpeg else None,
+            format=demuxer,
             options={"protocol_whitelist": PROTOCOLS, "format_whitelist": FORMATS, **({"ignore_editlist": "1"} if ignore_edits else {})},
         )
     except (av.FFmpegError, ValueError) as error:
@@ -46,11 +49,23 @@ def open_source(path: Path | str, *, ignore_edits: bool = False) -> InputContain
         raise DecodeError(f"{path}: not a video file that can be opened ({reason})") from error
 
 
+def _demuxer(path: Path, head: bytes) -> str | None:
+    """The demuxer of a picture whose name would keep FFmpeg from it; None: FFmpeg finds it."""
+    if path.suffix.lower() not in _PICTURES:
+        return None
+    found = demuxer_of(head)
+    if found == "jpeg_pipe" and path.suffix.lower() in _JPEGS:
+        return found
+    if not _OF_PATTERNS & set(str(path)):
+        return None
+    return "apng" if found == "png_pipe" and animated_frames(path) else found
+
+
 def _head(path: Path) -> bytes:
     """The first bytes; the usual reasons for not opening are one line each here, before FFmpeg words them."""
     try:
         with path.open("rb") as file:
-            head = file.read(len(_JPEG_MAGIC))
+            head = file.read(HEAD)
     except IsADirectoryError:
         raise InputError(f"{path}: this is a folder, not a file; give files, or a folder with --output-dir") from None
     except FileNotFoundError:

@@ -54,7 +54,7 @@ class Outcome:
 
 
 def collect(inputs: Sequence[Path], output_dir: Path, pattern: str, options: JobOptions) -> list[BatchItem]:
-    """The files to do: those named, and all videos below the folders named, whose own folders are kept below `output_dir`.
+    """The files to do: those named, and all videos (no pictures) below the folders named, whose own folders are kept below `output_dir`.
 
     A file named twice, by itself and by its folder say, is done once, for the place that its first name gives it. What another file's
     result is called is no source, unless it was named itself: the same command a second time begins nothing new.
@@ -69,7 +69,10 @@ def collect(inputs: Sequence[Path], output_dir: Path, pattern: str, options: Job
     for source, base in (each for given in inputs for each in _sources(given, output_dir)):
         found.setdefault(_address(source), (source, base))
     if not found:
-        raise InputError(f"no video in {', '.join(map(str, inputs))}; known suffixes are {' '.join(sorted(VIDEO_SUFFIXES))}")
+        raise InputError(
+            f"no video in {', '.join(map(str, inputs))}; of folders the videos are taken ({' '.join(sorted(VIDEO_SUFFIXES))}): "
+            "name pictures one by one (*.png), or numbered ones as one video (a_%05d.png)"
+        )
     items = [BatchItem(source=source, dest=_place(output_dir / base, pattern, source, options)) for source, base in found.values()]
     results = {item.dest.resolve() for item in items if item.dest.resolve() != item.source.resolve()}
     named = {_address(given) for given in inputs}

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from a2n_video.errors import OptionError
+from a2n_video.io.chunks import animated_frames
 from a2n_video.io.filters import look_for_interlace
 from a2n_video.io.fitting import changes_of
 from a2n_video.io.packets import scan
-from a2n_video.io.probe import check_pixels, probe
+from a2n_video.io.probe import check_pixels, more, probe
 from a2n_video.io.reader import Damage, VideoReader
 from a2n_video.io.sequences import is_numbered, is_picture, numbered_files, read_pictures
 from a2n_video.io.whole import cut_short
@@ -99,13 +100,16 @@ def _of_pictures(source: Path, options: JobOptions) -> Stream:
     if not taken:
         raise OptionError(f"no frame lies between --start and --end: the pictures last {float(len(files) / rate):.3f} s")
     paths, damage, max_pixels = list(taken.values()), Damage(), options.execution.max_pixels
+    info = probe(paths[0], max_pixels)
+    animated = more(animated_frames(paths[0]), "frame")
     return Stream(
-        info=replace(probe(paths[0], max_pixels), path=source, frame_rate=rate, time_base=1 / rate),
+        info=replace(info, path=source, frame_rate=rate, time_base=1 / rate, unread=info.unread + animated),
         frames=changes_of(read_pictures(paths, rate, max_pixels, damage), damage.changes),
         rate=rate,
         time_base=1 / rate,
         first=min(taken),
         count=len(taken),
+        notes=("an animated PNG is taken as a video where its name ends with .apng",) if animated else (),
         files=tuple(files.values()),
         damage=damage,
     )

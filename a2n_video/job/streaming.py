@@ -11,17 +11,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
-from a2n_video.errors import DecodeError, IncompleteSourceError, InputError, JobConflictError, OptionError
+from a2n_video.errors import A2NVideoError, DecodeError, IncompleteSourceError, InputError, JobConflictError, OptionError
 from a2n_video.io.backends import open_writer
 from a2n_video.io.fitting import fitted
 from a2n_video.io.outfile import OutFile, output_error
-from a2n_video.io.sequences import WRITABLE, PictureWriter, is_numbered, makes_pictures, numbered_name, standing_files
+from a2n_video.io.sequences import WRITABLE, PictureWriter, check_holds, is_numbered, makes_pictures, numbered_name, standing_files
 from a2n_video.io.writer import FORMAT_NAMES, EncoderSettings, FrameWriter
 from a2n_video.io.y4m import MAGIC, PIX_FMTS, Y4mHeader, Y4mWriter, told_of_pipe
 from a2n_video.job.directory import JobDirectory
@@ -137,7 +137,8 @@ def settled(source: Path, dest: Path, options: JobOptions, stack: ExitStack) -> 
         if source == PIPE or is_numbered(source):
             raise OptionError("--pipe-format nut and mkv need a source with a clock of its own: a file, or nut or mkv on the pipe")
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="a2n-video-")))
-        return prepare(source, folder / f"out.{options.encode.pipe_format}", options.with_changes(resume=False))
+        place = stack.enter_context(_told_as_pipe(folder / f"out.{options.encode.pipe_format}"))
+        return prepare(source, place, options.with_changes(resume=False))
     if source != PIPE and not is_streamed(source, dest):
         return prepare(source, dest, options)
     return _planned(_opened(source, options), dest, options)
@@ -147,6 +148,7 @@ def _planned(stream: Stream, dest: Path, options: JobOptions) -> StreamedPlan:
     """What becomes of the picture and of everything else; OptionError for what cannot be, and for losses with --keep-all."""
     raw = is_raw(dest)
     _check_places(stream, dest, overwrite=options.execution.overwrite)
+    check_holds(dest, stream.count or 1)
     if raw and options.encode.codec is not None:
         raise OptionError(f"--codec {options.encode.codec}: {dest} takes plain pictures, which no video encoder makes; leave it out")
     container: Container = "y4m" if raw else container_of(dest)
@@ -159,12 +161,22 @@ def _planned(stream: Stream, dest: Path, options: JobOptions) -> StreamedPlan:
     streams = plan_streams(stream.info, container, replace(options.fidelity, keep_all=False))
     streams = streams.plus(*picture.fates, *_lost_times(stream, raw))
     if makes_pictures(dest):
-        fates = (replace(fate, reason=fate.reason.replace("y4m", "a picture file")) for fate in streams.fates)
-        streams = replace(streams, fates=tuple(fates))
+        streams = replace(streams, fates=tuple(_fates_in_pictures(streams, picture)))
     if options.fidelity.keep_all:
         streams.refuse_losses("a picture file" if makes_pictures(dest) else "")
     execution = settle_execution(options, picture.geometry, stream.count or 0)
     return StreamedPlan(stream=stream, dest=dest, options=options, picture=picture, streams=streams, execution=execution)
+
+
+def _fates_in_pictures(streams: StreamPlan, picture: PicturePlan) -> Iterator[StreamFate]:
+    """What y4m loses is lost in picture files too, but for alpha, which most kinds of them hold."""
+    encoder = picture.encoder
+    none = "a JPEG has none; .png and .tif do" if encoder.codec == "mjpeg" else f"{encoder.pix_fmt} has none"
+    for fate in streams.fates:
+        if fate.kind != "alpha":
+            yield replace(fate, reason=fate.reason.replace("y4m", "a picture file"))
+        elif not picture.fit.target.alpha:
+            yield replace(fate, reason=none)
 
 
 def _check_places(stream: Stream, dest: Path, *, overwrite: bool) -> None:
@@ -226,7 +238,17 @@ def _spooled(stack: ExitStack) -> Path:
             shutil.copyfileobj(stdin(), file, 1 << 20)
     except OSError as error:
         raise output_error(error, folder.parent, "what comes from the pipe cannot be kept here (TMPDIR names another folder)") from error
-    return path
+    return stack.enter_context(_told_as_pipe(path))
+
+
+@contextmanager
+def _told_as_pipe(path: Path) -> Iterator[Path]:
+    """A file that a pipe goes by way of: errors call it what the user did."""
+    try:
+        yield path
+    except A2NVideoError as error:
+        error.args = tuple(part.replace(str(path), str(PIPE)) if isinstance(part, str) else part for part in error.args)
+        raise
 
 
 def piped(result: UpscaleResult, stops: Stops) -> UpscaleResult:

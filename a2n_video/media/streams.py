@@ -257,6 +257,10 @@ def _side_data(info: VideoInfo, container: Container) -> Iterator[StreamFate]:
     for name in info.dynamic_hdr:
         reason = "it describes each source frame, and cannot be made for the new ones"
         yield StreamFate(what=f"{name} metadata", kind="hdr", fate="dropped", reason=reason)
+    for what in info.beside:
+        yield StreamFate(what=what, kind="beside", fate="dropped", reason="nothing of the kind is written")
+    for what in info.unread:
+        yield StreamFate(what=what, kind="unread", fate="dropped", reason="a picture file is read as one picture")
 
 
 def _sheared(matrix: tuple[int, ...]) -> bool:

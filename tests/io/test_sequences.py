@@ -8,6 +8,7 @@ import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -29,8 +30,11 @@ from a2n_video.io.reader import Damage
 from a2n_video.io.rgb import read_rgb
 from a2n_video.io.sequences import PictureWriter, is_numbered, numbered_files, read_pictures
 from a2n_video.io.y4m import read_frames, read_header
+from a2n_video.job.planning.report import Plan
 from a2n_video.job.run import upscale_video
+from a2n_video.job.streaming import plan_stream
 from a2n_video.media.colorspec import ColorSpec
+from a2n_video.options import JobOptions
 from tests.clips import Clip, Sound, write_clip
 from tests.made import make_source
 from tests.pipes import Pipes, y4m
@@ -112,6 +116,26 @@ def test_pictures_in_and_out_keep_every_bit(suffix: str, pix_fmt: str, tmp_path:
         assert frame.format.name == pix_fmt
         for a, b in zip(planes_of(pix_fmt, (20, 10), number), planes_in(frame), strict=True):
             assert np.array_equal(repeated(a), b)
+
+
+def plan_of(path: Path, dest: Path, **changes: Any) -> Plan:
+    return plan_stream(path, dest, JobOptions().with_changes(model="nearest", **changes))
+
+
+@pytest.mark.parametrize("pix_fmt", ["rgba", "rgba64be"])
+def test_the_plan_tells_alpha_as_the_kind_of_picture_holds_it(pix_fmt: str, tmp_path: Path) -> None:
+    writer = PictureWriter(tmp_path / "a.png", pix_fmt, folder=workplace(tmp_path))
+    writer.write(frame_of("gbrap", planes_of("gbrap", (9, 7)), DEEP).reformat(format=pix_fmt))
+    writer.close()
+    for dest in ("b.png", "b.tif", "b_%d.png"):
+        plan = plan_of(tmp_path / "a.png", tmp_path / dest, keep_all=True)
+        assert (plan.info.alpha, plan.streams.losses) == (True, ())
+    plan = plan_of(tmp_path / "a.png", tmp_path / "b.jpg")
+    assert [fate.reason for fate in plan.streams.losses if fate.kind == "alpha"] == ["a JPEG has none; .png and .tif do"]
+    plan = plan_of(tmp_path / "a.png", tmp_path / "b.png", pix_fmt="rgb24")
+    assert [fate.reason for fate in plan.streams.losses if fate.kind == "alpha"] == ["rgb24 has none"]
+    with pytest.raises(OptionError, match=r"alpha \(a JPEG has none"):
+        plan_of(tmp_path / "a.png", tmp_path / "b.jpg", keep_all=True)
 
 
 def test_a_video_as_pictures_and_back(tmp_path: Path) -> None:
@@ -337,3 +361,22 @@ def test_a_png_with_a_colour_profile_crashes_nothing(tmp_path: Path) -> None:
     Image.new("RGB", (64, 48)).save(tmp_path / "in.png", icc_profile=profile)
     command = [sys.executable, "-m", "a2n_video.cli", "in.png", "out.png", "--model", "nearest", "-q"]
     assert subprocess.run(command, cwd=tmp_path, timeout=120).returncode == 0
+
+
+@pytest.mark.parametrize("dest", ["b.png", "b.mkv"])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp"])
+def test_a_colour_profile_and_exif_are_named_as_lost(suffix: str, dest: str, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "maker"
+    exif.get_ifd(0x8769)[0x9003] = "2020:01:01 00:00:00"
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    given: Any
+    for name, given in (("plain", {}), ("both", {"exif": exif.tobytes(), "icc_profile": profile}), ("profile", {"icc_profile": profile})):
+        Image.new("RGB", (64, 48)).save(tmp_path / f"{name}.{suffix}", **given)
+    plan = plan_of(tmp_path / f"both.{suffix}", tmp_path / dest)
+    assert {fate.what for fate in plan.streams.losses if fate.kind == "beside"} == {"ICC colour profile", "EXIF data"}
+    plan = plan_of(tmp_path / f"profile.{suffix}", tmp_path / dest)
+    assert [fate.what for fate in plan.streams.losses if fate.kind == "beside"] == ["ICC colour profile"]
+    with pytest.raises(OptionError, match="ICC colour profile"):
+        plan_of(tmp_path / f"profile.{suffix}", tmp_path / dest, keep_all=True)
+    assert not [fate for fate in plan_of(tmp_path / f"plain.{suffix}", tmp_path / dest).streams.losses if fate.kind == "beside"]

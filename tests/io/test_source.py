@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from a2n_video.errors import DecodeError
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import probe
 from a2n_video.io.reader import VideoReader
+from a2n_video.io.source import open_source
 from tests.clips import SIZE, picture
+from tests.made import animated
 
 COVER = 0x400  # AV_DISPOSITION_ATTACHED_PIC
 
@@ -52,3 +55,36 @@ def test_a_larger_cover_is_not_the_video(tmp_path: Path) -> None:
 def test_a_file_with_nothing_but_a_cover_has_no_video(tmp_path: Path) -> None:
     with pytest.raises(DecodeError, match="no video"):
         probe(with_cover(tmp_path / "only.mp4", (640, 480), video=False))
+
+
+ENCODERS = {
+    "png": ("png", "rgb24"),
+    "bmp": ("bmp", "bgr24"),
+    "webp": ("libwebp", "bgra"),
+    "tif": ("tiff", "rgb24"),
+    "jpg": ("mjpeg", "yuvj420p"),
+}
+
+
+def picture_file(path: Path, codec: str, pix_fmt: str) -> Path:
+    context: Any = av.CodecContext.create(codec, "w")
+    context.width, context.height, context.pix_fmt, context.time_base = *SIZE, pix_fmt, Fraction(1, 25)
+    frame = picture(7).reformat(format=pix_fmt)
+    frame.pts = 0
+    path.write_bytes(b"".join(bytes(packet) for packet in [*context.encode(frame), *context.encode(None)]))
+    return path
+
+
+@pytest.mark.parametrize("suffix", ENCODERS)
+@pytest.mark.parametrize("name", ["52%d", "52%05d", "a*b", "what?", "a{1,2}", "a[1]", "50%", "folder%d/a"])
+def test_a_picture_is_no_pattern_whatever_its_name(name: str, suffix: str, tmp_path: Path) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    info = probe(picture_file(tmp_path / f"{name}.{suffix}", *ENCODERS[suffix]))
+    assert (info.width, info.height, info.video.codec) == (*SIZE, ENCODERS[suffix][0].removeprefix("lib"))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a%d.png"])
+def test_an_animation_stays_one_whatever_its_name(name: str, tmp_path: Path) -> None:
+    animated(tmp_path / name, 3)
+    with open_source(tmp_path / name) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 3

@@ -200,6 +200,17 @@ def test_a_folder_without_videos_is_told(tmp_path: Path) -> None:
         collect([tmp_path], tmp_path, "{stem}{suffix}", OPTIONS)
 
 
+def test_of_a_folder_of_pictures_it_is_told_how_pictures_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(b"x")
+    assert main([str(tmp_path / "in"), "--output-dir", str(tmp_path / "out")]) == 3
+    told = capsys.readouterr().err
+    assert "of folders the videos are taken" in told and "a_%05d.png" in told
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "a_%05d.png" in capsys.readouterr().out.partition("many files:")[2]
+
+
 def test_batch_on_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [str(folder), "--output-dir", str(tmp_path / "out"), "--model", "nearest", "--preset", "ultrafast", "-q"]
     assert main(arguments) == 8

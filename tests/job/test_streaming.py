@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 import signal
 import threading
@@ -289,6 +290,21 @@ def test_a_video_is_no_single_picture_and_the_older_one_stays(whole: Path, tmp_p
         upscale(whole, tmp_path / "out.png", overwrite=True)
     assert (tmp_path / "out.png").read_bytes() == b"older"
     assert names(tmp_path) == ["out.png"]
+
+
+def test_a_plan_refuses_many_frames_for_one_picture_as_the_job_does(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--model", "nearest", "--dry-run"]
+    for arguments in ([str(whole), str(tmp_path / "out.png")], [str(whole), "--output-dir", str(tmp_path), "--name-pattern", "{stem}.png"]):
+        assert main([*arguments, *words]) == 5
+        told = capsys.readouterr()
+        assert "one picture holds one frame" in told.err
+        assert "source" not in told.out
+        assert main([*arguments, *words, "--frames", "1"]) == 0
+        assert "source" in capsys.readouterr().out
+    assert main([str(whole), str(tmp_path / "out.png"), "--model", "nearest"]) == 5
+    assert "source" not in capsys.readouterr().err
 
 
 PLACES = [("film.y4m", "film.y4m"), ("film_%02d.png", "film_01.png"), ("film.png", "film.png")]
@@ -637,6 +653,29 @@ def test_a_reader_that_goes_is_one_line_for_containers_too(whole: Path, monkeypa
     monkeypatch.setattr(streaming, "stdout", _Full)
     with pytest.raises(EncodeError, match="the result could not be written to the pipe"):
         upscale(whole, "-", pipe_format="nut", preset="ultrafast")
+
+
+@pytest.mark.parametrize("given", [b"", b"no video at all"])
+def test_errors_call_a_pipe_what_the_user_did(
+    given: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for changes in ([], ["--dry-run"]):
+        Pipes(monkeypatch, given)
+        log = tmp_path / f"log{len(changes)}"
+        assert main(["-", str(tmp_path / "out.mkv"), "--log-file", str(log), *changes]) == 3
+        assert capsys.readouterr().err.startswith("a2n-video: -: ")
+        assert json.loads(log.read_text().splitlines()[-1])["message"].startswith("-: ")
+
+
+def test_the_plan_calls_a_pipe_what_the_user_did(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for dest, words in ((str(tmp_path / "out.mkv"), []), (str(tmp_path / "out.y4m"), []), ("-", ["--pipe-format", "nut"])):
+        Pipes(monkeypatch, whole.read_bytes())
+        assert main(["-", dest, "--model", "nearest", "--dry-run", *words]) == 0
+        told = capsys.readouterr().out.splitlines()
+        assert told[0].startswith("source   -: h264")
+        assert told[1].startswith(f"result   {dest}: ")
 
 
 def test_there_must_be_a_stdin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,14 +44,17 @@ class Plan(Protocol):
     def cut_short(self) -> str | None: ...
 
 
-def describe(plan: Plan) -> str:
-    """The plan as a few lines: what is read, what is written and with what, what becomes of every stream."""
+def describe(plan: Plan, source: Path | None = None, dest: Path | None = None) -> str:
+    """The plan as a few lines: what is read, what is written and with what, what becomes of every stream.
+
+    `source` and `dest` are their names to people, where those are not the plan's own: a pipe can go by way of a file.
+    """
     info, encoder, execution = plan.info, plan.encoder, plan.execution
     length = "" if plan.frames is None or plan.seconds is None else f", {plan.frames} frames, {float(plan.seconds):.3f} s"
     network = execution.weights or execution.model
     lines = [
-        f"source   {info.path}: {info.video.codec} {info.width}x{info.height} {info.pix_fmt}{length}",
-        f"result   {plan.dest}: {encoder.codec} {encoder.width}x{encoder.height} {encoder.pix_fmt}{_options(encoder.options)}",
+        f"source   {source or info.path}: {info.video.codec} {info.width}x{info.height} {info.pix_fmt}{length}",
+        f"result   {dest or plan.dest}: {encoder.codec} {encoder.width}x{encoder.height} {encoder.pix_fmt}{_options(encoder.options)}",
         f"network  {network} x{plan.geometry.scale} on {execution.device} ({execution.engine}, {execution.dtype}, "
         f"{execution.batch_size} at a time)",
     ]

@@ -1,0 +1,111 @@
+"""What a picture file says in its own bytes and FFmpeg does not tell: looked up part by part, without reading the picture."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO, Final, Literal
+
+# FFmpeg's demuxers for pictures, each by what its files begin with, and how many bytes tell them all apart.
+_DEMUXERS: Final = (
+    ("jpeg_pipe", re.compile(rb"\xff\xd8\xff")),
+    ("png_pipe", re.compile(rb"\x89PNG\r\n\x1a\n")),
+    ("bmp_pipe", re.compile(rb"BM")),
+    ("webp_pipe", re.compile(rb"RIFF....WEBP", re.DOTALL)),
+    ("tiff_pipe", re.compile(rb"II\*\0|MM\0\*")),
+    ("gif", re.compile(rb"GIF8")),
+)
+HEAD: Final = 12
+_MOST: Final = 100_000  # parts that are looked at, of whatever file
+_PROFILE, _EXIF = "ICC colour profile", "EXIF data"
+# By what each kind of file calls them; tags of a TIFF are numbers.
+_NAMES: Final[dict[bytes | int, str]] = {
+    **dict.fromkeys((b"iCCP", b"ICC_PROFILE", b"ICCP", 34675), _PROFILE),
+    **dict.fromkeys((b"eXIf", b"Exif", b"EXIF", 34665), _EXIF),
+}
+_SUBFILE, _NO_PAGE = 254, 1 | 4  # a TIFF's tag for pages that are another's thumbnail, or another's mask
+_SHORT: Final = (b"\3\0", b"\0\3")  # the type of numbers of two bytes
+_PAGE: Final = b"page"
+
+# The name of a part, and the number that it begins with where it is one.
+_Part = tuple[bytes | int, int]
+
+
+def demuxer_of(head: bytes) -> str | None:
+    """The demuxer for a picture file that begins so, None for what is none."""
+    return next((name for name, begin in _DEMUXERS if begin.match(head)), None)
+
+
+def beside(path: Path) -> tuple[str, ...]:
+    """What a picture file holds beside its picture, in words: a colour profile, EXIF data. Nothing of any other file."""
+    found = {_NAMES[name]: None for name, _ in _parts(path) if name in _NAMES}
+    return tuple(found)
+
+
+def animated_frames(path: Path) -> int:
+    """How many frames an animated PNG says that it has, 0 for any other file."""
+    return next((number for name, number in _parts(path) if name == b"acTL"), 0)
+
+
+def pages(path: Path) -> int:
+    """How many pages a TIFF has, thumbnails and masks left out, 0 for any other file."""
+    parts = _parts(path)
+    return sum(name == _PAGE for name, _ in parts) - sum(name == _SUBFILE and bool(kind & _NO_PAGE) for name, kind in parts)
+
+
+def _parts(path: Path) -> list[_Part]:
+    """The parts of a picture file of a kind that is known here, as far as they can be read."""
+    parts: list[_Part] = []
+    with suppress(OSError), path.open("rb") as file:
+        read = _READERS.get(demuxer_of(file.read(HEAD)) or "")
+        parts.extend(islice(read(file), _MOST) if read else ())
+    return parts
+
+
+def _png(file: BinaryIO) -> Iterator[_Part]:
+    place = 8
+    while len(head := _at(file, place, 12)) == 12:
+        yield head[4:8], int.from_bytes(head[8:])
+        place += 12 + int.from_bytes(head[:4])
+
+
+def _jpeg(file: BinaryIO) -> Iterator[_Part]:
+    """Its segments up to the picture; only the names of those of applications are told."""
+    place = 2
+    while len(head := _at(file, place, 18)) == 18 and head[0] == 0xFF and head[1] not in (0xDA, 0xD9):
+        yield head[4:].split(b"\0")[0] if head[1] & 0xF0 == 0xE0 else b"", 0
+        place += 1 if head[1] == 0xFF else 2 + int.from_bytes(head[2:4])
+
+
+def _webp(file: BinaryIO) -> Iterator[_Part]:
+    place = 12
+    while len(head := _at(file, place, 8)) == 8:
+        yield head[:4], 0
+        size = int.from_bytes(head[4:], "little")
+        place += 8 + size + size % 2
+
+
+def _tiff(file: BinaryIO) -> Iterator[_Part]:
+    """Its pages, each with its tags after it."""
+    head = _at(file, 0, 8)
+    order: Literal["little", "big"] = "little" if head[:2] == b"II" else "big"
+    place, seen = int.from_bytes(head[4:], order), {0}
+    while place not in seen and len(number := _at(file, place, 2)) == 2:
+        seen.add(place)
+        yield _PAGE, 0
+        size = 12 * int.from_bytes(number, order)
+        entries = _at(file, place + 2, size + 4)
+        for tag in (entries[start : start + 12] for start in range(0, size, 12)):
+            yield int.from_bytes(tag[:2], order), int.from_bytes(tag[8 : 10 if tag[2:4] in _SHORT else 12], order)
+        place = int.from_bytes(entries[size:], order)
+
+
+def _at(file: BinaryIO, place: int, size: int) -> bytes:
+    file.seek(place)
+    return file.read(size)
+
+
+_READERS: Final = {"png_pipe": _png, "jpeg_pipe": _jpeg, "webp_pipe": _webp, "tiff_pipe": _tiff}
