@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -23,6 +23,16 @@ if TYPE_CHECKING:
     import torch
 
 _BATCHES_IN_FLIGHT = 3
+
+
+@dataclass(frozen=True)
+class _Arrival:
+    """A frame as it came: what it is, a copy of its samples, and what its result must know of it."""
+
+    adapter: Adapter
+    geometry: Geometry
+    planes: Planes
+    note: Any
 
 
 @dataclass
@@ -118,24 +128,37 @@ class Upscaler:
     def upscale_frames(self, frames: Iterable[FrameT]) -> Iterator[FrameT]:
         """Upscaled frames of the same kind, lazily and in order; see `upscale_frames` in the package for what is taken.
 
-        Takes at most a few batches ahead of what it gives. Closing the generator early leaves nothing running but the idle engine.
+        Takes at most a few batches ahead of what it gives. An error of the source, or of a frame that does not fit, comes after the
+        results of the frames before it. Closing the generator early leaves nothing running but the idle engine.
         """
         pending: deque[tuple[Adapter, _Ticket]] = deque()
         previous: tuple[Planes, _Ticket] | None = None
+        arrivals = self._arrivals(frames)
+        while (came := (yield from self._next(arrivals, pending))) is not None:
+            if previous is not None and previous[1].batch.engine.geometry != came.geometry:
+                yield from self._finish(pending)  # the old engine closes before another opens
+                previous = None
+            ticket = self._ticket(came, previous)
+            previous = (came.planes, ticket)
+            pending.append((came.adapter, ticket))
+            while len(pending) > _BATCHES_IN_FLIGHT * ticket.batch.engine.batch_size:
+                yield self._wrapped(*pending.popleft())
+        yield from self._finish(pending)
+
+    def _arrivals(self, frames: Iterable[FrameT]) -> Iterator[_Arrival]:
         for frame in frames:
             adapter = adapter_of(frame)
             source, color = adapter.describe(frame)
             geometry = Geometry(source=source, color=color, scale=self.options.scale, layout=self.layout)
-            if previous is not None and previous[1].batch.engine.geometry != geometry:
-                yield from self._finish(pending)  # the old engine closes before another opens
-                previous = None
-            planes = adapter.planes(frame)
-            ticket = self._ticket(adapter.note(frame), planes, geometry, previous)
-            previous = (planes, ticket)
-            pending.append((adapter, ticket))
-            while len(pending) > _BATCHES_IN_FLIGHT * ticket.batch.engine.batch_size:
-                yield self._wrapped(*pending.popleft())
-        yield from self._finish(pending)
+            yield _Arrival(adapter, geometry, adapter.planes(frame), adapter.note(frame))
+
+    def _next(self, arrivals: Iterator[_Arrival], pending: deque[tuple[Adapter, _Ticket]]) -> Generator[Any, None, _Arrival | None]:
+        """The next frame, None after the last. Results of the frames before an error come out before it; a stop waits for none."""
+        try:
+            return next(arrivals, None)
+        except Exception:
+            yield from self._finish(pending)
+            raise
 
     def _finish(self, pending: deque[tuple[Adapter, _Ticket]]) -> Iterator[Any]:
         while pending:
@@ -149,15 +172,16 @@ class Upscaler:
             raise
         return adapter.wrap(row, ticket.target, ticket.note)
 
-    def _ticket(self, note: Any, planes: Planes, geometry: Geometry, previous: tuple[Planes, _Ticket] | None) -> _Ticket:
-        if previous is not None and _equal(planes, previous[0]):
+    def _ticket(self, came: _Arrival, previous: tuple[Planes, _Ticket] | None) -> _Ticket:
+        target = came.geometry.target
+        if previous is not None and _equal(came.planes, previous[0]):
             self.repeated += 1
-            return _Ticket(note, previous[1].batch, previous[1].row, geometry.target)
-        batch = previous[1].batch if previous is not None else _Batch(self.engine(geometry))
+            return _Ticket(came.note, previous[1].batch, previous[1].row, target)
+        batch = previous[1].batch if previous is not None else _Batch(self.engine(came.geometry))
         if batch.full or batch.future is not None:
             batch = _Batch(batch.engine)
-        batch.frames.append(planes)
-        ticket = _Ticket(note, batch, len(batch.frames) - 1, geometry.target)
+        batch.frames.append(came.planes)
+        ticket = _Ticket(came.note, batch, len(batch.frames) - 1, target)
         if batch.full:
             batch.send()
         return ticket
@@ -197,7 +221,7 @@ def upscale_frames(
     Taken are HWC arrays of RGB (uint8, or uint16 with all 16 bits used), CHW tensors of RGB (uint8, or float in 0..1) and av.VideoFrame
     (any planar format, packed RGB such as rgb24 and bgra, nv12 and p010; pts, time_base and colour tags stay). The source may be
     endless; a few batches are in flight. Sizes may change on the way. Closing the generator ends the engine's thread. ValueError
-    or TypeError for what does not fit.
+    or TypeError for what does not fit; these and the source's own errors come after the results of the frames before.
     """
     with Upscaler(model, scale=scale, weights=weights, device=device, dtype=dtype, batch_size=batch_size) as upscaler:
         yield from upscaler.upscale_frames(frames)

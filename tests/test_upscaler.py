@@ -142,6 +142,33 @@ def test_lazy_and_endless() -> None:
     results.close()
 
 
+@pytest.mark.parametrize("error", [OSError("unplugged"), "frame.png"])
+def test_what_came_before_an_error_of_the_source_comes_out_first(error: object) -> None:
+    """A camera that is unplugged, and a frame that is none: 7 frames are two batches and a part of one."""
+    frames = arrays(7)
+
+    def source() -> Iterator[np.ndarray]:
+        yield from frames
+        if isinstance(error, Exception):
+            raise error
+        yield error
+
+    results = upscale_frames(source(), model="nearest", batch_size=3)
+    for frame in frames:
+        np.testing.assert_array_equal(next(results), repeated(frame))
+    with pytest.raises(OSError if isinstance(error, OSError) else TypeError, match=r"unplugged|str"):
+        next(results)
+
+
+def test_a_stop_in_the_source_waits_for_no_result() -> None:
+    def source() -> Iterator[np.ndarray]:
+        yield from arrays(2)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        next(upscale_frames(source(), model="nearest", batch_size=3))
+
+
 def test_closing_early_leaves_no_thread() -> None:
     before = threading.active_count()
     for model in ("nearest", "a2n"):
