@@ -119,7 +119,10 @@ class ArrayAdapter:
 
 
 class TensorAdapter:
-    """CHW tensors of RGB: uint8, or float16/float32/bfloat16 in 0..1; the result has the dtype and device of the source."""
+    """CHW tensors of RGB: uint8, or float16/float32/bfloat16 in 0..1; the result has the dtype and device of the source.
+
+    A float result is held within 0..1: networks overshoot at edges, and whoever makes codes of that wraps black to white.
+    """
 
     def describe(self, frame: torch.Tensor) -> tuple[PlaneFormat, ColorSpec]:
         import torch
@@ -145,7 +148,7 @@ class TensorAdapter:
         import torch
 
         stacked = torch.from_numpy(np.array(row)).reshape(3, fmt.height, fmt.width)
-        return stacked.to(*note)
+        return (stacked.clamp_(0, 1) if fmt.floating else stacked).to(*note)
 
 
 def adapter_of(frame: object) -> Adapter:

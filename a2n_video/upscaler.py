@@ -187,7 +187,10 @@ class Upscaler:
         return ticket
 
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
-        """Upscale a batch: (N, 3, H, W), uint8 or float in 0..1 -> (N, 3, scale*H, scale*W) of the same dtype on the same device."""
+        """Upscale a batch: (N, 3, H, W), uint8 or float in 0..1 -> (N, 3, scale*H, scale*W) of the same dtype on the same device.
+
+        Float results are held within 0..1 too.
+        """
         import torch
 
         if batch.ndim != 4:
@@ -218,10 +221,10 @@ def upscale_frames(
 ) -> Iterator[FrameT]:
     """Upscale frames lazily: one out for one in, in order, each of the kind it came in.
 
-    Taken are HWC arrays of RGB (uint8, or uint16 with all 16 bits used), CHW tensors of RGB (uint8, or float in 0..1) and av.VideoFrame
-    (any planar format, packed RGB such as rgb24 and bgra, nv12 and p010; pts, time_base and colour tags stay). The source may be
-    endless; a few batches are in flight. Sizes may change on the way. Closing the generator ends the engine's thread. ValueError
-    or TypeError for what does not fit; these and the source's own errors come after the results of the frames before.
+    Taken are HWC arrays of RGB (uint8, or uint16 with all 16 bits used), CHW tensors of RGB (uint8, or float in 0..1, where the results
+    stay too) and av.VideoFrame (any planar format, packed RGB such as rgb24 and bgra, nv12 and p010; pts, time_base and colour tags
+    stay). The source may be endless; a few batches are in flight. Sizes may change on the way. Closing the generator ends the engine's
+    thread. ValueError or TypeError for what does not fit; these and the source's own errors come after the results of the frames before.
     """
     with Upscaler(model, scale=scale, weights=weights, device=device, dtype=dtype, batch_size=batch_size) as upscaler:
         yield from upscaler.upscale_frames(frames)

@@ -279,6 +279,18 @@ def test_a_batch_tensor_through_the_network() -> None:
     assert (result - bilinear).abs().mean() < 0.2
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_float_tensors_stay_within_0_and_1(dtype: torch.dtype) -> None:
+    """The network overshoots at such edges, and black would be white once it is made uint8."""
+    batch = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1)).round().to(dtype)
+    with Upscaler("a2n-tiny", device="cpu") as upscaler:
+        result = upscaler(batch)
+        (frame,) = upscaler.upscale_frames(batch)
+    assert result.dtype == dtype
+    assert (result.min(), result.max()) == (0, 1)
+    assert torch.equal(result[0], frame)
+
+
 @pytest.mark.parametrize("script", ["upscale_file.py", "upscale_arrays.py", "upscale_image.py"])
 def test_examples_run(script: str, tmp_path: Path) -> None:
     picture = tmp_path / "in.png"
