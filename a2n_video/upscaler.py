@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future, wait
 from contextlib import closing
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
+from weakref import WeakSet
 
 import numpy as np
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     import torch
 
 _BATCHES_IN_FLIGHT = 3
+_CLOSED: Final = (
+    "the upscaler was closed, or another iteration failed in it, while these frames were under way; take all results before `close`"
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class _Arrival:
     note: Any
 
 
-@dataclass
+@dataclass(eq=False)
 class _Batch:
     """Frames on their way to the engine together, and the future of their rows once they are under way."""
 
@@ -46,6 +50,10 @@ class _Batch:
     @property
     def full(self) -> bool:
         return len(self.frames) >= self.engine.batch_size
+
+    def takes(self, engine: Engine) -> bool:
+        """Whether one more frame for that engine may join."""
+        return self.engine is engine and self.future is None and not self.full
 
     def send(self) -> Future[Rows]:
         if self.future is None:
@@ -74,9 +82,12 @@ class Upscaler:
     """An upscaler for one model and scale; engines are made for each geometry that comes, the last one is kept.
 
     Used from one thread at a time. Frames come out in the order they went in, one for one; a frame equal to the one before it costs
-    nothing. A value of the wrong kind is an OptionError at once; UnknownModelError, WeightsError, DeviceError and other OptionErrors come
-    when the first geometry is known. After frames that failed it goes on with a new engine. `close` ends the engine's thread, and so does
-    leaving the `with`.
+    nothing. Several iterations may take turns; where their sizes differ, each turn ends one engine and opens another, which takes its
+    time: an Upscaler for each size is quicker, and takes the memory of both.
+
+    A value of the wrong kind is an OptionError at once; UnknownModelError, WeightsError, DeviceError and other OptionErrors come when the
+    first geometry is known. After frames that failed it goes on with a new engine. `close` ends the engine's thread, and so does leaving
+    the `with`; an iteration that then misses frames it had given the engine says so with a DeviceError.
     """
 
     def __init__(
@@ -94,6 +105,7 @@ class Upscaler:
         self.layout: PlaneFormat | None = None
         self.repeated = 0  # frames that reused the result before them
         self._engine: Engine | None = None
+        self._batches: WeakSet[_Batch] = WeakSet()  # those that an iteration still waits for
 
     @classmethod
     def from_options(cls, options: ModelOptions, plan: ExecutionPlan | None = None, layout: PlaneFormat | None = None) -> Upscaler:
@@ -116,10 +128,15 @@ class Upscaler:
     def engine(self, geometry: Geometry) -> Engine:
         """The engine for a geometry, owned by this object: the one there is, or a new one in its place."""
         if self._engine is None or self._engine.geometry != geometry:
-            self.close()
+            self._finish_engine()
             plan = self.plan or resolve_plan(self.options, geometry)
             self._engine = open_engine(plan, geometry)
         return self._engine
+
+    def _finish_engine(self) -> None:
+        """Close the engine, after what other iterations have given it: memory is there for one engine at a time."""
+        wait([batch.send() for batch in self._batches if batch.engine is self._engine])
+        self.close()
 
     def stats(self) -> EngineStats:
         """What the present engine counted."""
@@ -165,10 +182,16 @@ class Upscaler:
             yield self._wrapped(*pending.popleft())
 
     def _wrapped(self, adapter: Adapter, ticket: _Ticket) -> Any:
+        present = ticket.batch.engine is self._engine
+        if not present and ticket.batch.future is None:
+            raise DeviceError(_CLOSED)
         try:
             row = ticket.result()
+        except CancelledError:
+            raise DeviceError(_CLOSED) from None
         except BaseException:
-            self.close()  # an engine keeps its first error; the next frames get a new one
+            if present:
+                self.close()  # an engine keeps its first error; the next frames get a new one
             raise
         return adapter.wrap(row, ticket.target, ticket.note)
 
@@ -177,9 +200,11 @@ class Upscaler:
         if previous is not None and _equal(came.planes, previous[0]):
             self.repeated += 1
             return _Ticket(came.note, previous[1].batch, previous[1].row, target)
-        batch = previous[1].batch if previous is not None else _Batch(self.engine(came.geometry))
-        if batch.full or batch.future is not None:
-            batch = _Batch(batch.engine)
+        engine = self.engine(came.geometry)
+        batch = previous[1].batch if previous is not None else _Batch(engine)
+        if not batch.takes(engine):
+            batch = _Batch(engine)
+        self._batches.add(batch)
         batch.frames.append(came.planes)
         ticket = _Ticket(came.note, batch, len(batch.frames) - 1, target)
         if batch.full:

@@ -16,6 +16,8 @@ import pytest
 import torch
 
 from a2n_video import Upscaler, upscale_frames
+from a2n_video.engine.nearest import NearestEngine
+from a2n_video.engine.protocol import Geometry
 from a2n_video.errors import DeviceError, OptionError, UnknownModelError, UnsupportedFormatError, WeightsError
 from a2n_video.frames import VideoFrameAdapter, frame_planes, rearranged
 from a2n_video.media.pixfmt import FOLDED, UNFOLDED
@@ -240,6 +242,83 @@ def test_sizes_may_change_on_the_way() -> None:
     frames = [*arrays(3), *arrays(2, size=(7, 9)), *arrays(1)]
     shapes = [frame.shape for frame in upscale_frames(frames, model="nearest", batch_size=2)]
     assert shapes == [(24, 32, 3)] * 3 + [(14, 18, 3)] * 2 + [(24, 32, 3)]
+
+
+@pytest.mark.parametrize(("batch_size", "count"), [(1, 7), (2, 9)])
+def test_iterations_of_different_sizes_may_take_turns(batch_size: int, count: int) -> None:
+    """Two in step, and a third in the middle of them."""
+    large, small = arrays(count), arrays(count, size=(7, 9))
+    with Upscaler("nearest", batch_size=batch_size) as upscaler:
+        expected = [list(upscaler.upscale_frames(frames)) for frames in (large, small)]
+        both = zip(upscaler.upscale_frames(large), upscaler.upscale_frames(small), strict=True)
+        for number, pair in enumerate(both):
+            if number == 2:
+                (between,) = upscaler.upscale_frames([arrays(1, size=(5, 5))[0]])
+                assert between.shape == (10, 10, 3)
+            np.testing.assert_array_equal(pair[0], expected[0][number])
+            np.testing.assert_array_equal(pair[1], expected[1][number])
+    assert number == count - 1
+
+
+def test_an_engine_with_a_thread_finishes_what_it_has_before_another_opens() -> None:
+    frames = arrays(6)
+    with Upscaler("a2n-tiny", device="cpu", batch_size=1) as upscaler:
+        expected = list(upscaler.upscale_frames(frames))
+        results = upscaler.upscale_frames(frames)
+        taken = [next(results), *upscaler.upscale_frames(arrays(1, size=(5, 5))), *results]
+    assert taken.pop(1).shape == (10, 10, 3)
+    for result, right in zip(taken, expected, strict=True):
+        np.testing.assert_array_equal(result, right)
+
+
+def test_an_iteration_may_take_its_frames_from_another() -> None:
+    with Upscaler("nearest", batch_size=2) as upscaler:
+        results = list(upscaler.upscale_frames(upscaler.upscale_frames(arrays(9))))
+    for frame, result in zip(arrays(9), results, strict=True):
+        np.testing.assert_array_equal(result, repeated(frame, 4))
+
+
+def test_one_engine_at_a_time_whatever_the_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[list[str]] = []
+    present: set[object] = set()
+
+    class Counted(NearestEngine):
+        def __init__(self, geometry: Geometry) -> None:
+            super().__init__(geometry, 2)
+            present.add(self)
+            opened.append([str(engine) for engine in present])
+
+        def close(self) -> None:
+            super().close()
+            present.discard(self)
+
+    monkeypatch.setattr("a2n_video.upscaler.open_engine", lambda plan, geometry: Counted(geometry))
+    with Upscaler("nearest") as upscaler:
+        assert len(list(zip(upscaler.upscale_frames(arrays(5)), upscaler.upscale_frames(arrays(5, size=(7, 9))), strict=True))) == 5
+    assert len(opened) > 1
+    assert all(len(engines) == 1 for engines in opened)
+
+
+@pytest.mark.parametrize("model", ["nearest", "a2n-tiny"])
+def test_what_was_under_way_at_close_is_told(model: str) -> None:
+    upscaler = Upscaler(model, device="cpu", batch_size=4)
+    results = upscaler.upscale_frames(arrays(14))
+    next(results)
+    upscaler.close()
+    with pytest.raises(DeviceError, match="was closed"):
+        list(results)
+    list(upscaler.upscale_frames(arrays(1)))
+    upscaler.close()
+
+
+def test_an_iteration_that_fails_leaves_the_engine_of_the_others() -> None:
+    with Upscaler("nearest", batch_size=1) as upscaler:
+        bad = upscaler.upscale_frames(torch.full((2, 3, 12, 16), torch.nan))
+        good = upscaler.upscale_frames(arrays(9))
+        next(good)
+        with pytest.raises(DeviceError, match="no numbers"):
+            next(bad)
+        assert len(list(good)) == 8
 
 
 @pytest.mark.parametrize(
