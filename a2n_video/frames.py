@@ -55,13 +55,14 @@ class VideoFrameNote:
     pix_fmt: str
     color: ColorSpec
     pts: int | None
+    duration: int
     time_base: Fraction | None
 
 
 class VideoFrameAdapter:
     """av.VideoFrame in native planes (see `native_frame`), or in a format that they unfold from and fold into (rgb24, nv12).
 
-    pts, time_base and colour tags ride along.
+    pts, duration, time_base and colour tags ride along.
     """
 
     def describe(self, frame: av.VideoFrame) -> tuple[PlaneFormat, ColorSpec]:
@@ -83,8 +84,8 @@ class VideoFrameAdapter:
         return [plane.copy() for plane in views] if native is frame else views
 
     def note(self, frame: av.VideoFrame) -> VideoFrameNote:
-        color = self.describe(frame)[1]
-        return VideoFrameNote(pix_fmt=frame.format.name, color=color, pts=frame.pts, time_base=fraction(frame.time_base))
+        color, time_base = self.describe(frame)[1], fraction(frame.time_base)
+        return VideoFrameNote(pix_fmt=frame.format.name, color=color, pts=frame.pts, duration=frame.duration, time_base=time_base)
 
     def wrap(self, row: Samples, fmt: PlaneFormat, note: VideoFrameNote) -> av.VideoFrame:
         import av
@@ -93,6 +94,7 @@ class VideoFrameAdapter:
         for target, plane in zip(frame_planes(frame, fmt), fmt.unpack(row), strict=True):
             target[...] = plane
         _tell(frame, note.pts, note.time_base, note.color)
+        frame.duration = note.duration
         packed = plane_format(note.pix_fmt, 2, 2) is None and native_pix_fmt(note.pix_fmt) == frame.format.name
         return rearranged(frame, note.pix_fmt) if packed else frame
 
@@ -160,6 +162,11 @@ def adapter_of(frame: object) -> Adapter:
         if module in sys.modules and isinstance(frame, getattr(sys.modules[module], name)):
             return adapter()
     raise TypeError(f"a {type(frame).__name__} came; frames are HWC numpy arrays, CHW torch tensors or av.VideoFrame")
+
+
+def is_interlaced(frame: object) -> bool:
+    """Whether a frame of any kind says that two fields are woven in it; of arrays and tensors nobody knows."""
+    return bool(getattr(frame, "interlaced_frame", False))
 
 
 def frame_planes(frame: av.VideoFrame, fmt: PlaneFormat) -> list[Samples]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, wait
 from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 from weakref import WeakSet
@@ -16,7 +18,7 @@ import numpy as np
 from a2n_video.engine.protocol import Engine, EngineStats, Geometry, Rows
 from a2n_video.engine.select import check_numbers, open_engine, resolve_plan
 from a2n_video.errors import DeviceError
-from a2n_video.frames import Adapter, FrameT, adapter_of
+from a2n_video.frames import Adapter, FrameT, adapter_of, is_interlaced
 from a2n_video.media.planes import PlaneFormat, Planes, Samples
 from a2n_video.options import Dtype, ExecutionPlan, ModelOptions
 
@@ -24,6 +26,11 @@ if TYPE_CHECKING:
     import torch
 
 _BATCHES_IN_FLIGHT = 3
+_PACKAGE: Final = str(Path(__file__).parent)
+_INTERLACED: Final = (
+    "an interlaced frame came: its two fields are upscaled as one picture, and the result is not marked as interlaced; "
+    "deinterlace before (FFmpeg's bwdif does), or give the file to upscale_video, which sees to it"
+)
 _CLOSED: Final = (
     "the upscaler was closed, or another iteration failed in it, while these frames were under way; take all results before `close`"
 )
@@ -104,14 +111,19 @@ class Upscaler:
         self.plan: ExecutionPlan | None = None
         self.layout: PlaneFormat | None = None
         self.repeated = 0  # frames that reused the result before them
+        self._warns = True  # of interlaced frames
         self._engine: Engine | None = None
         self._batches: WeakSet[_Batch] = WeakSet()  # those that an iteration still waits for
 
     @classmethod
     def from_options(cls, options: ModelOptions, plan: ExecutionPlan | None = None, layout: PlaneFormat | None = None) -> Upscaler:
-        """An upscaler for a job: its options, the plan settled for it (obeyed, not resolved again), and the result's layout."""
+        """An upscaler for a job: its options, the plan settled for it (obeyed, not resolved again), and the result's layout.
+
+        It does not warn of interlaced frames: the job has settled what is done about them.
+        """
         upscaler = cls(options.model, scale=options.scale)
         upscaler.options, upscaler.plan, upscaler.layout = options, plan, layout
+        upscaler._warns = False
         return upscaler
 
     def __enter__(self) -> Self:
@@ -163,7 +175,11 @@ class Upscaler:
         yield from self._finish(pending)
 
     def _arrivals(self, frames: Iterable[FrameT]) -> Iterator[_Arrival]:
+        warns = self._warns
         for frame in frames:
+            if warns and is_interlaced(frame):
+                warns = False
+                warnings.warn(_INTERLACED, UserWarning, skip_file_prefixes=(_PACKAGE,))
             adapter = adapter_of(frame)
             source, color = adapter.describe(frame)
             geometry = Geometry(source=source, color=color, scale=self.options.scale, layout=self.layout)
@@ -247,9 +263,11 @@ def upscale_frames(
     """Upscale frames lazily: one out for one in, in order, each of the kind it came in.
 
     Taken are HWC arrays of RGB (uint8, or uint16 with all 16 bits used), CHW tensors of RGB (uint8, or float in 0..1, where the results
-    stay too) and av.VideoFrame (any planar format, packed RGB such as rgb24 and bgra, nv12 and p010; pts, time_base and colour tags
-    stay). The source may be endless; a few batches are in flight. Sizes may change on the way. Closing the generator ends the engine's
-    thread. ValueError or TypeError for what does not fit; these and the source's own errors come after the results of the frames before.
+    stay too) and av.VideoFrame (any planar format, packed RGB such as rgb24 and bgra, nv12 and p010; pts, duration, time_base and colour
+    tags stay). Interlaced frames should be deinterlaced before: the two fields of one are upscaled as one picture, of which a UserWarning
+    tells once. The source may be endless; a few batches are in flight. Sizes may change on the way. Closing the generator ends the
+    engine's thread. ValueError or TypeError for what does not fit; these and the source's own errors come after the results of the
+    frames before.
     """
     with Upscaler(model, scale=scale, weights=weights, device=device, dtype=dtype, batch_size=batch_size) as upscaler:
         yield from upscaler.upscale_frames(frames)

@@ -6,6 +6,7 @@ import itertools
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -21,7 +22,9 @@ from a2n_video.engine.protocol import Geometry
 from a2n_video.errors import DeviceError, OptionError, UnknownModelError, UnsupportedFormatError, WeightsError
 from a2n_video.frames import VideoFrameAdapter, frame_planes, rearranged
 from a2n_video.media.pixfmt import FOLDED, UNFOLDED
+from a2n_video.options import ModelOptions
 from tests.conftest import ROOT
+from tests.io.test_filters import flagged_frame
 
 
 def arrays(count: int, dtype: type = np.uint8, size: tuple[int, int] = (12, 16)) -> list[np.ndarray]:
@@ -86,6 +89,28 @@ def test_video_frames_keep_time_and_tags() -> None:
     for frame in results:
         assert (frame.width, frame.height, frame.format.name, frame.time_base) == (32, 24, "yuv420p10le", Fraction(1, 90000))
         assert (frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc, frame.chroma_location) == (9, 1, 9, 16, 3)
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "rgb24"])
+def test_duration_rides_along(pix_fmt: str) -> None:
+    frame = av.VideoFrame(16, 16, pix_fmt)
+    frame.pts, frame.duration, frame.time_base = 3, 2, Fraction(1, 25)
+    (result,) = upscale_frames([frame], model="nearest")
+    assert (result.pts, result.duration, result.time_base) == (3, 2, Fraction(1, 25))
+
+
+def test_interlaced_frames_are_told_once_an_iteration_where_they_are_asked_for() -> None:
+    """A job has settled what is done about them, and says so in its plan."""
+    woven = flagged_frame(av.VideoFrame(16, 16, "yuv420p"))
+    frames = [av.VideoFrame(16, 16, "yuv420p"), *[woven] * 12]
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=r"interlaced.*deinterlace before") as told:
+            assert len(list(upscale_frames(frames, model="nearest"))) == 13
+        assert [Path(warning.filename) for warning in told] == [Path(__file__)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        list(Upscaler.from_options(ModelOptions(model="nearest")).upscale_frames(frames))
+        list(upscale_frames(frames[:1], model="nearest"))
 
 
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "rgb24"])
