@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from a2n_video import upscale_video
-from a2n_video.errors import InputError, JobConflictError
+from a2n_video.errors import InputError, JobConflictError, OptionError
 from a2n_video.job.directory import JobDirectory
 from a2n_video.job.journal import Journal
 from tests.job.test_damage import zeroed
@@ -101,3 +101,9 @@ def test_a_run_that_was_stopped_while_it_tidied_up_is_told_of_whole(tmp_path: Pa
     result = upscale_video(source, dest, model="nearest", segment_frames=8, **changes)  # type: ignore[arg-type]
     assert (result.exit_code, result.damage.undecoded > 0) == (4, True)
     assert (result.frames, result.resumed_frames) == (48, 48)
+
+
+def test_options_that_are_none_are_told(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"\{'crf': 3\} is no JobOptions; single options are given by name"):
+        upscale_video(source, tmp_path / "out.mkv", {"crf": 3})  # type: ignore[arg-type]
+    assert not list(tmp_path.glob("out*"))
