@@ -68,10 +68,9 @@ class VideoFrameAdapter:
     def describe(self, frame: av.VideoFrame) -> tuple[PlaneFormat, ColorSpec]:
         fmt = encodable(frame.format.name, frame.width, frame.height)
         if fmt is None or (frame.width % 2 and frame.format.name in _EVEN_WIDTHS):
-            native = native_pix_fmt(frame.format.name)
+            other = native_pix_fmt(frame.format.name) or "a planar one of 8 to 16 bit integers, such as yuv420p or gbrp16le"
             raise UnsupportedFormatError(
-                f"a frame of {frame.width}x{frame.height} in pixel format {frame.format.name} is not taken; "
-                + (f"reformat it to {native}" if native else "reformat it to a planar one, such as yuv420p or gbrp")
+                f"a frame of {frame.width}x{frame.height} in pixel format {frame.format.name} is not taken; reformat it to {other}"
             )
         color = color_of_frame(frame)
         # An untagged frame is settled by its size, here where that is still the source's.

@@ -148,8 +148,9 @@ def test_a_format_that_does_not_fold_is_told() -> None:
         list(upscale_frames([av.VideoFrame(16, 16, "yuyv422")], model="nearest"))
     with pytest.raises(UnsupportedFormatError, match="15x16 in pixel format p010le is not taken; reformat it to yuv420p10le"):
         list(upscale_frames([av.VideoFrame(15, 16, "p010le")], model="nearest"))
-    with pytest.raises(UnsupportedFormatError, match="reformat it to a planar one"):
-        list(upscale_frames([av.VideoFrame(16, 16, "bayer_rggb8")], model="nearest"))
+    for name in ("bayer_rggb8", "gbrpf32le", "grayf32le"):
+        with pytest.raises(UnsupportedFormatError, match="reformat it to a planar one of 8 to 16 bit integers, such as yuv420p"):
+            list(upscale_frames([av.VideoFrame(16, 16, name)], model="nearest"))
 
 
 def test_lazy_and_endless() -> None:
