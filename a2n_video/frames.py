@@ -55,22 +55,22 @@ class VideoFrameNote:
     pix_fmt: str
     color: ColorSpec
     pts: int | None
+    duration: int
     time_base: Fraction | None
 
 
 class VideoFrameAdapter:
     """av.VideoFrame in native planes (see `native_frame`), or in a format that they unfold from and fold into (rgb24, nv12).
 
-    pts, time_base and colour tags ride along.
+    pts, duration, time_base and colour tags ride along.
     """
 
     def describe(self, frame: av.VideoFrame) -> tuple[PlaneFormat, ColorSpec]:
         fmt = encodable(frame.format.name, frame.width, frame.height)
         if fmt is None or (frame.width % 2 and frame.format.name in _EVEN_WIDTHS):
-            native = native_pix_fmt(frame.format.name)
+            other = native_pix_fmt(frame.format.name) or "a planar one of 8 to 16 bit integers, such as yuv420p or gbrp16le"
             raise UnsupportedFormatError(
-                f"a frame of {frame.width}x{frame.height} in pixel format {frame.format.name} is not taken; "
-                + (f"reformat it to {native}" if native else "reformat it to a planar one, such as yuv420p or gbrp")
+                f"a frame of {frame.width}x{frame.height} in pixel format {frame.format.name} is not taken; reformat it to {other}"
             )
         color = color_of_frame(frame)
         # An untagged frame is settled by its size, here where that is still the source's.
@@ -83,8 +83,8 @@ class VideoFrameAdapter:
         return [plane.copy() for plane in views] if native is frame else views
 
     def note(self, frame: av.VideoFrame) -> VideoFrameNote:
-        color = self.describe(frame)[1]
-        return VideoFrameNote(pix_fmt=frame.format.name, color=color, pts=frame.pts, time_base=fraction(frame.time_base))
+        color, time_base = self.describe(frame)[1], fraction(frame.time_base)
+        return VideoFrameNote(pix_fmt=frame.format.name, color=color, pts=frame.pts, duration=frame.duration, time_base=time_base)
 
     def wrap(self, row: Samples, fmt: PlaneFormat, note: VideoFrameNote) -> av.VideoFrame:
         import av
@@ -93,6 +93,7 @@ class VideoFrameAdapter:
         for target, plane in zip(frame_planes(frame, fmt), fmt.unpack(row), strict=True):
             target[...] = plane
         _tell(frame, note.pts, note.time_base, note.color)
+        frame.duration = note.duration
         packed = plane_format(note.pix_fmt, 2, 2) is None and native_pix_fmt(note.pix_fmt) == frame.format.name
         return rearranged(frame, note.pix_fmt) if packed else frame
 
@@ -119,7 +120,10 @@ class ArrayAdapter:
 
 
 class TensorAdapter:
-    """CHW tensors of RGB: uint8, or float16/float32/bfloat16 in 0..1; the result has the dtype and device of the source."""
+    """CHW tensors of RGB: uint8, or float16/float32/bfloat16 in 0..1; the result has the dtype and device of the source.
+
+    A float result is held within 0..1: networks overshoot at edges, and whoever makes codes of that wraps black to white.
+    """
 
     def describe(self, frame: torch.Tensor) -> tuple[PlaneFormat, ColorSpec]:
         import torch
@@ -145,7 +149,7 @@ class TensorAdapter:
         import torch
 
         stacked = torch.from_numpy(np.array(row)).reshape(3, fmt.height, fmt.width)
-        return stacked.to(*note)
+        return (stacked.clamp_(0, 1) if fmt.floating else stacked).to(*note)
 
 
 def adapter_of(frame: object) -> Adapter:
@@ -157,6 +161,11 @@ def adapter_of(frame: object) -> Adapter:
         if module in sys.modules and isinstance(frame, getattr(sys.modules[module], name)):
             return adapter()
     raise TypeError(f"a {type(frame).__name__} came; frames are HWC numpy arrays, CHW torch tensors or av.VideoFrame")
+
+
+def is_interlaced(frame: object) -> bool:
+    """Whether a frame of any kind says that two fields are woven in it; of arrays and tensors nobody knows."""
+    return bool(getattr(frame, "interlaced_frame", False))
 
 
 def frame_planes(frame: av.VideoFrame, fmt: PlaneFormat) -> list[Samples]:

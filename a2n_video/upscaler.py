@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import CancelledError, Future, wait
 from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
+from weakref import WeakSet
 
 import numpy as np
 
 from a2n_video.engine.protocol import Engine, EngineStats, Geometry, Rows
 from a2n_video.engine.select import check_numbers, open_engine, resolve_plan
 from a2n_video.errors import DeviceError
-from a2n_video.frames import Adapter, FrameT, adapter_of
+from a2n_video.frames import Adapter, FrameT, adapter_of, is_interlaced
 from a2n_video.media.planes import PlaneFormat, Planes, Samples
 from a2n_video.options import Dtype, ExecutionPlan, ModelOptions
 
@@ -23,9 +26,27 @@ if TYPE_CHECKING:
     import torch
 
 _BATCHES_IN_FLIGHT = 3
+_PACKAGE: Final = str(Path(__file__).parent)
+_INTERLACED: Final = (
+    "an interlaced frame came: its two fields are upscaled as one picture, and the result is not marked as interlaced; "
+    "deinterlace before (FFmpeg's bwdif does), or give the file to upscale_video, which sees to it"
+)
+_CLOSED: Final = (
+    "the upscaler was closed, or another iteration failed in it, while these frames were under way; take all results before `close`"
+)
 
 
-@dataclass
+@dataclass(frozen=True)
+class _Arrival:
+    """A frame as it came: what it is, a copy of its samples, and what its result must know of it."""
+
+    adapter: Adapter
+    geometry: Geometry
+    planes: Planes
+    note: Any
+
+
+@dataclass(eq=False)
 class _Batch:
     """Frames on their way to the engine together, and the future of their rows once they are under way."""
 
@@ -36,6 +57,10 @@ class _Batch:
     @property
     def full(self) -> bool:
         return len(self.frames) >= self.engine.batch_size
+
+    def takes(self, engine: Engine) -> bool:
+        """Whether one more frame for that engine may join."""
+        return self.engine is engine and self.future is None and not self.full
 
     def send(self) -> Future[Rows]:
         if self.future is None:
@@ -64,9 +89,12 @@ class Upscaler:
     """An upscaler for one model and scale; engines are made for each geometry that comes, the last one is kept.
 
     Used from one thread at a time. Frames come out in the order they went in, one for one; a frame equal to the one before it costs
-    nothing. A value of the wrong kind is an OptionError at once; UnknownModelError, WeightsError, DeviceError and other OptionErrors come
-    when the first geometry is known. After frames that failed it goes on with a new engine. `close` ends the engine's thread, and so does
-    leaving the `with`.
+    nothing. Several iterations may take turns; where their sizes differ, each turn ends one engine and opens another, which takes its
+    time: an Upscaler for each size is quicker, and takes the memory of both.
+
+    A value of the wrong kind is an OptionError at once; UnknownModelError, WeightsError, DeviceError and other OptionErrors come when the
+    first geometry is known. After frames that failed it goes on with a new engine. `close` ends the engine's thread, and so does leaving
+    the `with`; an iteration that then misses frames it had given the engine says so with a DeviceError.
     """
 
     def __init__(
@@ -83,13 +111,19 @@ class Upscaler:
         self.plan: ExecutionPlan | None = None
         self.layout: PlaneFormat | None = None
         self.repeated = 0  # frames that reused the result before them
+        self._warns = True  # of interlaced frames
         self._engine: Engine | None = None
+        self._batches: WeakSet[_Batch] = WeakSet()  # those that an iteration still waits for
 
     @classmethod
     def from_options(cls, options: ModelOptions, plan: ExecutionPlan | None = None, layout: PlaneFormat | None = None) -> Upscaler:
-        """An upscaler for a job: its options, the plan settled for it (obeyed, not resolved again), and the result's layout."""
+        """An upscaler for a job: its options, the plan settled for it (obeyed, not resolved again), and the result's layout.
+
+        It does not warn of interlaced frames: the job has settled what is done about them.
+        """
         upscaler = cls(options.model, scale=options.scale)
         upscaler.options, upscaler.plan, upscaler.layout = options, plan, layout
+        upscaler._warns = False
         return upscaler
 
     def __enter__(self) -> Self:
@@ -106,10 +140,15 @@ class Upscaler:
     def engine(self, geometry: Geometry) -> Engine:
         """The engine for a geometry, owned by this object: the one there is, or a new one in its place."""
         if self._engine is None or self._engine.geometry != geometry:
-            self.close()
+            self._finish_engine()
             plan = self.plan or resolve_plan(self.options, geometry)
             self._engine = open_engine(plan, geometry)
         return self._engine
+
+    def _finish_engine(self) -> None:
+        """Close the engine, after what other iterations have given it: memory is there for one engine at a time."""
+        wait([batch.send() for batch in self._batches if batch.engine is self._engine])
+        self.close()
 
     def stats(self) -> EngineStats:
         """What the present engine counted."""
@@ -118,52 +157,81 @@ class Upscaler:
     def upscale_frames(self, frames: Iterable[FrameT]) -> Iterator[FrameT]:
         """Upscaled frames of the same kind, lazily and in order; see `upscale_frames` in the package for what is taken.
 
-        Takes at most a few batches ahead of what it gives. Closing the generator early leaves nothing running but the idle engine.
+        Takes at most a few batches ahead of what it gives. An error of the source, or of a frame that does not fit, comes after the
+        results of the frames before it. Closing the generator early leaves nothing running but the idle engine.
         """
         pending: deque[tuple[Adapter, _Ticket]] = deque()
         previous: tuple[Planes, _Ticket] | None = None
-        for frame in frames:
-            adapter = adapter_of(frame)
-            source, color = adapter.describe(frame)
-            geometry = Geometry(source=source, color=color, scale=self.options.scale, layout=self.layout)
-            if previous is not None and previous[1].batch.engine.geometry != geometry:
+        arrivals = self._arrivals(frames)
+        while (came := (yield from self._next(arrivals, pending))) is not None:
+            if previous is not None and previous[1].batch.engine.geometry != came.geometry:
                 yield from self._finish(pending)  # the old engine closes before another opens
                 previous = None
-            planes = adapter.planes(frame)
-            ticket = self._ticket(adapter.note(frame), planes, geometry, previous)
-            previous = (planes, ticket)
-            pending.append((adapter, ticket))
+            ticket = self._ticket(came, previous)
+            previous = (came.planes, ticket)
+            pending.append((came.adapter, ticket))
             while len(pending) > _BATCHES_IN_FLIGHT * ticket.batch.engine.batch_size:
                 yield self._wrapped(*pending.popleft())
         yield from self._finish(pending)
+
+    def _arrivals(self, frames: Iterable[FrameT]) -> Iterator[_Arrival]:
+        warns = self._warns
+        for frame in frames:
+            if warns and is_interlaced(frame):
+                warns = False
+                warnings.warn(_INTERLACED, UserWarning, skip_file_prefixes=(_PACKAGE,))
+            adapter = adapter_of(frame)
+            source, color = adapter.describe(frame)
+            geometry = Geometry(source=source, color=color, scale=self.options.scale, layout=self.layout)
+            yield _Arrival(adapter, geometry, adapter.planes(frame), adapter.note(frame))
+
+    def _next(self, arrivals: Iterator[_Arrival], pending: deque[tuple[Adapter, _Ticket]]) -> Generator[Any, None, _Arrival | None]:
+        """The next frame, None after the last. Results of the frames before an error come out before it; a stop waits for none."""
+        try:
+            return next(arrivals, None)
+        except Exception:
+            yield from self._finish(pending)
+            raise
 
     def _finish(self, pending: deque[tuple[Adapter, _Ticket]]) -> Iterator[Any]:
         while pending:
             yield self._wrapped(*pending.popleft())
 
     def _wrapped(self, adapter: Adapter, ticket: _Ticket) -> Any:
+        present = ticket.batch.engine is self._engine
+        if not present and ticket.batch.future is None:
+            raise DeviceError(_CLOSED)
         try:
             row = ticket.result()
+        except CancelledError:
+            raise DeviceError(_CLOSED) from None
         except BaseException:
-            self.close()  # an engine keeps its first error; the next frames get a new one
+            if present:
+                self.close()  # an engine keeps its first error; the next frames get a new one
             raise
         return adapter.wrap(row, ticket.target, ticket.note)
 
-    def _ticket(self, note: Any, planes: Planes, geometry: Geometry, previous: tuple[Planes, _Ticket] | None) -> _Ticket:
-        if previous is not None and _equal(planes, previous[0]):
+    def _ticket(self, came: _Arrival, previous: tuple[Planes, _Ticket] | None) -> _Ticket:
+        target = came.geometry.target
+        if previous is not None and _equal(came.planes, previous[0]):
             self.repeated += 1
-            return _Ticket(note, previous[1].batch, previous[1].row, geometry.target)
-        batch = previous[1].batch if previous is not None else _Batch(self.engine(geometry))
-        if batch.full or batch.future is not None:
-            batch = _Batch(batch.engine)
-        batch.frames.append(planes)
-        ticket = _Ticket(note, batch, len(batch.frames) - 1, geometry.target)
+            return _Ticket(came.note, previous[1].batch, previous[1].row, target)
+        engine = self.engine(came.geometry)
+        batch = previous[1].batch if previous is not None else _Batch(engine)
+        if not batch.takes(engine):
+            batch = _Batch(engine)
+        self._batches.add(batch)
+        batch.frames.append(came.planes)
+        ticket = _Ticket(came.note, batch, len(batch.frames) - 1, target)
         if batch.full:
             batch.send()
         return ticket
 
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
-        """Upscale a batch: (N, 3, H, W), uint8 or float in 0..1 -> (N, 3, scale*H, scale*W) of the same dtype on the same device."""
+        """Upscale a batch: (N, 3, H, W), uint8 or float in 0..1 -> (N, 3, scale*H, scale*W) of the same dtype on the same device.
+
+        Float results are held within 0..1 too.
+        """
         import torch
 
         if batch.ndim != 4:
@@ -194,10 +262,13 @@ def upscale_frames(
 ) -> Iterator[FrameT]:
     """Upscale frames lazily: one out for one in, in order, each of the kind it came in.
 
-    Taken are HWC arrays of RGB (uint8, or uint16 with all 16 bits used), CHW tensors of RGB (uint8, or float in 0..1) and av.VideoFrame
-    (any planar format, packed RGB such as rgb24 and bgra, nv12 and p010; pts, time_base and colour tags stay). The source may be
-    endless; a few batches are in flight. Sizes may change on the way. Closing the generator ends the engine's thread. ValueError
-    or TypeError for what does not fit.
+    Taken are HWC arrays of RGB (uint8, or uint16 with all 16 bits used), CHW tensors of RGB (uint8, or float in 0..1, where the results
+    stay too) and av.VideoFrame (planar formats of 8 to 16 bit integers, little-endian where wider than a byte; packed RGB such as rgb24
+    and bgra; nv12 and p010). A video frame's pts, duration, time_base and colour tags stay. Deinterlace first what is interlaced: the two
+    fields of a frame are upscaled as one picture, of which a UserWarning tells once.
+
+    The source may be endless; a few batches are in flight. Sizes may change on the way. Closing the generator ends the engine's thread.
+    ValueError or TypeError for what does not fit; these and the source's own errors come after the results of the frames before.
     """
     with Upscaler(model, scale=scale, weights=weights, device=device, dtype=dtype, batch_size=batch_size) as upscaler:
         yield from upscaler.upscale_frames(frames)

@@ -6,6 +6,7 @@ import itertools
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -16,10 +17,14 @@ import pytest
 import torch
 
 from a2n_video import Upscaler, upscale_frames
+from a2n_video.engine.nearest import NearestEngine
+from a2n_video.engine.protocol import Geometry
 from a2n_video.errors import DeviceError, OptionError, UnknownModelError, UnsupportedFormatError, WeightsError
 from a2n_video.frames import VideoFrameAdapter, frame_planes, rearranged
 from a2n_video.media.pixfmt import FOLDED, UNFOLDED
+from a2n_video.options import ModelOptions
 from tests.conftest import ROOT
+from tests.io.test_filters import flagged_frame
 
 
 def arrays(count: int, dtype: type = np.uint8, size: tuple[int, int] = (12, 16)) -> list[np.ndarray]:
@@ -87,6 +92,28 @@ def test_video_frames_keep_time_and_tags() -> None:
 
 
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "rgb24"])
+def test_duration_rides_along(pix_fmt: str) -> None:
+    frame = av.VideoFrame(16, 16, pix_fmt)
+    frame.pts, frame.duration, frame.time_base = 3, 2, Fraction(1, 25)
+    (result,) = upscale_frames([frame], model="nearest")
+    assert (result.pts, result.duration, result.time_base) == (3, 2, Fraction(1, 25))
+
+
+def test_interlaced_frames_are_told_once_an_iteration_where_they_are_asked_for() -> None:
+    """A job has settled what is done about them, and says so in its plan."""
+    woven = flagged_frame(av.VideoFrame(16, 16, "yuv420p"))
+    frames = [av.VideoFrame(16, 16, "yuv420p"), *[woven] * 12]
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=r"interlaced.*deinterlace before") as told:
+            assert len(list(upscale_frames(frames, model="nearest"))) == 13
+        assert [Path(warning.filename) for warning in told] == [Path(__file__)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        list(Upscaler.from_options(ModelOptions(model="nearest")).upscale_frames(frames))
+        list(upscale_frames(frames[:1], model="nearest"))
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "rgb24"])
 def test_a_frame_without_a_time_stays_without(pix_fmt: str) -> None:
     (result,) = upscale_frames([av.VideoFrame(16, 16, pix_fmt)], model="nearest")
     assert (result.width, result.format.name) == (32, pix_fmt)
@@ -121,8 +148,9 @@ def test_a_format_that_does_not_fold_is_told() -> None:
         list(upscale_frames([av.VideoFrame(16, 16, "yuyv422")], model="nearest"))
     with pytest.raises(UnsupportedFormatError, match="15x16 in pixel format p010le is not taken; reformat it to yuv420p10le"):
         list(upscale_frames([av.VideoFrame(15, 16, "p010le")], model="nearest"))
-    with pytest.raises(UnsupportedFormatError, match="reformat it to a planar one"):
-        list(upscale_frames([av.VideoFrame(16, 16, "bayer_rggb8")], model="nearest"))
+    for name in ("bayer_rggb8", "gbrpf32le", "grayf32le"):
+        with pytest.raises(UnsupportedFormatError, match="reformat it to a planar one of 8 to 16 bit integers, such as yuv420p"):
+            list(upscale_frames([av.VideoFrame(16, 16, name)], model="nearest"))
 
 
 def test_lazy_and_endless() -> None:
@@ -140,6 +168,33 @@ def test_lazy_and_endless() -> None:
         assert next(results)[0, 0, 0] == number
         assert len(drawn) <= number + 2 * 3 + 2
     results.close()
+
+
+@pytest.mark.parametrize("error", [OSError("unplugged"), "frame.png"])
+def test_what_came_before_an_error_of_the_source_comes_out_first(error: object) -> None:
+    """A camera that is unplugged, and a frame that is none: 7 frames are two batches and a part of one."""
+    frames = arrays(7)
+
+    def source() -> Iterator[np.ndarray]:
+        yield from frames
+        if isinstance(error, Exception):
+            raise error
+        yield error
+
+    results = upscale_frames(source(), model="nearest", batch_size=3)
+    for frame in frames:
+        np.testing.assert_array_equal(next(results), repeated(frame))
+    with pytest.raises(OSError if isinstance(error, OSError) else TypeError, match=r"unplugged|str"):
+        next(results)
+
+
+def test_a_stop_in_the_source_waits_for_no_result() -> None:
+    def source() -> Iterator[np.ndarray]:
+        yield from arrays(2)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        next(upscale_frames(source(), model="nearest", batch_size=3))
 
 
 def test_closing_early_leaves_no_thread() -> None:
@@ -215,6 +270,83 @@ def test_sizes_may_change_on_the_way() -> None:
     assert shapes == [(24, 32, 3)] * 3 + [(14, 18, 3)] * 2 + [(24, 32, 3)]
 
 
+@pytest.mark.parametrize(("batch_size", "count"), [(1, 7), (2, 9)])
+def test_iterations_of_different_sizes_may_take_turns(batch_size: int, count: int) -> None:
+    """Two in step, and a third in the middle of them."""
+    large, small = arrays(count), arrays(count, size=(7, 9))
+    with Upscaler("nearest", batch_size=batch_size) as upscaler:
+        expected = [list(upscaler.upscale_frames(frames)) for frames in (large, small)]
+        both = zip(upscaler.upscale_frames(large), upscaler.upscale_frames(small), strict=True)
+        for number, pair in enumerate(both):
+            if number == 2:
+                (between,) = upscaler.upscale_frames([arrays(1, size=(5, 5))[0]])
+                assert between.shape == (10, 10, 3)
+            np.testing.assert_array_equal(pair[0], expected[0][number])
+            np.testing.assert_array_equal(pair[1], expected[1][number])
+    assert number == count - 1
+
+
+def test_an_engine_with_a_thread_finishes_what_it_has_before_another_opens() -> None:
+    frames = arrays(6)
+    with Upscaler("a2n-tiny", device="cpu", batch_size=1) as upscaler:
+        expected = list(upscaler.upscale_frames(frames))
+        results = upscaler.upscale_frames(frames)
+        taken = [next(results), *upscaler.upscale_frames(arrays(1, size=(5, 5))), *results]
+    assert taken.pop(1).shape == (10, 10, 3)
+    for result, right in zip(taken, expected, strict=True):
+        np.testing.assert_array_equal(result, right)
+
+
+def test_an_iteration_may_take_its_frames_from_another() -> None:
+    with Upscaler("nearest", batch_size=2) as upscaler:
+        results = list(upscaler.upscale_frames(upscaler.upscale_frames(arrays(9))))
+    for frame, result in zip(arrays(9), results, strict=True):
+        np.testing.assert_array_equal(result, repeated(frame, 4))
+
+
+def test_one_engine_at_a_time_whatever_the_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[list[str]] = []
+    present: set[object] = set()
+
+    class Counted(NearestEngine):
+        def __init__(self, geometry: Geometry) -> None:
+            super().__init__(geometry, 2)
+            present.add(self)
+            opened.append([str(engine) for engine in present])
+
+        def close(self) -> None:
+            super().close()
+            present.discard(self)
+
+    monkeypatch.setattr("a2n_video.upscaler.open_engine", lambda plan, geometry: Counted(geometry))
+    with Upscaler("nearest") as upscaler:
+        assert len(list(zip(upscaler.upscale_frames(arrays(5)), upscaler.upscale_frames(arrays(5, size=(7, 9))), strict=True))) == 5
+    assert len(opened) > 1
+    assert all(len(engines) == 1 for engines in opened)
+
+
+@pytest.mark.parametrize("model", ["nearest", "a2n-tiny"])
+def test_what_was_under_way_at_close_is_told(model: str) -> None:
+    upscaler = Upscaler(model, device="cpu", batch_size=4)
+    results = upscaler.upscale_frames(arrays(14))
+    next(results)
+    upscaler.close()
+    with pytest.raises(DeviceError, match="was closed"):
+        list(results)
+    list(upscaler.upscale_frames(arrays(1)))
+    upscaler.close()
+
+
+def test_an_iteration_that_fails_leaves_the_engine_of_the_others() -> None:
+    with Upscaler("nearest", batch_size=1) as upscaler:
+        bad = upscaler.upscale_frames(torch.full((2, 3, 12, 16), torch.nan))
+        good = upscaler.upscale_frames(arrays(9))
+        next(good)
+        with pytest.raises(DeviceError, match="no numbers"):
+            next(bad)
+        assert len(list(good)) == 8
+
+
 @pytest.mark.parametrize(
     ("frame", "error", "told"),
     [
@@ -250,6 +382,18 @@ def test_a_batch_tensor_through_the_network() -> None:
     assert result.dtype == torch.float32
     bilinear = torch.nn.functional.interpolate(batch, scale_factor=2, mode="bilinear")
     assert (result - bilinear).abs().mean() < 0.2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_float_tensors_stay_within_0_and_1(dtype: torch.dtype) -> None:
+    """The network overshoots at such edges, and black would be white once it is made uint8."""
+    batch = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1)).round().to(dtype)
+    with Upscaler("a2n-tiny", device="cpu") as upscaler:
+        result = upscaler(batch)
+        (frame,) = upscaler.upscale_frames(batch)
+    assert result.dtype == dtype
+    assert (result.min(), result.max()) == (0, 1)
+    assert torch.equal(result[0], frame)
 
 
 @pytest.mark.parametrize("script", ["upscale_file.py", "upscale_arrays.py", "upscale_image.py"])

@@ -32,7 +32,9 @@ def fitted(frames: Iterator[av.VideoFrame], fit: Fit) -> Iterator[av.VideoFrame]
     is resampled in linear light; another layout, matrix or range is converted by way of RGB.
     """
     for frame in frames:
-        yield _folded(_fitted(frame, fit), fit)
+        made = _folded(_fitted(frame, fit), fit)
+        made.duration = 0  # the settled times say how long it is shown; a decoder's word may be on another clock
+        yield made
 
 
 def _fitted(frame: av.VideoFrame, fit: Fit) -> av.VideoFrame:

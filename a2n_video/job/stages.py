@@ -357,8 +357,8 @@ class Calls(_Thread):
             self.stage.end()
 
 
-class _StoppedError(Exception):
-    """The stage that gives items was ended while its neighbour waited."""
+class _StoppedError(BaseException):
+    """The stage that gives items was ended while its neighbour waited. No `except Exception` takes it: nobody waits for a result."""
 
 
 class _Failure:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from a2n_video import upscale_video
-from a2n_video.errors import EncodeError, InputError, JobConflictError
+from a2n_video.errors import EncodeError, InputError, JobConflictError, OptionError
 from a2n_video.io.writer import VideoWriter
 from a2n_video.job.directory import JobDirectory, job_path
 from a2n_video.job.journal import Journal, SegmentRecord
@@ -170,3 +170,9 @@ def test_the_last_segments_are_told_before_a_stop_ends_the_job(source: Path) -> 
     with pytest.raises(KeyboardInterrupt):
         run_telling(source, listening, stop)
     assert listening.told == [0, 1]
+
+
+def test_options_that_are_none_are_told(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"\{'crf': 3\} is no JobOptions; single options are given by name"):
+        upscale_video(source, tmp_path / "out.mkv", {"crf": 3})  # type: ignore[arg-type]
+    assert not list(tmp_path.glob("out*"))
