@@ -128,7 +128,7 @@ class Copying:
             dts = pts = ceil(span[0] / base)
             duration = max(0, int(span[1] // base) - pts)
         packet.time_base, packet.duration = base, duration
-        packet.pts, packet.dts = self._in_order(stream, base, pts, dts)
+        packet.pts, packet.dts = self._in_order(stream, base, pts, dts, duration)
         self._counts[stream.index] += 1
         return True
 
@@ -163,11 +163,15 @@ class Copying:
             self._steps[index] = min(step, self._steps.get(index, step))
         return self._steps.get(index, 0)
 
-    def _in_order(self, stream: StreamInfo, base: Fraction, pts: int, dts: int) -> tuple[int, int]:
-        """The same times, later where they step back, as those of damaged and joined files do: muxers refuse that."""
+    def _in_order(self, stream: StreamInfo, base: Fraction, pts: int, dts: int, duration: int) -> tuple[int, int]:
+        """The same times, later where they step back, as those of damaged and joined files do: muxers refuse that.
+
+        Sound of which the decode time alone does is decoded when it is heard: MP4 has no other time for it.
+        """
         last = self._last_dts.get(stream.index)
-        if last is not None:
-            dts = max(dts, last + self._least(stream, base))
+        if last is not None and dts < last + (least := self._least(stream, base)):
+            heard = min(pts, last + duration) if stream.kind == "audio" else dts
+            dts = max(heard, last + least)
         self._last_dts[stream.index] = dts
         if pts < dts and (dts - pts) * base > _MOVED_S:
             self.moved.setdefault(stream.index, []).append(self._counts[stream.index])
