@@ -142,3 +142,20 @@ def test_sound_nearer_together_than_its_samples_is_muxed(container: str, alike: 
     made = [time for time, *_ in packets(result.path, 1) if time is not None]
     assert len(made) == len(times) and all(b > a for a, b in pairwise(made))
     assert result.damage.moved == 0 or alike
+
+
+def test_aac_of_one_byte_is_left_out_of_a_transport_stream(tmp_path: Path) -> None:
+    """Damage leaves such; the muxer refuses it when it is given a later packet, of another stream perhaps."""
+    damaged = b"\0"
+    whole = make_source(tmp_path / "whole.ts", pts=range(25))
+    with av.open(str(whole)) as given, av.open(str(tmp_path / "in.nut"), "w") as output:
+        targets = {stream.index: output.add_stream_from_template(stream) for stream in given.streams}
+        for number, packet in enumerate(packet for packet in given.demux() if packet.size):
+            copy: Any = packet
+            if packet.stream_index == 1 and number > 40 and damaged:
+                copy = av.Packet(damaged)
+                copy.pts, copy.dts, copy.time_base, copy.duration, damaged = packet.pts, packet.dts, packet.time_base, packet.duration, b""
+            copy.stream = targets[packet.stream_index]
+            output.mux(copy)
+    result = upscale_video(tmp_path / "in.nut", tmp_path / "out.ts", model="nearest")
+    assert result.damage.refused == 1
