@@ -44,6 +44,6 @@ def card() -> None:
 
 @pytest.fixture(autouse=True)
 def ffmpeg_stays_silent() -> Iterator[None]:
-    """FFmpeg's messages go nowhere once a test is over: a decoder's thread with one waits for the GIL (io/probe.py: decoding)."""
+    """FFmpeg's messages go nowhere once a test is over: a decoder's thread with one waits for the GIL (io/decoding.py: decoding)."""
     yield
     assert av.logging.get_level() is None

@@ -1,4 +1,6 @@
-"""What a picture file says in its own bytes and FFmpeg does not tell: looked up part by part, without reading the picture."""
+"""What picture files are called, and what they say in their own bytes and FFmpeg does not tell: looked up part by part, without
+reading the picture.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final, Literal
 
+READABLE: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 # FFmpeg's demuxers for pictures, each by what its files begin with, and how many bytes tell them all apart.
 _DEMUXERS: Final = (
     ("jpeg_pipe", re.compile(rb"\xff\xd8\xff")),

@@ -13,6 +13,7 @@ import av
 
 from a2n_video.errors import DecodeError, EncodeError, IncompleteSourceError, InputError, OutputError, OutputExistsError
 from a2n_video.frames import native_frame
+from a2n_video.io.chunks import READABLE
 from a2n_video.io.outfile import OutFile, publish
 from a2n_video.io.probe import check_stream, first_frame
 from a2n_video.io.reader import Damage, repeated_frame
@@ -29,7 +30,6 @@ WRITABLE: Final = MappingProxyType(
         **dict.fromkeys((".jpg", ".jpeg"), ("mjpeg", ("yuv420p", "yuv422p", "yuv444p"))),
     }
 )
-READABLE: Final = frozenset({*WRITABLE, ".bmp", ".webp"})
 
 
 def is_numbered(path: Path) -> bool:

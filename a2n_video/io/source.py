@@ -11,7 +11,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from a2n_video.errors import DecodeError, InputError
-from a2n_video.io.chunks import HEAD, animated_frames, demuxer_of
+from a2n_video.io.chunks import HEAD, READABLE, animated_frames, demuxer_of
 
 # Nothing but local files is read, and no demuxer is used that opens files a file names (playlists, scripts, image patterns).
 PROTOCOLS: Final = "file,pipe"
@@ -22,10 +22,9 @@ FORMATS: Final = ",".join(
     )
 )
 _ATTACHED_PICTURE: Final = 0x400
-# Pictures of these names FFmpeg would open with the demuxer of image patterns, which is none of ours: all JPEGs, and others where
+# Pictures that FFmpeg would open with the demuxer of image patterns, which is none of ours: all of these names, and others where
 # something in the name or in a folder's looks like a pattern.
 _JPEGS: Final = frozenset({".jpg", ".jpeg"})
-_PICTURES: Final = _JPEGS | {".png", ".bmp", ".webp", ".tif", ".tiff"}
 _OF_PATTERNS: Final = frozenset("%*?[{")
 
 
@@ -51,7 +50,7 @@ def open_source(path: Path | str, *, ignore_edits: bool = False) -> InputContain
 
 def _demuxer(path: Path, head: bytes) -> str | None:
     """The demuxer of a picture whose name would keep FFmpeg from it; None: FFmpeg finds it."""
-    if path.suffix.lower() not in _PICTURES:
+    if path.suffix.lower() not in READABLE:
         return None
     found = demuxer_of(head)
     if found == "jpeg_pipe" and path.suffix.lower() in _JPEGS:

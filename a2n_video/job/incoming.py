@@ -20,7 +20,7 @@ from a2n_video.io.probe import check_pixels, more, probe
 from a2n_video.io.reader import Damage, VideoReader
 from a2n_video.io.sequences import is_numbered, is_picture, numbered_files, read_pictures
 from a2n_video.io.whole import cut_short
-from a2n_video.io.y4m import read_frames, read_header
+from a2n_video.io.y4m import Y4mHeader, read_frames, read_header
 from a2n_video.job.encode import frames_until
 from a2n_video.media.index import TimeMap
 from a2n_video.media.info import StreamInfo, VideoInfo
@@ -66,8 +66,19 @@ def y4m_stream(source: Path, pipe: io.BufferedReader, options: JobOptions) -> St
     header = read_header(pipe)
     _check_deinterlace(options, "a y4m pipe", interlaced=header.interlaced)
     check_pixels("the pipe", header.fmt.width, header.fmt.height, options.execution.max_pixels)
+    read = _Counted(read_frames(pipe, header))
+    frames = _counted_anew(islice(read, *_numbers(options.time, header.rate)))
+    notes = () if options.fidelity.fps is None else (f"--fps is left aside: the pipe says {header.rate} frames a second",)
+    # Whoever feeds the pipe may pause for as long as it likes, unless somebody said how long.
+    position = object if options.execution.stall_timeout is None else lambda: read.count
+    info = _info_of(header, source)
+    return Stream(info=info, frames=frames, rate=header.rate, time_base=info.time_base, notes=notes, position=position)
+
+
+def _info_of(header: Y4mHeader, source: Path) -> VideoInfo:
+    """What is known of a y4m pipe before its first frame."""
     base = 1 / header.rate
-    info = VideoInfo(
+    return VideoInfo(
         path=source,
         container="yuv4mpegpipe",
         size_bytes=0,
@@ -84,12 +95,6 @@ def y4m_stream(source: Path, pipe: io.BufferedReader, options: JobOptions) -> St
         sar=header.sar,
         interlaced=header.interlaced,
     )
-    read = _Counted(read_frames(pipe, header))
-    frames = _counted_anew(islice(read, *_numbers(options.time, header.rate)))
-    notes = () if options.fidelity.fps is None else (f"--fps is left aside: the pipe says {header.rate} frames a second",)
-    # Whoever feeds the pipe may pause for as long as it likes, unless somebody said how long.
-    position = object if options.execution.stall_timeout is None else lambda: read.count
-    return Stream(info=info, frames=frames, rate=header.rate, time_base=base, notes=notes, position=position)
 
 
 def _of_pictures(source: Path, options: JobOptions) -> Stream:

@@ -25,7 +25,7 @@ FORMAT: Final = 1
 _SAMPLE_BYTES: Final = 1 << 20
 _CHECK_DIGITS: Final = 16
 # Of a TimeMap: what times are counted from.
-_CLOCK: Final = ("time_base", "shift_pts", "begin_pts", "limit_pts", "first_dts", "pts_trusted")
+_CLOCK: Final = ("time_base", "shift_pts", "limit_pts", "first_dts", "pts_trusted")
 
 
 @dataclass(frozen=True, kw_only=True)

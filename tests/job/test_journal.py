@@ -140,8 +140,8 @@ def test_another_job_is_refused_and_the_difference_named(tmp_path: Path, changed
 
 
 def test_what_segments_need_not_agree_on_makes_no_other_job() -> None:
-    """A build that counts frames better, or knows of an end, goes on with what stands."""
-    fewer = dataclasses.replace(TIME_MAP, times=TIME_MAP.times[3:], first_pts=3, end_pts=31)
+    """A build that counts frames better, knows of an end, or takes --start 0 for none goes on with what stands."""
+    fewer = dataclasses.replace(TIME_MAP, times=TIME_MAP.times[3:], first_pts=3, end_pts=31, begin_pts=3)
     assert not JOB.differences(dataclasses.replace(JOB, encoder={**JOB.encoder, "threads": 5}, time_map=fewer.as_json()))
 
 

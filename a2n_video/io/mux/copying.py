@@ -32,6 +32,7 @@ _MOST_TICKS: Final = (1 << 31) - 1  # of a second: FFmpeg's rationals are of 32 
 _PRESSED: Final = Fraction(1, 40_000)  # nut's clocks are finer, and sixteen of these shorter than a frame
 _MOST_REORDERED: Final = 16  # pictures that a codec decodes before the first is shown
 _MANY_AT_ONCE: Final = frozenset({"mkv", "webm"})
+_IN_SAMPLES: Final = frozenset({"mp4", "mov"})  # their clock for sound
 # Sound in packets of a known length, and the containers that go by the packet size in its header, which not all sources get right.
 FRAMED: Final = frozenset({"aac", "ac3", "dts", "mp2", "mp3"})
 _BY_FRAME_SIZE: Final = frozenset({"avi", "nut"})
@@ -90,7 +91,7 @@ class Copying:
         self._counts: Counter[int] = Counter()
         self._bases: dict[int, Fraction] = {}
         self._steps: dict[int, int] = {}
-        self._many_at_once = container in _MANY_AT_ONCE
+        self._container = container
 
     def packets(self, demuxed: Iterable[Packet[Any]] | None = None) -> Lane:
         """Those of the streams that have a target, from the whole source, or from what is demuxed of it elsewhere."""
@@ -127,7 +128,7 @@ class Copying:
             dts = pts = ceil(span[0] / base)
             duration = max(0, int(span[1] // base) - pts)
         packet.time_base, packet.duration = base, duration
-        packet.pts, packet.dts = self._in_order(stream, base, pts, dts)
+        packet.pts, packet.dts = self._in_order(stream, base, pts, dts, duration)
         self._counts[stream.index] += 1
         return True
 
@@ -162,19 +163,29 @@ class Copying:
             self._steps[index] = min(step, self._steps.get(index, step))
         return self._steps.get(index, 0)
 
-    def _in_order(self, stream: StreamInfo, base: Fraction, pts: int, dts: int) -> tuple[int, int]:
+    def _in_order(self, stream: StreamInfo, base: Fraction, pts: int, dts: int, duration: int) -> tuple[int, int]:
         """The same times, later where they step back, as those of damaged and joined files do: muxers refuse that.
 
-        Matroska takes two packets in one millisecond (TrueHD).
+        Sound of which the decode time alone does is decoded when it is heard: MP4 has no other time for it.
         """
         last = self._last_dts.get(stream.index)
-        least = 0 if self._many_at_once else int(stream.time_base / base)
-        if last is not None and dts < last + least:
-            dts = last + least
+        if last is not None and dts < last + (least := self._least(stream, base)):
+            heard = min(pts, last + duration) if stream.kind == "audio" else dts
+            dts = max(heard, last + least)
         self._last_dts[stream.index] = dts
         if pts < dts and (dts - pts) * base > _MOVED_S:
             self.moved.setdefault(stream.index, []).append(self._counts[stream.index])
         return max(pts, dts), dts
+
+    def _least(self, stream: StreamInfo, base: Fraction) -> int:
+        """How much later than the one before it a packet must come: a tick of the source's clock, and of the container's.
+
+        Matroska takes two packets in one millisecond (TrueHD).
+        """
+        if self._container in _MANY_AT_ONCE:
+            return 0
+        sample = Fraction(1, stream.sample_rate) if self._container in _IN_SAMPLES and stream.sample_rate else Fraction(0)
+        return ceil(max(stream.time_base, sample) / base)
 
 
 def readable(source: InputContainer, streams: Sequence[Any], on_error: Callable[[], None] = lambda: None) -> Iterator[Packet[Any]]:

@@ -121,18 +121,26 @@ def _set_header(file: OutFile, final: FinalFile) -> None:
 
 
 def _taken(output: OutputContainer, packet: Packet[Any], codec: str, container: Container) -> bool:
-    """Mux a copied packet; False for one so damaged that the muxer refuses it.
-
-    MP4's leaves AC-3 that begins in mid-frame out without a word, as long as no whole frame came: of a DVD that was cut, say.
-    """
-    sync = _SYNCHRONISED.get(codec, b"") if container in ("mp4", "mov") else b""
-    if memoryview(packet)[: len(sync)] != sync:
+    """Mux a copied packet; False for one so damaged that the muxer refuses it."""
+    if not _whole(packet, codec, container):
         return False
     try:
         output.mux(packet)
     except (av.error.InvalidDataError, av.error.PatchWelcomeError):
         return False
     return True
+
+
+def _whole(packet: Packet[Any], codec: str, container: Container) -> bool:
+    """Whether a packet begins as one of its codec must, where its muxer does not say which one it does not take.
+
+    MP4's leaves AC-3 that begins in mid-frame out without a word, as long as no whole frame came: of a DVD that was cut, say. That of
+    transport streams refuses AAC of one byte when it is given a later packet, of another stream perhaps.
+    """
+    head = bytes(memoryview(packet)[:2])
+    if container == "ts" and codec == "aac":
+        return len(head) == 2
+    return container not in ("mp4", "mov") or head == _SYNCHRONISED.get(codec, head)
 
 
 def _add_streams(

@@ -115,3 +115,47 @@ def test_sound_that_begins_in_mid_frame_is_left_out_by_name(container: str, tmp_
     result = upscale_video(tmp_path / "in.mkv", tmp_path / f"out.{container}", model="nearest")
     assert result.damage.refused == 1
     assert len(packets(result.path, 1)) == len(packets(whole, 1)) - 1
+
+
+@pytest.mark.parametrize("alike", [True, False])
+@pytest.mark.parametrize("container", ["mp4", "mov"])
+def test_sound_nearer_together_than_its_samples_is_muxed(container: str, alike: bool, tmp_path: Path) -> None:
+    """As in damaged transport streams, where a time that steps back comes a tick later: MP4 counts sound in samples, which are longer.
+
+    Sound whose decode times alone are damaged is heard when it was.
+    """
+    whole = make_source(tmp_path / "whole.mkv", pts=range(25), audio=("mp2",))
+    with av.open(str(whole)) as given, av.open(str(tmp_path / "in.ts"), "w", options={"pes_payload_size": "0"}) as output:
+        targets = {stream.index: output.add_stream_from_template(stream) for stream in given.streams}
+        before = 0
+        for packet in (packet for packet in given.demux() if packet.size):
+            copy: Any = packet
+            if packet.stream_index == 1:
+                copy.time_base, time = Fraction(1, 90000), int(packet.pts * Fraction(packet.time_base) * 90000)
+                copy.dts = before = before + 1 if 20000 < time < 40000 else time
+                copy.pts = before if alike else time
+            copy.stream = targets[packet.stream_index]
+            output.mux(copy)
+    times = [time for time, *_ in packets(tmp_path / "in.ts", 1) if time is not None]
+    assert (Fraction(1, 90000) in {b - a for a, b in pairwise(times)}) == alike
+    result = upscale_video(tmp_path / "in.ts", tmp_path / f"out.{container}", model="nearest")
+    made = [time for time, *_ in packets(result.path, 1) if time is not None]
+    assert len(made) == len(times) and all(b > a for a, b in pairwise(made))
+    assert result.damage.moved == 0 or alike
+
+
+def test_aac_of_one_byte_is_left_out_of_a_transport_stream(tmp_path: Path) -> None:
+    """Damage leaves such; the muxer refuses it when it is given a later packet, of another stream perhaps."""
+    damaged = b"\0"
+    whole = make_source(tmp_path / "whole.ts", pts=range(25))
+    with av.open(str(whole)) as given, av.open(str(tmp_path / "in.nut"), "w") as output:
+        targets = {stream.index: output.add_stream_from_template(stream) for stream in given.streams}
+        for number, packet in enumerate(packet for packet in given.demux() if packet.size):
+            copy: Any = packet
+            if packet.stream_index == 1 and number > 40 and damaged:
+                copy = av.Packet(damaged)
+                copy.pts, copy.dts, copy.time_base, copy.duration, damaged = packet.pts, packet.dts, packet.time_base, packet.duration, b""
+            copy.stream = targets[packet.stream_index]
+            output.mux(copy)
+    result = upscale_video(tmp_path / "in.nut", tmp_path / "out.ts", model="nearest")
+    assert result.damage.refused == 1
