@@ -172,7 +172,7 @@ def _stream(source: Path, dest: Path, arguments: argparse.Namespace, stops: Stop
     options = job_options(arguments)
     if arguments.dry_run:
         plan = plan_stream(source, dest, options)
-        events.plan(plan)
+        events.plan(plan, dest)
         if not arguments.json:
             _answer(describe(plan, source, dest))
         return 0
@@ -180,7 +180,7 @@ def _stream(source: Path, dest: Path, arguments: argparse.Namespace, stops: Stop
         raise OptionError("--json writes to stdout, which carries the picture here; use --log-file FILE")
 
     def told(plan: Plan) -> None:
-        events.plan(plan)
+        events.plan(plan, dest)
         if not arguments.quiet:
             say(describe(plan, source, dest))
 
