@@ -16,7 +16,7 @@ from a2n_video.frames import native_frame
 from a2n_video.io.outfile import OutFile, publish
 from a2n_video.io.probe import check_stream, first_frame
 from a2n_video.io.reader import Damage, repeated_frame
-from a2n_video.io.source import open_source, video_stream
+from a2n_video.io.source import READABLE, open_source, video_stream
 
 _NUMBER: Final = re.compile(r"%0?(\d*)d")
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
@@ -29,7 +29,6 @@ WRITABLE: Final = MappingProxyType(
         **dict.fromkeys((".jpg", ".jpeg"), ("mjpeg", ("yuv420p", "yuv422p", "yuv444p"))),
     }
 )
-READABLE: Final = frozenset({*WRITABLE, ".bmp", ".webp"})
 
 
 def is_numbered(path: Path) -> bool:

@@ -22,10 +22,10 @@ FORMATS: Final = ",".join(
     )
 )
 _ATTACHED_PICTURE: Final = 0x400
-# Pictures of these names FFmpeg would open with the demuxer of image patterns, which is none of ours: all JPEGs, and others where
-# something in the name or in a folder's looks like a pattern.
 _JPEGS: Final = frozenset({".jpg", ".jpeg"})
-_PICTURES: Final = _JPEGS | {".png", ".bmp", ".webp", ".tif", ".tiff"}
+# Pictures by their names. FFmpeg would open them with the demuxer of image patterns, which is none of ours: all JPEGs, and others where
+# something in the name or in a folder's looks like a pattern.
+READABLE: Final = _JPEGS | {".png", ".bmp", ".webp", ".tif", ".tiff"}
 _OF_PATTERNS: Final = frozenset("%*?[{")
 
 
@@ -51,7 +51,7 @@ def open_source(path: Path | str, *, ignore_edits: bool = False) -> InputContain
 
 def _demuxer(path: Path, head: bytes) -> str | None:
     """The demuxer of a picture whose name would keep FFmpeg from it; None: FFmpeg finds it."""
-    if path.suffix.lower() not in _PICTURES:
+    if path.suffix.lower() not in READABLE:
         return None
     found = demuxer_of(head)
     if found == "jpeg_pipe" and path.suffix.lower() in _JPEGS:

@@ -27,7 +27,8 @@ from a2n_video.engine.select import resolve_plan
 from a2n_video.errors import InputError, OptionError
 from a2n_video.io.rgb import Image, read_rgb
 from a2n_video.io.roundtrip import Encoding, through_codec
-from a2n_video.io.sequences import READABLE, is_picture
+from a2n_video.io.sequences import is_picture
+from a2n_video.io.source import READABLE
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.planes import PlaneFormat
 from a2n_video.options import Dtype, ModelOptions

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from a2n_video.errors import InputError
 from a2n_video.io.rgb import Image, count_frames, read_rgb
-from a2n_video.io.sequences import READABLE, is_picture
+from a2n_video.io.sequences import is_picture
+from a2n_video.io.source import READABLE
 
 VIDEOS = {".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".ts"}
 # Of a video file: this many frames, this far apart.
