@@ -280,11 +280,13 @@ class _Bar:
 
 
 def _answer(text: str) -> None:
-    """What was asked for, on stdout; a reader such as `head` that has seen enough is no error."""
+    """What was asked for, on stdout; OutputError where that takes no more. A reader such as `head` that has seen enough is no error."""
     try:
         print(text, flush=True)
-    except BrokenPipeError:
+    except OSError as error:
         silence(sys.stdout)
+        if not isinstance(error, BrokenPipeError):
+            raise OutputError(f"-: what was asked for cannot be written to stdout: {error.strerror}") from error
 
 
 def _list_models() -> int:
