@@ -172,7 +172,7 @@ def _stream(source: Path, dest: Path, arguments: argparse.Namespace, stops: Stop
     options = job_options(arguments)
     if arguments.dry_run:
         plan = plan_stream(source, dest, options)
-        events.plan(plan)
+        events.plan(plan, dest)
         if not arguments.json:
             _answer(describe(plan, source, dest))
         return 0
@@ -180,7 +180,7 @@ def _stream(source: Path, dest: Path, arguments: argparse.Namespace, stops: Stop
         raise OptionError("--json writes to stdout, which carries the picture here; use --log-file FILE")
 
     def told(plan: Plan) -> None:
-        events.plan(plan)
+        events.plan(plan, dest)
         if not arguments.quiet:
             say(describe(plan, source, dest))
 
@@ -280,11 +280,13 @@ class _Bar:
 
 
 def _answer(text: str) -> None:
-    """What was asked for, on stdout; a reader such as `head` that has seen enough is no error."""
+    """What was asked for, on stdout; OutputError where that takes no more. A reader such as `head` that has seen enough is no error."""
     try:
         print(text, flush=True)
-    except BrokenPipeError:
+    except OSError as error:
         silence(sys.stdout)
+        if not isinstance(error, BrokenPipeError):
+            raise OutputError(f"-: what was asked for cannot be written to stdout: {error.strerror}") from error
 
 
 def _list_models() -> int:

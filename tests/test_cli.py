@@ -75,6 +75,14 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_under_stdout_is_one_line() -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([sys.executable, "-m", "a2n_video.cli", "--list-models"], stdout=full, stderr=subprocess.PIPE, timeout=120)
+    assert done.returncode == 5
+    assert done.stderr == b"a2n-video: -: what was asked for cannot be written to stdout: No space left on device\n"
+
+
 def test_options_may_stand_between_the_files(source: Path, tmp_path: Path) -> None:
     assert cli.main([str(source), "--model", "nearest", "-q", str(tmp_path / "out.mkv"), "--preset", "ultrafast"]) == 0
     assert (tmp_path / "out.mkv").exists()

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import BinaryIO, Final, Literal
 
@@ -50,22 +50,22 @@ def beside(path: Path) -> tuple[str, ...]:
 
 def animated_frames(path: Path) -> int:
     """How many frames an animated PNG says that it has, 0 for any other file."""
-    return next((number for name, number in _parts(path) if name == b"acTL"), 0)
+    before_the_picture = takewhile(lambda part: part[0] != b"IDAT", _parts(path, "png_pipe"))
+    return next((number for name, number in before_the_picture if name == b"acTL"), 0)
 
 
 def pages(path: Path) -> int:
     """How many pages a TIFF has, thumbnails and masks left out, 0 for any other file."""
-    parts = _parts(path)
+    parts = list(_parts(path, "tiff_pipe"))
     return sum(name == _PAGE for name, _ in parts) - sum(name == _SUBFILE and bool(kind & _NO_PAGE) for name, kind in parts)
 
 
-def _parts(path: Path) -> list[_Part]:
-    """The parts of a picture file of a kind that is known here, as far as they can be read."""
-    parts: list[_Part] = []
+def _parts(path: Path, only: str | None = None) -> Iterator[_Part]:
+    """The parts of a picture file of a kind that is known here, or of that kind `only`, as far as they can be read."""
     with suppress(OSError), path.open("rb") as file:
-        read = _READERS.get(demuxer_of(file.read(HEAD)) or "")
-        parts.extend(islice(read(file), _MOST) if read else ())
-    return parts
+        kind = demuxer_of(file.read(HEAD))
+        if kind in _READERS and only in (None, kind):
+            yield from islice(_READERS[kind](file), _MOST)
 
 
 def _png(file: BinaryIO) -> Iterator[_Part]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -11,16 +10,14 @@ from typing import cast
 import av
 import numpy as np
 import torch
-from av.container import InputContainer
 from numpy.typing import NDArray
 from torch import Tensor
 
 from a2n_video.engine.color import planes_to_rgb
 from a2n_video.engine.protocol import pack_rows
-from a2n_video.errors import DecodeError, InputError
+from a2n_video.errors import DecodeError
 from a2n_video.frames import VideoFrameAdapter, native_frame, rearranged
 from a2n_video.io.decoding import decoding, fed, frames_of
-from a2n_video.io.sequences import is_picture
 from a2n_video.io.source import open_source, video_stream
 from a2n_video.media.pixfmt import native_pix_fmt
 
@@ -35,7 +32,7 @@ def read_rgb(path: Path) -> Iterator[Image]:
     """
     count = 0
     try:
-        with _open(path) as container:
+        with open_source(path) as container:
             stream = video_stream(container, path)
             with decoding(stream) as decoder:
                 for frame in (frame for packet in fed(container.demux(stream)) for frame in frames_of(decoder, packet)):
@@ -50,21 +47,11 @@ def read_rgb(path: Path) -> Iterator[Image]:
 def count_frames(path: Path, most: int) -> int:
     """How many frames a file holds, told by its packets; `most` where there are more. InputError where it cannot be opened or read."""
     try:
-        with _open(path) as container:
+        with open_source(path) as container:
             packets = container.demux(video_stream(container, path))
             return sum(1 for _ in islice((packet for packet in packets if packet.size), most))
     except av.FFmpegError as error:
         raise DecodeError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-def _open(path: Path) -> InputContainer:
-    """A picture is opened from its bytes: by name FFmpeg would take `50%d.png` for a pattern."""
-    if not is_picture(path):
-        return open_source(path)
-    try:
-        return av.open(io.BytesIO(path.read_bytes()), "r")
-    except OSError as error:  # also FFmpeg's own
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def frame_to_rgb(frame: av.VideoFrame) -> Image:

@@ -38,16 +38,16 @@ class Events:
         self._next_progress = 0.0
         self._rates: Mapping[int, float] = {}
 
-    def plan(self, plan: Plan) -> None:
+    def plan(self, plan: Plan, dest: Path | None = None) -> None:
         """`dest`, `frames` (expected), `seconds` (of video), `codec`, `width`, `height`, `pix_fmt`, `execution`, `streams` (fates).
 
-        `frames` and `seconds` are null where a pipe does not say.
+        `frames` and `seconds` are null where a pipe does not say. `dest` is its name to people, where that is not the plan's own.
         """
         encoder = plan.encoder
         self._frames = plan.frames
         self._write(
             "plan",
-            dest=str(plan.dest),
+            dest=str(dest or plan.dest),
             frames=plan.frames,
             seconds=None if plan.seconds is None else float(plan.seconds),
             codec=encoder.codec,

@@ -25,10 +25,11 @@ from a2n_video.errors import (
     OutputExistsError,
     UnsupportedFormatError,
 )
+from a2n_video.io.chunks import READABLE
 from a2n_video.io.faults import listening
 from a2n_video.io.reader import Damage
 from a2n_video.io.rgb import read_rgb
-from a2n_video.io.sequences import PictureWriter, is_numbered, numbered_files, read_pictures
+from a2n_video.io.sequences import WRITABLE, PictureWriter, is_numbered, numbered_files, read_pictures
 from a2n_video.io.y4m import read_frames, read_header
 from a2n_video.job.planning.report import Plan
 from a2n_video.job.run import upscale_video
@@ -257,6 +258,10 @@ def test_a_second_frame_for_one_picture_leaves_the_older_picture(tmp_path: Path)
     with pytest.raises(OutputError, match="%05d"):
         writer.write(frame)
     assert (tmp_path / "a.png").read_bytes() == b"older"
+
+
+def test_what_is_written_can_be_read() -> None:
+    assert set(WRITABLE) < READABLE
 
 
 def test_a_picture_that_was_given_up_gets_no_place(tmp_path: Path) -> None:

@@ -676,6 +676,10 @@ def test_the_plan_calls_a_pipe_what_the_user_did(
         told = capsys.readouterr().out.splitlines()
         assert told[0].startswith("source   -: h264")
         assert told[1].startswith(f"result   {dest}: ")
+        Pipes(monkeypatch, whole.read_bytes())
+        assert main(["-", dest, "--model", "nearest", "--dry-run", "--json", *words]) == 0
+        event = json.loads(capsys.readouterr().out)
+        assert (event["source"], event["dest"]) == ("-", dest)
 
 
 def test_there_must_be_a_stdin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from a2n_video.tools.metrics import BEST_DB, luma, psnr, psnr_y, shave, ssim, ssim_y
+from a2n_video.tools.metrics import BEST_DB, STRIP, WINDOW, luma, psnr, psnr_y, shave, ssim, ssim_y
 
 
 def noise(seed: int, *shape: int) -> torch.Tensor:
@@ -45,10 +45,11 @@ def test_uint8_does_not_wrap() -> None:
     assert psnr_y(a, b, 0).item() == pytest.approx(10 * math.log10(255**2 / (5 * 219.859 / 256) ** 2), abs=0.01)
 
 
-def test_ssim_equals_scikit_image() -> None:
+@pytest.mark.parametrize("height", [11, 24, STRIP + WINDOW - 1, STRIP + WINDOW, 3 * STRIP])
+def test_ssim_equals_scikit_image(height: int) -> None:
     metrics = pytest.importorskip("skimage.metrics")
-    a = noise(2, 1, 1, 24, 31)
-    b = (a + 0.4 * noise(3, 1, 1, 24, 31)).clamp(0, 255)
+    a = noise(2, 1, 1, height, 31)
+    b = (a + 0.4 * noise(3, 1, 1, height, 31)).clamp(0, 255)
     theirs = metrics.structural_similarity(
         a[0, 0].numpy(),
         b[0, 0].numpy(),

@@ -19,6 +19,7 @@ import torch
 from a2n_video.errors import OptionError, WeightsError
 from a2n_video.net.model import A2N, A2NConfig
 from a2n_video.net.weights import load_model, save_model
+from a2n_video.tools.metrics import BEST_DB
 from a2n_video.training.__main__ import main, parse, taken
 from a2n_video.training.data import HELD_KINDS, DataConfig
 from a2n_video.training.held import HeldOut
@@ -247,7 +248,7 @@ def test_held_out_gains_are_over_bicubic(pairs: Path) -> None:
             return held.high[[row for small in x for row in range(4) if torch.equal(held.low[row], (255 * small).byte())]].float() / 255
 
     gains = held.gains(Perfect(), torch.device("cpu"), amp=False)
-    expected = (100 - held.bicubic).tolist()
+    expected = (BEST_DB - held.bicubic).tolist()
     assert list(gains.values()) == pytest.approx(expected)
     only = HeldOut(pairs, clean_only=True)
     assert only.gains(Perfect(), torch.device("cpu"), amp=False) == pytest.approx({"clean": gains["clean"]})
