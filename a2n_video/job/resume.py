@@ -23,7 +23,7 @@ _MOST_ENCODER_THREADS: Final = 16
 def job_record(plan: JobPlan, engine: str | None = None) -> JobRecord:
     """What this job is, for the journal; `marks` are entered once the length of segments is settled.
 
-    `engine` is the one that runs, where an earlier run or a worker has chosen another than the plan's.
+    `engine` is the one that an earlier run has settled, where that is not the plan's.
     """
     return JobRecord(
         input=plan.identity,

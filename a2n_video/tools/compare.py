@@ -210,7 +210,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         comparison, notes = report(options, given.output)
-        print(*(f"note: {note}" for note in notes), sep="\n", end="\n" if notes else "")
+        for note in notes:
+            print(f"note: {note}")
         print(
             f"{given.output}: {comparison.frames} frames of {', '.join(comparison.cast.versions)}, {len(comparison.stills)} in the slider"
         )
