@@ -22,7 +22,12 @@ Every message says what happened, in which file, at which frame or time where th
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
+
+_OPTION: Final = re.compile(r"(?<![\w-])--(?!list-)([a-z]+(?:-[a-z]+)*)")
 
 
 class A2NVideoError(Exception):
@@ -115,3 +120,17 @@ def exit_code(error: BaseException) -> int:
         if cls in EXIT_CODES:
             return EXIT_CODES[cls]
     return 1
+
+
+@contextmanager
+def named_as_in_python() -> Iterator[None]:
+    """Errors of ours that leave this block call options as Python and VapourSynth do: `keep_all` where the command line has `--keep-all`."""
+    try:
+        yield
+    except A2NVideoError as error:
+        error.args = tuple(_OPTION.sub(_as_argument, told) if isinstance(told, str) else told for told in error.args)
+        raise
+
+
+def _as_argument(option: re.Match[str]) -> str:
+    return option[1].replace("-", "_")

@@ -6,7 +6,7 @@ import warnings
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, wait
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +17,7 @@ import numpy as np
 
 from a2n_video.engine.protocol import Engine, EngineStats, Geometry, Rows
 from a2n_video.engine.select import check_numbers, open_engine, resolve_plan
-from a2n_video.errors import DeviceError
+from a2n_video.errors import DeviceError, named_as_in_python
 from a2n_video.frames import Adapter, FrameT, adapter_of, is_interlaced
 from a2n_video.media.planes import PlaneFormat, Planes, Samples
 from a2n_video.options import Dtype, ExecutionPlan, ModelOptions
@@ -111,7 +111,7 @@ class Upscaler:
         self.plan: ExecutionPlan | None = None
         self.layout: PlaneFormat | None = None
         self.repeated = 0  # frames that reused the result before them
-        self._warns = True  # of interlaced frames
+        self._for_job = False
         self._engine: Engine | None = None
         self._batches: WeakSet[_Batch] = WeakSet()  # those that an iteration still waits for
 
@@ -119,11 +119,11 @@ class Upscaler:
     def from_options(cls, options: ModelOptions, plan: ExecutionPlan | None = None, layout: PlaneFormat | None = None) -> Upscaler:
         """An upscaler for a job: its options, the plan settled for it (obeyed, not resolved again), and the result's layout.
 
-        It does not warn of interlaced frames: the job has settled what is done about them.
+        It does not warn of interlaced frames, the job has settled what is done about them; and its errors name options as the job does.
         """
         upscaler = cls(options.model, scale=options.scale)
         upscaler.options, upscaler.plan, upscaler.layout = options, plan, layout
-        upscaler._warns = False
+        upscaler._for_job = True
         return upscaler
 
     def __enter__(self) -> Self:
@@ -141,8 +141,9 @@ class Upscaler:
         """The engine for a geometry, owned by this object: the one there is, or a new one in its place."""
         if self._engine is None or self._engine.geometry != geometry:
             self._finish_engine()
-            plan = self.plan or resolve_plan(self.options, geometry)
-            self._engine = open_engine(plan, geometry)
+            with nullcontext() if self._for_job else named_as_in_python():
+                plan = self.plan or resolve_plan(self.options, geometry)
+                self._engine = open_engine(plan, geometry)
         return self._engine
 
     def _finish_engine(self) -> None:
@@ -175,7 +176,7 @@ class Upscaler:
         yield from self._finish(pending)
 
     def _arrivals(self, frames: Iterable[FrameT]) -> Iterator[_Arrival]:
-        warns = self._warns
+        warns = not self._for_job
         for frame in frames:
             if warns and is_interlaced(frame):
                 warns = False
@@ -241,6 +242,7 @@ class Upscaler:
         with closing(self.upscale_frames(batch)) as results:  # type: ignore[type-var]
             return torch.stack(list(results))
 
+    @named_as_in_python()
     def _empty(self, batch: torch.Tensor) -> torch.Tensor:
         """What comes of no frame, in its shape; no engine is made for it."""
         check_numbers(self.options)

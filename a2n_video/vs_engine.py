@@ -26,7 +26,7 @@ import numpy as np
 
 from a2n_video.engine.protocol import Engine, Geometry, Rows
 from a2n_video.engine.select import open_engine, resolve_plan
-from a2n_video.errors import MissingDependencyError, OptionError
+from a2n_video.errors import MissingDependencyError, OptionError, named_as_in_python
 from a2n_video.media.colorspec import RGB_MATRIX, UNSPECIFIED, ColorSpec
 from a2n_video.media.planes import Family, PlaneFormat, Planes, Samples
 from a2n_video.options import Dtype, ModelOptions
@@ -312,6 +312,7 @@ class Filter:
         slot.close()
 
 
+@named_as_in_python()
 def open_filter(clip: Sequence[int], request: Sequence[Any], gate: int) -> Filter:
     """A new filter for a clip; `gate` is the address of the native function that ends all calls into Python.
 

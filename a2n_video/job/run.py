@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from a2n_video.errors import IncompleteSourceError, JobConflictError, OptionError
+from a2n_video.errors import IncompleteSourceError, JobConflictError, OptionError, named_as_in_python
 from a2n_video.io.outfile import publish
 from a2n_video.io.reader import Damage
 from a2n_video.io.sandbox import MOVED_BYTES, MOVED_TIMES, Limits, bytes_moved, limited, memory_for
@@ -46,6 +46,7 @@ class Maker(Protocol):
 MakerFactory = Callable[[JobPlan, JobDirectory, Journal, Stops], Maker]
 
 
+@named_as_in_python()
 def upscale_video(
     source: Path | str, dest: Path | str, options: JobOptions | None = None, *, on_progress: Progress | None = None, **changes: Any
 ) -> UpscaleResult:

@@ -226,7 +226,7 @@ def test_a_pipe_with_the_picture_takes_no_events(
 
 def test_options_that_plain_pictures_have_no_use_for_are_refused(tmp_path: Path) -> None:
     path = uneven_source(tmp_path / "in.mkv")
-    for changes, told in (({"codec": "libx264"}, "--codec libx264"), ({"crf": 20}, "--crf")):
+    for changes, told in (({"codec": "libx264"}, "codec libx264"), ({"crf": 20}, "crf")):
         with pytest.raises(OptionError, match=told):
             upscale_video(path, tmp_path / "out.y4m", model="nearest", **changes)
 

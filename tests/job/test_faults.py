@@ -182,7 +182,7 @@ def test_a_hang_at_any_stage(clip: Path, tmp_path: Path, unbroken: list[Any], st
     with pytest.MonkeyPatch.context() as patch:
         STAGES[stage](patch, Nth(nth, lambda: released.wait(60) and None))
         started = time.monotonic()
-        with pytest.raises(HANGS[stage], match=r"hung.*--stall-timeout"):
+        with pytest.raises(HANGS[stage], match=r"hung.*stall_timeout"):
             upscale(clip, dest, stall_timeout=0.7)
         assert time.monotonic() - started < 5
     assert left_behind()
@@ -223,7 +223,7 @@ def test_a_hang_at_the_end(clip: Path, tmp_path: Path, unbroken: list[Any], stag
     with pytest.MonkeyPatch.context() as patch:
         ENDS[stage](patch, Nth(1, lambda: released.wait(60) and None))
         started = time.monotonic()
-        with pytest.raises(error, match=rf"{words}: nothing came of it for 1 s; .*--stall-timeout"):
+        with pytest.raises(error, match=rf"{words}: nothing came of it for 1 s; .*stall_timeout"):
             upscale(clip, dest, stall_timeout=0.7)
         assert time.monotonic() - started < 5
     assert left_behind()

@@ -48,7 +48,7 @@ def other(tmp_path: Path) -> Path:
 def test_a_source_that_was_replaced_meanwhile_gives_no_result(source: Path, other: Path, tmp_path: Path) -> None:
     """Its sound would be put beside the old one's picture."""
     dest = tmp_path / "out.mkv"
-    with pytest.raises(InputError, match=r"in\.mkv: it was changed or replaced while this job ran; .*--restart"):
+    with pytest.raises(InputError, match=r"in\.mkv: it was changed or replaced while this job ran; .*restart"):
         upscale(source, dest, lambda: other.replace(source))
     assert not dest.exists()
     with (tmp_path / "out.mkv.a2n" / "journal.jsonl").open() as journal:

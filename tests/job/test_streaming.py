@@ -135,7 +135,7 @@ def test_more_errors_than_borne_end_the_job(broken: Path, changes: dict[str, Any
 
 @pytest.mark.parametrize("dest", DESTS)
 def test_a_source_cut_short_is_refused_where_no_damage_is_borne(cut: Path, dest: str, tmp_path: Path) -> None:
-    with pytest.raises(IncompleteSourceError, match="--fail-on-damage"):
+    with pytest.raises(IncompleteSourceError, match="fail_on_damage"):
         upscale(cut, tmp_path / dest, fail_on_damage=True)
     assert names(tmp_path) == ["cut.mkv"]
 
@@ -356,7 +356,7 @@ def test_a_stopped_job_of_segments_is_not_thrown_away(whole: Path, tmp_path: Pat
         upscale(whole, dest, preset="ultrafast", segment_frames=6, on_progress=stop)
     before = names(job_path(dest))
     Pipes(monkeypatch, y4m("yuv420p", 3))
-    with pytest.raises(JobConflictError, match="--restart"):
+    with pytest.raises(JobConflictError, match="restart"):
         upscale("-", dest, preset="ultrafast")
     assert names(job_path(dest)) == before
     Pipes(monkeypatch, y4m("yuv420p", 3))
@@ -384,7 +384,7 @@ def test_a_container_on_the_pipe_throws_no_stopped_job_away(whole: Path, tmp_pat
     with JobDirectory(tmp_path / "out.mkv") as folder:
         folder.journal.write_text("hours of work")
     Pipes(monkeypatch, whole.read_bytes())
-    with pytest.raises(JobConflictError, match="--restart"):
+    with pytest.raises(JobConflictError, match="restart"):
         upscale("-", tmp_path / "out.mkv", preset="ultrafast")
     assert folder.journal.read_text() == "hours of work"
 
@@ -463,27 +463,27 @@ def test_a_part_of_pictures_keeps_their_numbers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("part", [{"start": Fraction(20)}, {"end": Fraction(0)}, {"start": Fraction(1, 10), "end": Fraction(1, 10)}])
 def test_a_part_without_a_frame_is_an_option_error(part: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(OptionError, match="between --start and --end"):
+    with pytest.raises(OptionError, match="between start and end"):
         upscale(pictures(tmp_path), tmp_path / "out.mkv", **part)
     if "end" in part:
         Pipes(monkeypatch, y4m("yuv420p"))
-        with pytest.raises(OptionError, match="between --start and --end"):
+        with pytest.raises(OptionError, match="between start and end"):
             upscale("-", tmp_path / "out.mkv", **part)
 
 
 @pytest.mark.parametrize("wanted", ["frame", "field", "ivtc"])
 def test_woven_frames_are_refused_where_they_cannot_be_unwoven(wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Pipes(monkeypatch, y4m("yuv420p").replace(b" Ip ", b" It "))
-    with pytest.raises(OptionError, match=f"--deinterlace {wanted}: a y4m pipe"):
+    with pytest.raises(OptionError, match=f"deinterlace {wanted}: a y4m pipe"):
         upscale("-", tmp_path / "out.y4m", deinterlace=wanted)
-    with pytest.raises(OptionError, match=f"--deinterlace {wanted}: pictures"):
+    with pytest.raises(OptionError, match=f"deinterlace {wanted}: pictures"):
         upscale(pictures(tmp_path), tmp_path / "out.y4m", deinterlace=wanted)
 
 
 def test_an_interlaced_pipe_is_taken_where_one_insists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = y4m("yuv420p").replace(b" Ip ", b" It ")
     Pipes(monkeypatch, stream)
-    with pytest.raises(OptionError, match="--deinterlace off"):
+    with pytest.raises(OptionError, match="deinterlace off"):
         upscale("-", tmp_path / "out.y4m")
     Pipes(monkeypatch, stream)
     assert upscale("-", tmp_path / "out.y4m", deinterlace="off").frames == 3
@@ -491,7 +491,7 @@ def test_an_interlaced_pipe_is_taken_where_one_insists(tmp_path: Path, monkeypat
 
 def test_pixels_of_a_pipe_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Pipes(monkeypatch, y4m("yuv420p"))
-    with pytest.raises(UnsupportedFormatError, match=r"18x14 .*--max-pixels"):
+    with pytest.raises(UnsupportedFormatError, match=r"18x14 .*max_pixels"):
         upscale("-", tmp_path / "out.y4m", max_pixels=18 * 14 - 1)
     Pipes(monkeypatch, y4m("yuv420p"))
     assert upscale("-", tmp_path / "out.y4m", max_pixels=18 * 14).frames == 3
@@ -500,7 +500,7 @@ def test_pixels_of_a_pipe_are_bounded(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("changes", [{"sandbox": True}, {"ray": True}])
 def test_what_works_on_segments_is_refused(changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Pipes(monkeypatch, y4m("yuv420p"))
-    with pytest.raises(OptionError, match=f"--{next(iter(changes))}"):
+    with pytest.raises(OptionError, match=rf"^{next(iter(changes))} "):
         upscale("-", tmp_path / "out.y4m", **changes)
 
 
