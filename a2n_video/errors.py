@@ -124,7 +124,7 @@ def exit_code(error: BaseException) -> int:
 
 @contextmanager
 def named_as_in_python() -> Iterator[None]:
-    """Errors of ours that leave this block call options as Python and VapourSynth do: `keep_all` where the command line has `--keep-all`."""
+    """Errors of ours that leave this block name options as Python and VapourSynth do: `keep_all` for `--keep-all`."""
     try:
         yield
     except A2NVideoError as error:

@@ -258,5 +258,5 @@ def test_the_end_of_a_job_is_in_the_sandbox_too(clip: Path, tmp_path: Path, monk
 
 
 def test_what_the_sandbox_cannot_guard_is_refused(clip: Path, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="^sandbox"):
+    with pytest.raises(OptionError, match=r"^sandbox"):
         upscale_video(clip, tmp_path / "%04d.png", model="nearest", sandbox=True)
