@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import av
 from av.packet import Packet
 from av.video.stream import VideoStream
+
+from a2n_video.frames import color_of_frame, tag_frame
+from a2n_video.media.colorspec import UNSPECIFIED, ColorSpec
 
 _FULL_RANGE_GRAY: Final = frozenset({"mjpeg", "jpegls", "jpeg2000", "tiff", "bmp"})
 
@@ -22,35 +26,62 @@ def fed[P: Packet[Any]](packets: Iterable[P]) -> Iterator[P | None]:
     yield None
 
 
-def frames_of(decoder: av.VideoCodecContext, packet: Packet[Any] | None) -> Iterator[av.VideoFrame]:
-    """What a decoder gives for a packet, or for None; gray of JPEG and TIFF is marked as the full range that it is and they do not say."""
-    stills = decoder.codec.canonical_name in _FULL_RANGE_GRAY
-    for frame in decoder.decode(packet):
-        if stills and not frame.color_range and frame.format.name.startswith(("gray", "ya")):
-            frame.color_range = av.video.reformatter.ColorRange.JPEG
-        yield frame
+@dataclass(frozen=True, kw_only=True)
+class Decoder:
+    """A stream's decoder, whose frames are told what their container says of their colours, where they say nothing themselves."""
+
+    context: av.VideoCodecContext
+    codec: str
+    said: ColorSpec  # noted before decoding, which puts what the video's own headers say in its place, "unspecified" too
+
+    def decode(self, packet: Packet[Any] | None) -> Iterator[av.VideoFrame]:
+        """What it gives for a packet, or for None; gray of JPEG and TIFF is marked as the full range that it is and they do not say."""
+        for frame in self.context.decode(packet):
+            own = _own_color(frame, self.codec)
+            color = own.or_else(self.said)
+            if color.full_range is None and self.codec in _FULL_RANGE_GRAY and frame.format.name.startswith(("gray", "ya")):
+                color = replace(color, full_range=True)
+            if color != own:
+                tag_frame(frame, color)
+            yield frame
 
 
-def open_decoder(stream: VideoStream, threads: int = 0) -> av.VideoCodecContext:
+def _own_color(frame: av.VideoFrame, codec: str) -> ColorSpec:
+    """What a frame says itself. FFmpeg calls one of HEVC limited that says nothing; one that describes its colours says its range too."""
+    color = color_of_frame(frame)
+    described = {color.matrix, color.primaries, color.transfer} != {UNSPECIFIED}
+    return color if described or codec != "hevc" else replace(color, full_range=color.full_range or None)
+
+
+def open_decoder(stream: VideoStream, threads: int = 0) -> Decoder:
     """The stream's decoder, with as many threads as asked (0: FFmpeg's choice).
 
     VP8 and VP9 marked alpha_mode=1 are read by libvpx: FFmpeg's own decoders drop their alpha without a word.
     """
     context: Any = stream.codec_context
-    library = {"vp9": "libvpx-vp9", "vp8": "libvpx"}.get(context.codec.canonical_name)
+    codec, said = context.codec.canonical_name, _color_of_stream(context)
+    library = {"vp9": "libvpx-vp9", "vp8": "libvpx"}.get(codec)
     metadata = {key.lower(): value for key, value in stream.metadata.items()}
     if library is not None and metadata.get("alpha_mode") == "1":
         context = av.VideoCodecContext.create(library, "r")
         context.extradata = stream.codec_context.extradata
-        for tag in ("colorspace", "color_primaries", "color_trc", "color_range"):  # the container's, for what the bitstream leaves open
-            setattr(context, tag, getattr(stream.codec_context, tag))
     context.thread_type = "AUTO"
     context.thread_count = threads
-    return context  # type: ignore[no-any-return]
+    return Decoder(context=context, codec=codec, said=said)
+
+
+def _color_of_stream(context: av.VideoCodecContext) -> ColorSpec:
+    return ColorSpec(
+        matrix=int(context.colorspace),
+        full_range={1: False, 2: True}.get(int(context.color_range)),
+        primaries=int(context.color_primaries),
+        transfer=int(context.color_trc),
+        chroma_location=int(context.chroma_sample_location),
+    )
 
 
 @contextlib.contextmanager
-def decoding(stream: VideoStream, threads: int = 0) -> Iterator[av.VideoCodecContext]:
+def decoding(stream: VideoStream, threads: int = 0) -> Iterator[Decoder]:
     """`open_decoder`, whose threads are idle when the block ends.
 
     A decoder is freed by whoever holds the GIL, and waits for its threads: one with a message for Python's log would wait for the GIL.
@@ -59,4 +90,4 @@ def decoding(stream: VideoStream, threads: int = 0) -> Iterator[av.VideoCodecCon
     try:
         yield decoder
     finally:
-        decoder.flush_buffers()  # without the GIL
+        decoder.context.flush_buffers()  # without the GIL

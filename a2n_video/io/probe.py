@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 from a2n_video.errors import DecodeError, IncompleteSourceError, UnsupportedFormatError
 from a2n_video.frames import color_of_frame, fraction
 from a2n_video.io.chunks import beside, pages
-from a2n_video.io.decoding import fed, frames_of, open_decoder
+from a2n_video.io.decoding import fed, open_decoder
 from a2n_video.io.graphs import through
 from a2n_video.io.source import open_source, video_stream
 from a2n_video.media.colorspec import ColorSpec
@@ -84,7 +84,7 @@ def first_frame(container: InputContainer, stream: VideoStream, path: Path) -> a
     with contextlib.suppress(av.FFmpegError):  # reading itself ends, as at a packet of half a gigabyte that a damaged table names
         for packet in fed(itertools.islice(container.demux(stream), _PACKETS_TO_FIRST_FRAME)):
             with contextlib.suppress(av.FFmpegError, ValueError):  # ValueError: a codec that is not known once packets came
-                for frame in frames_of(decoder, packet):
+                for frame in decoder.decode(packet):
                     return frame
     raise IncompleteSourceError(f"{path}: damaged: no frame of its {name} video can be decoded; nothing was written")
 

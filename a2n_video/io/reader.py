@@ -16,7 +16,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from a2n_video.frames import native_frame
-from a2n_video.io.decoding import decoding, fed, frames_of
+from a2n_video.io.decoding import decoding, fed
 from a2n_video.io.filters import copied_frame, deinterlaced
 from a2n_video.io.fitting import changes_of
 from a2n_video.io.packets import scan
@@ -248,7 +248,7 @@ class VideoReader:
                 pts = None if packet is None else told(packet.pts)
                 latest = pts if latest is None or (pts is not None and pts > latest) else latest
                 try:
-                    yield from frames_of(decoder, packet)
+                    yield from decoder.decode(packet)
                 except MemoryError:  # FFmpeg's is one of its errors too, but says nothing about the packet
                     raise
                 except av.FFmpegError as error:

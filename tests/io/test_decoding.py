@@ -1,0 +1,90 @@
+"""What frames are told by their container, since their own headers leave it open."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+
+from a2n_video import upscale_video
+from a2n_video.frames import color_of_frame
+from a2n_video.io.probe import probe
+from a2n_video.io.reader import VideoReader
+from a2n_video.io.sandbox import SandboxedReader
+from a2n_video.media.colorspec import ColorSpec
+from tests.clips import QUICK
+from tests.made import picture
+
+PQ = (9, 9, 16)
+X265 = {"preset": "ultrafast", "x265-params": "log-level=error:info=0:pools=1"}
+
+
+def boxed(path: Path, codec: str, said: tuple[int, int, int], *, full: bool = False, **options: str) -> Path:
+    """A video whose encoder was told nothing of its colours, in a container that names matrix, primaries and transfer (and a range)."""
+    plain = path.with_name("plain.mkv")
+    with av.open(str(plain), "w") as output:
+        stream: Any = output.add_stream(codec, rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv422p10le" if codec == "prores_ks" else "yuv420p"
+        for number in range(3):
+            frame = picture(number, pix_fmt=stream.pix_fmt)
+            frame.pts, frame.time_base, frame.colorspace, frame.color_range = number, Fraction(1, 25), 2, 0
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    with av.open(str(plain)) as given, av.open(str(path), "w") as output:
+        target: Any = output.add_stream_from_template(given.streams.video[0], opaque=True)
+        context = target.codec_context
+        context.colorspace, context.color_primaries, context.color_trc = said
+        context.color_range = 2 if full else context.color_range
+        for packet in given.demux(video=0):
+            if packet.size:
+                packet.stream = target
+                output.mux(packet)
+    return path
+
+
+def tags(color: ColorSpec) -> tuple[int, int, int]:
+    return color.matrix, color.primaries, color.transfer
+
+
+@pytest.mark.parametrize(
+    ("codec", "name", "options"),
+    [
+        ("libx265", "in.mkv", X265),
+        ("libx265", "in.mov", X265),
+        ("prores_ks", "in.mov", {}),
+        ("libvpx-vp9", "in.mp4", QUICK["libvpx-vp9"]["encoder_options"]),
+    ],
+)
+def test_colours_that_only_the_container_names(codec: str, name: str, options: dict[str, str], tmp_path: Path) -> None:
+    source = boxed(tmp_path / name, codec, PQ, **options)
+    info = probe(source)
+    assert tags(info.color) == PQ and not info.color.full_range
+    for kind in (VideoReader, SandboxedReader):
+        with kind(source) as reader:
+            assert [tags(color_of_frame(frame)) for frame in reader] == 3 * [PQ]
+
+
+def test_a_result_is_tagged_as_its_source_s_container_says(tmp_path: Path) -> None:
+    result = upscale_video(boxed(tmp_path / "in.mkv", "libx265", PQ, **X265), tmp_path / "out.mkv", model="nearest", codec="ffv1")
+    assert result.exit_code == 0
+    assert tags(probe(result.path).color) == PQ
+
+
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [
+        ("libx264", {"preset": "ultrafast", "x264-params": "colormatrix=bt709:colorprim=bt709:transfer=bt709:range=tv"}),
+        ("libx265", X265 | {"x265-params": X265["x265-params"] + ":colormatrix=bt709:colorprim=bt709:transfer=bt709:range=limited"}),
+    ],
+)
+def test_what_a_frame_says_itself_stays(codec: str, options: dict[str, str], tmp_path: Path) -> None:
+    color = probe(boxed(tmp_path / "in.mp4", codec, PQ, full=True, **options)).color
+    assert (*tags(color), color.full_range) == (1, 1, 1, False)
+
+
+def test_a_full_range_that_only_the_container_names(tmp_path: Path) -> None:
+    """FFmpeg calls HEVC that says nothing limited."""
+    assert probe(boxed(tmp_path / "in.mp4", "libx265", (1, 1, 1), full=True, **X265)).color.full_range
