@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any, Final
 
 import av
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from a2n_video.frames import color_of_frame, tag_frame
+from a2n_video.frames import color_of_frame, fraction, tag_frame
 from a2n_video.media.colorspec import UNSPECIFIED, ColorSpec
 
 _FULL_RANGE_GRAY: Final = frozenset({"mjpeg", "jpegls", "jpeg2000", "tiff", "bmp"})
@@ -35,7 +36,7 @@ class Decoder:
     said: ColorSpec  # noted before decoding, which puts what the video's own headers say in its place, "unspecified" too
 
     def decode(self, packet: Packet[Any] | None) -> Iterator[av.VideoFrame]:
-        """What it gives for a packet, or for None; gray of JPEG and TIFF is marked as the full range that it is and they do not say."""
+        """What it gives for a packet, or for None. Gray of JPEG and TIFF is marked as the full range that it is and they do not say."""
         for frame in self.context.decode(packet):
             own = _own_color(frame, self.codec)
             color = own.or_else(self.said)
@@ -44,6 +45,11 @@ class Decoder:
             if color != own:
                 tag_frame(frame, color)
             yield frame
+
+    @property
+    def sar(self) -> Fraction:
+        """The shape of the pixels of the frame that came last, which PyAV's frames do not say; 1 where nothing says it."""
+        return fraction(self.context.sample_aspect_ratio) or Fraction(1)
 
 
 def _own_color(frame: av.VideoFrame, codec: str) -> ColorSpec:
