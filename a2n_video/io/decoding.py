@@ -13,9 +13,15 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from a2n_video.frames import color_of_frame, fraction, tag_frame
+from a2n_video.io.graphs import alone_through
 from a2n_video.media.colorspec import UNSPECIFIED, ColorSpec
 
 _FULL_RANGE_GRAY: Final = frozenset({"mjpeg", "jpegls", "jpeg2000", "tiff", "bmp"})
+# Codecs whose frames may not say that two fields are woven in them where their container does.
+_UNMARKED: Final = frozenset({"mjpeg", "jpeg2000", "cfhd", "png", "huffyuv", "ffvhuff", "utvideo", "magicyuv", "aic", "qtrle", "tiff"})
+_IN_PASSES: Final = frozenset({"png", "apng"})  # whose frames say "interlaced" of a file that is stored in seven passes (Adam7)
+# By AVFieldOrder: of two letters the first is the field that is shown first (QuickTime's "first line early" is TB).
+_ORDERS: Final = {2: "tff", 3: "bff", 4: "tff", 5: "bff"}
 
 
 def fed[P: Packet[Any]](packets: Iterable[P]) -> Iterator[P | None]:
@@ -29,11 +35,12 @@ def fed[P: Packet[Any]](packets: Iterable[P]) -> Iterator[P | None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Decoder:
-    """A stream's decoder, whose frames are told what their container says of their colours, where they say nothing themselves."""
+    """A stream's decoder, whose frames are told what the container says of their colours and fields, where they say nothing themselves."""
 
     context: av.VideoCodecContext
     codec: str
     said: ColorSpec  # noted before decoding, which puts what the video's own headers say in its place, "unspecified" too
+    order: str | None = None  # "tff" or "bff" where only the container calls it interlaced
 
     def decode(self, packet: Packet[Any] | None) -> Iterator[av.VideoFrame]:
         """What it gives for a packet, or for None. Gray of JPEG and TIFF is marked as the full range that it is and they do not say."""
@@ -44,7 +51,13 @@ class Decoder:
                 color = replace(color, full_range=True)
             if color != own:
                 tag_frame(frame, color)
-            yield frame
+            yield self._marked(frame)
+
+    def _marked(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """The frame, as interlaced as it or its container says."""
+        mark = self.order or ("prog" if frame.interlaced_frame else None)
+        woven = frame.interlaced_frame and self.codec not in _IN_PASSES
+        return frame if woven or mark is None else alone_through("setfield", mark, frame)
 
     @property
     def sar(self) -> Fraction:
@@ -66,6 +79,7 @@ def open_decoder(stream: VideoStream, threads: int = 0) -> Decoder:
     """
     context: Any = stream.codec_context
     codec, said = context.codec.canonical_name, _color_of_stream(context)
+    order = _ORDERS.get(int(context.field_order)) if codec in _UNMARKED else None
     library = {"vp9": "libvpx-vp9", "vp8": "libvpx"}.get(codec)
     metadata = {key.lower(): value for key, value in stream.metadata.items()}
     if library is not None and metadata.get("alpha_mode") == "1":
@@ -73,7 +87,7 @@ def open_decoder(stream: VideoStream, threads: int = 0) -> Decoder:
         context.extradata = stream.codec_context.extradata
     context.thread_type = "AUTO"
     context.thread_count = threads
-    return Decoder(context=context, codec=codec, said=said)
+    return Decoder(context=context, codec=codec, said=said, order=order)
 
 
 def _color_of_stream(context: av.VideoCodecContext) -> ColorSpec:
