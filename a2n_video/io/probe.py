@@ -28,6 +28,8 @@ from a2n_video.media.planes import PlaneFormat
 from a2n_video.media.timemap import told
 
 _PACKETS_TO_FIRST_FRAME = 2000
+_FLAT: Final = 0  # AV_STEREO3D_2D
+_RECTILINEAR: Final = 4  # AV_SPHERICAL_RECTILINEAR: as any picture
 
 
 def probe(path: Path | str, max_pixels: int = 8192 * 4320, *, video_number: int | None = None) -> VideoInfo:
@@ -66,7 +68,6 @@ def _probed(path: Path, max_pixels: int, video_number: int | None, *, ignore_edi
             streams=streams,
             video_index=stream.index,
             ignore_edits=ignore_edits,
-            beside=beside(path),
             unread=more(pages(path), "page"),
             **_picture(stream, frame, path),
         )
@@ -122,6 +123,7 @@ def _picture(stream: VideoStream, frame: av.VideoFrame, path: Path) -> dict[str,
         "interlaced": bool(frame.interlaced_frame),
         "hdr": hdr_metadata(side_data, coded),
         "dynamic_hdr": _dynamic_hdr(side_data, coded),
+        "beside": beside(path) + _marks(side_data, coded),
         "alpha": planes.alpha,
         "first_pts": told(frame.pts),
     }
@@ -196,3 +198,18 @@ def _dynamic_hdr(side_data: Mapping[Type, bytes], coded: Mapping[str, bytes]) ->
     dolby = Type.DOVI_RPU_BUFFER in side_data or Type.DOVI_METADATA in side_data or "dovi_conf" in coded
     found = {"Dolby Vision": dolby, "HDR10+": Type.DYNAMIC_HDR_PLUS in side_data, "HDR Vivid": Type.DYNAMIC_HDR_VIVID in side_data}
     return tuple(name for name, there in found.items() if there)
+
+
+def _marks(side_data: Mapping[Type, bytes], coded: Mapping[str, bytes]) -> tuple[str, ...]:
+    """What is said of the picture and not written again."""
+    found = {
+        "closed captions (CEA-608/708) in the video": Type.A53_CC in side_data,
+        "stereo 3D marks": _is_other(side_data.get(Type.STEREO3D) or coded.get("stereo_3d"), _FLAT),
+        "spherical (360 degree) marks": _is_other(side_data.get(Type.SPHERICAL) or coded.get("spherical"), _RECTILINEAR),
+    }
+    return tuple(name for name, there in found.items() if there)
+
+
+def _is_other(data: bytes | None, plain: int) -> bool:
+    """Whether one of FFmpeg's structs AVStereo3D and AVSphericalMapping, which begin with their kind, is of another than the plain one."""
+    return data is not None and struct.unpack_from("i", data)[0] != plain

@@ -90,7 +90,7 @@ class VideoInfo:
     interlaced: bool = False
     hdr: HdrMetadata | None = None
     dynamic_hdr: tuple[str, ...] = ()  # "dolby vision", "hdr10+": named, cannot be kept
-    beside: tuple[str, ...] = ()  # "ICC colour profile", "EXIF data" of a picture file: named, not kept
+    beside: tuple[str, ...] = ()  # "ICC colour profile" of a picture file, "closed captions" of a video: named, not kept
     unread: tuple[str, ...] = ()  # "2 more pages": what a picture file shows beside the one picture that is taken
     alpha: bool = False
     first_pts: int | None = None  # raw, of the first frame that decodes; a recording may begin with packets that need what it lacks
