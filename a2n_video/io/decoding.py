@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import av
 from av.packet import Packet
@@ -15,13 +15,14 @@ from av.video.stream import VideoStream
 from a2n_video.frames import color_of_frame, fraction, tag_frame
 from a2n_video.io.graphs import alone_through
 from a2n_video.media.colorspec import UNSPECIFIED, ColorSpec
+from a2n_video.media.info import Said
 
 _FULL_RANGE_GRAY: Final = frozenset({"mjpeg", "jpegls", "jpeg2000", "tiff", "bmp"})
 # Codecs whose frames may not say that two fields are woven in them where their container does.
 _UNMARKED: Final = frozenset({"mjpeg", "jpeg2000", "cfhd", "png", "huffyuv", "ffvhuff", "utvideo", "magicyuv", "aic", "qtrle", "tiff"})
 _IN_PASSES: Final = frozenset({"png", "apng"})  # whose frames say "interlaced" of a file that is stored in seven passes (Adam7)
 # By AVFieldOrder: of two letters the first is the field that is shown first (QuickTime's "first line early" is TB).
-_ORDERS: Final = {2: "tff", 3: "bff", 4: "tff", 5: "bff"}
+_ORDERS: Final[dict[int, Literal["tff", "bff"]]] = {2: "tff", 3: "bff", 4: "tff", 5: "bff"}
 
 
 def fed[P: Packet[Any]](packets: Iterable[P]) -> Iterator[P | None]:
@@ -39,14 +40,13 @@ class Decoder:
 
     context: av.VideoCodecContext
     codec: str
-    said: ColorSpec  # noted before decoding, which puts what the video's own headers say in its place, "unspecified" too
-    order: str | None = None  # "tff" or "bff" where only the container calls it interlaced
+    said: Said
 
     def decode(self, packet: Packet[Any] | None) -> Iterator[av.VideoFrame]:
         """What it gives for a packet, or for None. Gray of JPEG and TIFF is marked as the full range that it is and they do not say."""
         for frame in self.context.decode(packet):
             own = _own_color(frame, self.codec)
-            color = own.or_else(self.said)
+            color = own.or_else(self.said.color)
             if color.full_range is None and self.codec in _FULL_RANGE_GRAY and frame.format.name.startswith(("gray", "ya")):
                 color = replace(color, full_range=True)
             if color != own:
@@ -55,7 +55,8 @@ class Decoder:
 
     def _marked(self, frame: av.VideoFrame) -> av.VideoFrame:
         """The frame, as interlaced as it or its container says."""
-        mark = self.order or ("prog" if frame.interlaced_frame else None)
+        order = self.said.order if self.codec in _UNMARKED else None
+        mark = order or ("prog" if frame.interlaced_frame else None)
         woven = frame.interlaced_frame and self.codec not in _IN_PASSES
         return frame if woven or mark is None else alone_through("setfield", mark, frame)
 
@@ -72,14 +73,26 @@ def _own_color(frame: av.VideoFrame, codec: str) -> ColorSpec:
     return color if described or codec != "hevc" else replace(color, full_range=color.full_range or None)
 
 
-def open_decoder(stream: VideoStream, threads: int = 0) -> Decoder:
-    """The stream's decoder, with as many threads as asked (0: FFmpeg's choice).
+def said_of(stream: VideoStream) -> Said:
+    """What a container says of its video; of a stream that was not decoded yet: that puts what the video's headers say in its place."""
+    context: Any = stream.codec_context
+    color = ColorSpec(
+        matrix=int(context.colorspace),
+        full_range={1: False, 2: True}.get(int(context.color_range)),
+        primaries=int(context.color_primaries),
+        transfer=int(context.color_trc),
+        chroma_location=int(context.chroma_sample_location),
+    )
+    return Said(color=color, order=_ORDERS.get(int(context.field_order)))
+
+
+def open_decoder(stream: VideoStream, threads: int = 0, said: Said | None = None) -> Decoder:
+    """The stream's decoder, with as many threads as asked (0: FFmpeg's choice). `said` stands for what the container says.
 
     VP8 and VP9 marked alpha_mode=1 are read by libvpx: FFmpeg's own decoders drop their alpha without a word.
     """
     context: Any = stream.codec_context
-    codec, said = context.codec.canonical_name, _color_of_stream(context)
-    order = _ORDERS.get(int(context.field_order)) if codec in _UNMARKED else None
+    codec, said = context.codec.canonical_name, said_of(stream) if said is None else said
     library = {"vp9": "libvpx-vp9", "vp8": "libvpx"}.get(codec)
     metadata = {key.lower(): value for key, value in stream.metadata.items()}
     if library is not None and metadata.get("alpha_mode") == "1":
@@ -87,26 +100,16 @@ def open_decoder(stream: VideoStream, threads: int = 0) -> Decoder:
         context.extradata = stream.codec_context.extradata
     context.thread_type = "AUTO"
     context.thread_count = threads
-    return Decoder(context=context, codec=codec, said=said, order=order)
-
-
-def _color_of_stream(context: av.VideoCodecContext) -> ColorSpec:
-    return ColorSpec(
-        matrix=int(context.colorspace),
-        full_range={1: False, 2: True}.get(int(context.color_range)),
-        primaries=int(context.color_primaries),
-        transfer=int(context.color_trc),
-        chroma_location=int(context.chroma_sample_location),
-    )
+    return Decoder(context=context, codec=codec, said=said)
 
 
 @contextlib.contextmanager
-def decoding(stream: VideoStream, threads: int = 0) -> Iterator[Decoder]:
+def decoding(stream: VideoStream, threads: int = 0, said: Said | None = None) -> Iterator[Decoder]:
     """`open_decoder`, whose threads are idle when the block ends.
 
     A decoder is freed by whoever holds the GIL, and waits for its threads: one with a message for Python's log would wait for the GIL.
     """
-    decoder = open_decoder(stream, threads)
+    decoder = open_decoder(stream, threads, said)
     try:
         yield decoder
     finally:

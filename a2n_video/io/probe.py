@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 from a2n_video.errors import DecodeError, IncompleteSourceError, UnsupportedFormatError
 from a2n_video.frames import color_of_frame, fraction
 from a2n_video.io.chunks import beside, pages
-from a2n_video.io.decoding import fed, open_decoder
+from a2n_video.io.decoding import fed, open_decoder, said_of
 from a2n_video.io.graphs import through
 from a2n_video.io.source import open_source, video_stream
 from a2n_video.media.colorspec import ColorSpec
@@ -57,6 +57,7 @@ def _probed(path: Path, max_pixels: int, video_number: int | None, *, ignore_edi
         check_stream(stream, path, max_pixels)
         streams = tuple(_stream_info(s) for s in container.streams)
         chapters = tuple(_chapter(c) for c in container.chapters())
+        said = said_of(stream)
         frame = first_frame(container, stream, path)
         return VideoInfo(
             path=path,
@@ -68,6 +69,7 @@ def _probed(path: Path, max_pixels: int, video_number: int | None, *, ignore_edi
             streams=streams,
             video_index=stream.index,
             ignore_edits=ignore_edits,
+            said=said,
             unread=more(pages(path), "page"),
             **_picture(stream, frame, path),
         )
@@ -117,7 +119,7 @@ def _picture(stream: VideoStream, frame: av.VideoFrame, path: Path) -> dict[str,
         "color": color,
         "frame_rate": fraction(stream.guessed_rate) or fraction(stream.average_rate),
         "time_base": fraction(stream.time_base) or Fraction(1, 1000),
-        "sar": fraction(stream.sample_aspect_ratio) or Fraction(1),
+        "sar": fraction(stream.sample_aspect_ratio) or fraction(context.sample_aspect_ratio) or Fraction(1),
         "rotation": float(frame.rotation),
         "display_matrix": struct.unpack("9i", matrix) if matrix else None,
         "interlaced": bool(frame.interlaced_frame),

@@ -248,7 +248,7 @@ class VideoReader:
             if count_errors:
                 self.damage.add(self._bears_on(latest), where, error.strerror)
 
-        with decoding(stream, threads) as decoder:
+        with decoding(stream, threads, self.info.said) as decoder:
             for packet in fed(_readable(packets, note)):
                 pts = None if packet is None else told(packet.pts)
                 latest = pts if latest is None or (pts is not None and pts > latest) else latest

@@ -63,6 +63,14 @@ class HdrMetadata:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Said:
+    """What the container says of a video's frames: it counts where they say nothing themselves."""
+
+    color: ColorSpec = field(default_factory=ColorSpec)
+    order: Literal["tff", "bff"] | None = None  # that fields are woven, and which is shown first
+
+
+@dataclass(frozen=True, kw_only=True)
 class VideoInfo:
     """A source file and the one video stream in it that is upscaled.
 
@@ -93,6 +101,7 @@ class VideoInfo:
     beside: tuple[str, ...] = ()  # "ICC colour profile" of a picture file, "closed captions" of a video: named, not kept
     unread: tuple[str, ...] = ()  # "2 more pages": what a picture file shows beside the one picture that is taken
     alpha: bool = False
+    said: Said = Said()
     first_pts: int | None = None  # raw, of the first frame that decodes; a recording may begin with packets that need what it lacks
     ignore_edits: bool = False  # its edit list shows no frame at all: it is read as if there were none
 
