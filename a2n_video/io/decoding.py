@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -12,12 +13,14 @@ import av
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from a2n_video.frames import color_of_frame, fraction, tag_frame
-from a2n_video.io.graphs import alone_through
+from a2n_video.frames import color_of_frame, fraction, native_frame, tag_frame
+from a2n_video.io.graphs import alone_through, keeps_format
 from a2n_video.media.colorspec import UNSPECIFIED, ColorSpec
 from a2n_video.media.info import Said
 
 _FULL_RANGE_GRAY: Final = frozenset({"mjpeg", "jpegls", "jpeg2000", "tiff", "bmp"})
+_SIDE: Final = 16
+_CROP: Final = (("crop", "w=16:h=16:x=2:y=2:exact=1"),)  # for trying a format
 # Codecs whose frames may not say that two fields are woven in them where their container does.
 _UNMARKED: Final = frozenset({"mjpeg", "jpeg2000", "cfhd", "png", "huffyuv", "ffvhuff", "utvideo", "magicyuv", "aic", "qtrle", "tiff"})
 _IN_PASSES: Final = frozenset({"png", "apng"})  # whose frames say "interlaced" of a file that is stored in seven passes (Adam7)
@@ -36,7 +39,10 @@ def fed[P: Packet[Any]](packets: Iterable[P]) -> Iterator[P | None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Decoder:
-    """A stream's decoder, whose frames are told what the container says of their colours and fields, where they say nothing themselves."""
+    """A stream's decoder, whose frames are told what the container says of their colours and fields, where they say nothing themselves.
+
+    What it says not to show is cut off.
+    """
 
     context: av.VideoCodecContext
     codec: str
@@ -51,7 +57,7 @@ class Decoder:
                 color = replace(color, full_range=True)
             if color != own:
                 tag_frame(frame, color)
-            yield self._marked(frame)
+            yield self._marked(_shown(frame, self.said))
 
     def _marked(self, frame: av.VideoFrame) -> av.VideoFrame:
         """The frame, as interlaced as it or its container says."""
@@ -73,6 +79,19 @@ def _own_color(frame: av.VideoFrame, codec: str) -> ColorSpec:
     return color if described or codec != "hevc" else replace(color, full_range=color.full_range or None)
 
 
+def _shown(frame: av.VideoFrame, said: Said) -> av.VideoFrame:
+    """What of a frame is to be shown; all of it where nothing would be left."""
+    if not any(said.hidden):
+        return frame
+    top, bottom, left, right = said.cut(_SIDE // frame.format.chroma_width(_SIDE), _SIDE // frame.format.chroma_height(_SIDE))
+    width, height = frame.width - left - right, frame.height - top - bottom
+    if width <= 0 or height <= 0:
+        return frame
+    if not keeps_format(_CROP, frame.format.name):
+        frame = native_frame(frame)
+    return alone_through("crop", f"w={width}:h={height}:x={left}:y={top}:exact=1", frame)
+
+
 def said_of(stream: VideoStream) -> Said:
     """What a container says of its video; of a stream that was not decoded yet: that puts what the video's headers say in its place."""
     context: Any = stream.codec_context
@@ -83,7 +102,9 @@ def said_of(stream: VideoStream) -> Said:
         transfer=int(context.color_trc),
         chroma_location=int(context.chroma_sample_location),
     )
-    return Said(color=color, order=_ORDERS.get(int(context.field_order)))
+    top, bottom, left, right = struct.unpack("4I", context.coded_side_data.get("frame_cropping") or bytes(16))
+    some = top + bottom < context.height and left + right < context.width
+    return Said(color=color, order=_ORDERS.get(int(context.field_order)), hidden=(top, bottom, left, right) if some else (0, 0, 0, 0))
 
 
 def open_decoder(stream: VideoStream, threads: int = 0, said: Said | None = None) -> Decoder:

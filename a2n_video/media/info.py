@@ -64,10 +64,16 @@ class HdrMetadata:
 
 @dataclass(frozen=True, kw_only=True)
 class Said:
-    """What the container says of a video's frames: it counts where they say nothing themselves."""
+    """What the container says of a video's frames: colours and fields count where they say nothing themselves."""
 
     color: ColorSpec = field(default_factory=ColorSpec)
     order: Literal["tff", "bff"] | None = None  # that fields are woven, and which is shown first
+    hidden: tuple[int, int, int, int] = (0, 0, 0, 0)  # rows at the top and bottom, columns at the left and right that are not shown
+
+    def cut(self, wide: int, high: int) -> tuple[int, int, int, int]:
+        """`hidden`, as far as it can be cut off where a chroma sample covers so many columns and rows: those it shares stay."""
+        top, bottom, left, right = self.hidden
+        return top - top % high, bottom, left - left % wide, right
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 
 from a2n_video import upscale_video
@@ -14,9 +16,12 @@ from a2n_video.frames import color_of_frame
 from a2n_video.io.probe import probe
 from a2n_video.io.reader import VideoReader
 from a2n_video.io.sandbox import SandboxedReader
+from a2n_video.job.planning.plan import prepare
 from a2n_video.media.colorspec import ColorSpec
+from a2n_video.options import JobOptions
 from tests.clips import QUICK
-from tests.made import picture
+from tests.made import box, picture, with_box
+from tests.test_picture import planes_in
 
 PQ = (9, 9, 16)
 X265 = {"preset": "ultrafast", "x265-params": "log-level=error:info=0:pools=1"}
@@ -24,7 +29,7 @@ X265 = {"preset": "ultrafast", "x265-params": "log-level=error:info=0:pools=1"}
 
 def boxed(path: Path, codec: str, said: tuple[int, int, int], *, full: bool = False, **options: str) -> Path:
     """A video whose encoder was told nothing of its colours, in a container that names matrix, primaries and transfer (and a range)."""
-    plain = path.with_name("plain.mkv")
+    plain = path.with_name("encoded.mkv")
     with av.open(str(plain), "w") as output:
         stream: Any = output.add_stream(codec, rate=25, options=options)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv422p10le" if codec == "prores_ks" else "yuv420p"
@@ -88,3 +93,49 @@ def test_what_a_frame_says_itself_stays(codec: str, options: dict[str, str], tmp
 def test_a_full_range_that_only_the_container_names(tmp_path: Path) -> None:
     """FFmpeg calls HEVC that says nothing limited."""
     assert probe(boxed(tmp_path / "in.mp4", "libx265", (1, 1, 1), full=True, **X265)).color.full_range
+
+
+def apertured(path: Path, size: tuple[int, int], off: Fraction) -> Path:
+    """64x48 in QuickTime, of which a clean aperture shows a part, `off` its middle; `off` in halves."""
+    numbers = [number for side in size for number in (side, 1)] + 2 * [off.numerator, off.denominator]
+    plain = boxed(path.with_name("plain.mov"), "prores_ks", (1, 1, 1))
+    return with_box(plain, path, box(b"clap", struct.pack(">8i", *numbers)))
+
+
+@pytest.mark.parametrize(
+    ("size", "off", "hidden", "left"),
+    [
+        ((48, 32), Fraction(0), (8, 8, 8, 8), 8),
+        ((57, 41), Fraction(1, 2), (4, 3, 4, 3), 4),
+        ((57, 41), Fraction(-1, 2), (3, 4, 3, 4), 2),  # a column that shares its chroma with one that is shown stays
+    ],
+)
+def test_what_the_container_hides_is_cut_off(
+    size: tuple[int, int], off: Fraction, hidden: tuple[int, int, int, int], left: int, tmp_path: Path
+) -> None:
+    source = apertured(tmp_path / "in.mov", size, off)
+    info = probe(source)
+    width, height = size[0] + hidden[2] - left, size[1]
+    assert (info.width, info.height, info.said.hidden) == (width, height, hidden)
+    with av.open(str(source)) as container:
+        whole = [planes_in(frame) for frame in container.decode(video=0)]
+    for kind in (VideoReader, SandboxedReader):
+        with kind(source) as reader:
+            shown = [planes_in(frame) for frame in reader]
+        assert len(shown) == len(whole) == 3
+        for before, after in zip(whole, shown, strict=True):
+            for step, a, b in zip((1, 2, 2), before, after, strict=True):
+                assert np.array_equal(a[hidden[0] :][:height, left // step :][:, : -(-width // step)], b)
+
+
+def test_the_plan_tells_of_what_is_cut_off(tmp_path: Path) -> None:
+    source = apertured(tmp_path / "in.mov", (57, 41), Fraction(1, 2))
+    result = upscale_video(source, tmp_path / "out.mkv", model="nearest", codec="ffv1", keep_all=True)
+    assert result.exit_code == 0
+    info = probe(result.path)
+    assert (info.width, info.height, info.said.hidden) == (114, 82, (0, 0, 0, 0))
+    notes = prepare(source, tmp_path / "other.mkv", JobOptions().with_changes(model="nearest")).notes
+    told = (
+        "cropped to 57x41, the part that the container says to show (not 4 rows at the top, 3 rows at the bottom, 4 columns at the left, "
+    )
+    assert told + "3 columns at the right)" in notes
