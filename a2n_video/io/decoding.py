@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import Any, Final, Literal
 
 import av
+from av.codec.context import Flags
 from av.packet import Packet
 from av.video.stream import VideoStream
 
@@ -119,6 +120,7 @@ def open_decoder(stream: VideoStream, threads: int = 0, said: Said | None = None
     if library is not None and metadata.get("alpha_mode") == "1":
         context = av.VideoCodecContext.create(library, "r")
         context.extradata = stream.codec_context.extradata
+    context.flags |= Flags.unaligned.value  # else columns stay at the left that the video itself hides, where memory lies better so
     context.thread_type = "AUTO"
     context.thread_count = threads
     return Decoder(context=context, codec=codec, said=said)

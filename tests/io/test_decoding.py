@@ -128,6 +128,18 @@ def test_what_the_container_hides_is_cut_off(
                 assert np.array_equal(a[hidden[0] :][:height, left // step :][:, : -(-width // step)], b)
 
 
+def test_what_the_video_itself_hides_is_cut_off(tmp_path: Path) -> None:
+    """At the left too, where FFmpeg would leave some columns for memory's sake."""
+    plain = boxed(tmp_path / "plain.mp4", "libx264", (1, 1, 1), preset="ultrafast", qp="0")
+    hidden = {"preset": "ultrafast", "qp": "0", "x264-params": "crop-rect=6,4,10,2"}
+    source = boxed(tmp_path / "in.mp4", "libx264", (1, 1, 1), **hidden)
+    info = probe(source)
+    assert (info.width, info.height) == (48, 42)
+    with VideoReader(plain) as before, VideoReader(source) as after:
+        for a, b in zip(before, after, strict=True):
+            assert np.array_equal(planes_in(a)[0][4:-2, 6:-10], planes_in(b)[0])
+
+
 def test_the_plan_tells_of_what_is_cut_off(tmp_path: Path) -> None:
     source = apertured(tmp_path / "in.mov", (57, 41), Fraction(1, 2))
     result = upscale_video(source, tmp_path / "out.mkv", model="nearest", codec="ffv1", keep_all=True)
