@@ -71,8 +71,12 @@ class Said:
     hidden: tuple[int, int, int, int] = (0, 0, 0, 0)  # rows at the top and bottom, columns at the left and right that are not shown
 
     def cut(self, wide: int, high: int) -> tuple[int, int, int, int]:
-        """`hidden`, as far as it can be cut off where a chroma sample covers so many columns and rows: those it shares stay."""
+        """`hidden`, as far as it can be cut off where a chroma sample covers so many columns and rows: those it shares stay.
+
+        Where fields are woven each has its own, so that the same one comes first.
+        """
         top, bottom, left, right = self.hidden
+        high *= 1 if self.order is None else 2
         return top - top % high, bottom, left - left % wide, right
 
 

@@ -18,6 +18,7 @@ from a2n_video.io.reader import VideoReader
 from a2n_video.io.sandbox import SandboxedReader
 from a2n_video.job.planning.plan import prepare
 from a2n_video.media.colorspec import ColorSpec
+from a2n_video.media.info import Said
 from a2n_video.options import JobOptions
 from tests.clips import QUICK
 from tests.made import box, picture, with_box
@@ -126,6 +127,11 @@ def test_what_the_container_hides_is_cut_off(
         for before, after in zip(whole, shown, strict=True):
             for step, a, b in zip((1, 2, 2), before, after, strict=True):
                 assert np.array_equal(a[hidden[0] :][:height, left // step :][:, : -(-width // step)], b)
+
+
+@pytest.mark.parametrize(("order", "rows", "top"), [(None, 1, 59), (None, 2, 58), ("tff", 1, 58), ("bff", 2, 56)])
+def test_the_same_field_comes_first_once_rows_are_cut_off(order: Any, rows: int, top: int) -> None:
+    assert Said(order=order, hidden=(59, 3, 0, 0)).cut(1, rows) == (top, 3, 0, 0)
 
 
 def test_what_the_video_itself_hides_is_cut_off(tmp_path: Path) -> None:
