@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -97,6 +98,29 @@ def animated(path: Path, count: int) -> Path:
         for number in range(count):
             output.mux(stream.encode(picture(number, pix_fmt="rgb24")))
         output.mux(stream.encode(None))
+    return path
+
+
+def box(kind: bytes, body: bytes) -> bytes:
+    """A box of MP4 or QuickTime."""
+    return struct.pack(">I4s", 8 + len(body), kind) + body
+
+
+def with_box(source: Path, path: Path, added: bytes) -> Path:
+    """An MP4 or QuickTime file of one track with one more box about its picture, where the header lies behind the pictures."""
+    data = bytearray(source.read_bytes())
+    place, parents = 0, []
+    for kind in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd"):
+        while data[place + 4 : place + 8] != kind:
+            place += int.from_bytes(data[place : place + 4])
+        parents.append(place)
+        place += 8
+    entry = place + 8
+    for parent in (*parents, entry):
+        data[parent : parent + 4] = (int.from_bytes(data[parent : parent + 4]) + len(added)).to_bytes(4)
+    end = entry + int.from_bytes(data[entry : entry + 4]) - len(added)
+    data[end:end] = added
+    path.write_bytes(data)
     return path
 
 

@@ -195,8 +195,11 @@ def _luma(frame: av.VideoFrame) -> np.ndarray[Any, Any]:
 
 
 def look_for_interlace(path: Path, info: VideoInfo, frames: int = _LOOK_AT) -> InterlaceFindings:
-    """Decode the first frames and see what they are; nothing is decoded where a codec or a height has no interlaced form."""
-    if info.video.codec in _PROGRESSIVE or info.height > _TALLEST:
+    """Decode the first frames and see what they are; nothing is decoded where a codec or a height has no interlaced form.
+
+    But where the first frame is called interlaced, as a container can call PNG.
+    """
+    if not info.interlaced and (info.video.codec in _PROGRESSIVE or info.height > _TALLEST):
         return InterlaceFindings()
     with open_source(path, ignore_edits=info.ignore_edits) as container:
         decoded = itertools.islice(_quietly_decoded(container, path), frames)

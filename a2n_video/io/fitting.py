@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final
 
 import av
 
@@ -14,6 +16,7 @@ from a2n_video.media.pixfmt import pix_fmt_of
 from a2n_video.media.planes import PlaneFormat, Samples
 
 _ADAPTER = VideoFrameAdapter()
+_SEEN: Final = Fraction(1, 50)  # how much wider or narrower somebody sees
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,23 +81,60 @@ def _wrapped(row: Samples, source: av.VideoFrame, fit: Fit) -> av.VideoFrame:
     return frame
 
 
-def changes_of(frames: Iterator[av.VideoFrame], notes: list[str]) -> Iterator[av.VideoFrame]:
-    """The source's frames as they are; each change of size, format or colour on the way is put in words into `notes`."""
-    last: tuple[int, int, str, tuple[int, ...]] | None = None
+@dataclass(frozen=True, kw_only=True)
+class _Picture:
+    """What of a frame should stay from the first one to the last."""
+
+    size: tuple[int, int]
+    pix_fmt: str
+    matrix: int
+    full_range: bool
+    sar: Fraction
+
+    @property
+    def shape(self) -> Fraction:
+        """Of the picture as it is shown."""
+        return self.sar * self.size[0] / self.size[1]
+
+    def changes_to(self, other: _Picture) -> list[str]:
+        """Each difference that somebody sees, in words."""
+        pairs = list(zip(self._words(), other._words(), strict=True))
+        return [f"{a} became {b}" for a, b in (pairs[:-1] if self.shown_like(other) else pairs) if a != b]
+
+    def _words(self) -> Iterator[str]:
+        yield "{}x{}".format(*self.size)
+        yield self.pix_fmt
+        yield f"matrix {self.matrix}"
+        yield "full range" if self.full_range else "limited range"
+        yield f"{self.shape.numerator}:{self.shape.denominator}"
+
+    def shown_like(self, other: _Picture) -> bool:
+        return abs(other.shape / self.shape - 1) < _SEEN
+
+
+def changes_of(
+    frames: Iterator[av.VideoFrame], notes: list[str], sar_at: Callable[[int], Fraction] = lambda pts: Fraction(1)
+) -> Iterator[av.VideoFrame]:
+    """The source's frames as they are; each change of size, format, colour or shape on the way is put in words into `notes`.
+
+    `sar_at`: the shape of pixels at a frame's pts.
+    """
+    first: _Picture | None = None
+    last: _Picture | None = None
     for frame in frames:
-        tags = color_of_frame(frame)
-        found = (frame.width, frame.height, frame.format.name, (tags.matrix, int(bool(tags.full_range))))
-        if last is not None and found != last:
+        found = _picture_of(frame, sar_at(frame.pts or 0))
+        first = first or found
+        changes = "; ".join(last.changes_to(found)) if last is not None else ""
+        if changes:
             at = f"{float(frame.pts * frame.time_base):.3f} s" if frame.pts is not None and frame.time_base else "some time"
-            changes = "; ".join(
-                f"{a} became {b}"
-                for a, b in (
-                    (f"{last[0]}x{last[1]}", f"{found[0]}x{found[1]}"),
-                    (last[2], found[2]),
-                    (f"matrix {last[3][0]}", f"matrix {found[3][0]}"),
-                )
-                if a != b
-            )
-            notes.append(f"at {at} the source changed ({changes or 'range'}); everything is brought to the first picture's size and format")
+            shown = "squeezed" if found.shape > first.shape else "stretched"
+            shape = "" if found.shown_like(first) else f", and is shown {shown} from here on"
+            notes.append(f"at {at} the source changed ({changes}); everything is brought to the first picture's size and format{shape}")
         last = found
         yield frame
+
+
+def _picture_of(frame: av.VideoFrame, sar: Fraction) -> _Picture:
+    tags = color_of_frame(frame)
+    size = frame.width, frame.height
+    return _Picture(size=size, pix_fmt=frame.format.name, matrix=tags.matrix, full_range=bool(tags.full_range), sar=sar)

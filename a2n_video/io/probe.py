@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 from a2n_video.errors import DecodeError, IncompleteSourceError, UnsupportedFormatError
 from a2n_video.frames import color_of_frame, fraction
 from a2n_video.io.chunks import beside, pages
-from a2n_video.io.decoding import fed, frames_of, open_decoder
+from a2n_video.io.decoding import fed, open_decoder, said_of
 from a2n_video.io.graphs import through
 from a2n_video.io.source import open_source, video_stream
 from a2n_video.media.colorspec import ColorSpec
@@ -28,6 +28,8 @@ from a2n_video.media.planes import PlaneFormat
 from a2n_video.media.timemap import told
 
 _PACKETS_TO_FIRST_FRAME = 2000
+_FLAT: Final = 0  # AV_STEREO3D_2D
+_RECTILINEAR: Final = 4  # AV_SPHERICAL_RECTILINEAR: as any picture
 
 
 def probe(path: Path | str, max_pixels: int = 8192 * 4320, *, video_number: int | None = None) -> VideoInfo:
@@ -55,6 +57,7 @@ def _probed(path: Path, max_pixels: int, video_number: int | None, *, ignore_edi
         check_stream(stream, path, max_pixels)
         streams = tuple(_stream_info(s) for s in container.streams)
         chapters = tuple(_chapter(c) for c in container.chapters())
+        said = said_of(stream)
         frame = first_frame(container, stream, path)
         return VideoInfo(
             path=path,
@@ -66,7 +69,7 @@ def _probed(path: Path, max_pixels: int, video_number: int | None, *, ignore_edi
             streams=streams,
             video_index=stream.index,
             ignore_edits=ignore_edits,
-            beside=beside(path),
+            said=said,
             unread=more(pages(path), "page"),
             **_picture(stream, frame, path),
         )
@@ -84,7 +87,7 @@ def first_frame(container: InputContainer, stream: VideoStream, path: Path) -> a
     with contextlib.suppress(av.FFmpegError):  # reading itself ends, as at a packet of half a gigabyte that a damaged table names
         for packet in fed(itertools.islice(container.demux(stream), _PACKETS_TO_FIRST_FRAME)):
             with contextlib.suppress(av.FFmpegError, ValueError):  # ValueError: a codec that is not known once packets came
-                for frame in frames_of(decoder, packet):
+                for frame in decoder.decode(packet):
                     return frame
     raise IncompleteSourceError(f"{path}: damaged: no frame of its {name} video can be decoded; nothing was written")
 
@@ -116,12 +119,13 @@ def _picture(stream: VideoStream, frame: av.VideoFrame, path: Path) -> dict[str,
         "color": color,
         "frame_rate": fraction(stream.guessed_rate) or fraction(stream.average_rate),
         "time_base": fraction(stream.time_base) or Fraction(1, 1000),
-        "sar": fraction(stream.sample_aspect_ratio) or Fraction(1),
+        "sar": fraction(stream.sample_aspect_ratio) or fraction(context.sample_aspect_ratio) or Fraction(1),
         "rotation": float(frame.rotation),
         "display_matrix": struct.unpack("9i", matrix) if matrix else None,
         "interlaced": bool(frame.interlaced_frame),
         "hdr": hdr_metadata(side_data, coded),
         "dynamic_hdr": _dynamic_hdr(side_data, coded),
+        "beside": beside(path) + _marks(side_data, coded),
         "alpha": planes.alpha,
         "first_pts": told(frame.pts),
     }
@@ -196,3 +200,18 @@ def _dynamic_hdr(side_data: Mapping[Type, bytes], coded: Mapping[str, bytes]) ->
     dolby = Type.DOVI_RPU_BUFFER in side_data or Type.DOVI_METADATA in side_data or "dovi_conf" in coded
     found = {"Dolby Vision": dolby, "HDR10+": Type.DYNAMIC_HDR_PLUS in side_data, "HDR Vivid": Type.DYNAMIC_HDR_VIVID in side_data}
     return tuple(name for name, there in found.items() if there)
+
+
+def _marks(side_data: Mapping[Type, bytes], coded: Mapping[str, bytes]) -> tuple[str, ...]:
+    """What is said of the picture and not written again."""
+    found = {
+        "closed captions (CEA-608/708) in the video": Type.A53_CC in side_data,
+        "stereo 3D marks": _is_other(side_data.get(Type.STEREO3D) or coded.get("stereo_3d"), _FLAT),
+        "spherical (360 degree) marks": _is_other(side_data.get(Type.SPHERICAL) or coded.get("spherical"), _RECTILINEAR),
+    }
+    return tuple(name for name, there in found.items() if there)
+
+
+def _is_other(data: bytes | None, plain: int) -> bool:
+    """Whether one of FFmpeg's structs AVStereo3D and AVSphericalMapping, which begin with their kind, is of another than the plain one."""
+    return data is not None and struct.unpack_from("i", data)[0] != plain

@@ -6,6 +6,8 @@ import itertools
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,7 +18,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from a2n_video.frames import native_frame
-from a2n_video.io.decoding import decoding, fed, frames_of
+from a2n_video.io.decoding import decoding, fed
 from a2n_video.io.filters import copied_frame, deinterlaced
 from a2n_video.io.fitting import changes_of
 from a2n_video.io.packets import scan
@@ -156,6 +158,8 @@ class VideoReader:
         self._last_pts: int | None = None  # of the last decoded frame, on the source's clock
         self._errors_before_last = 0
         self._at = self.time_map.origin_pts  # where on the settled clock decoding is: the last frame's pts
+        self._sar = Fraction(1)  # of the last decoded frame
+        self._sars: list[tuple[int, Fraction]] = []  # each with the settled pts from which on it is so
         self._untaken = UNSPECIFIED  # the last frame's matrix, where it was one that is not taken
 
     def __enter__(self) -> Self:
@@ -179,7 +183,7 @@ class VideoReader:
 
     def __iter__(self) -> Iterator[av.VideoFrame]:
         limit = self.time_map.limit_pts  # no limit where nothing cuts: more frames may come than the index saw packets
-        frames = changes_of(self._from_first_pts(), self.damage.changes)
+        frames = changes_of(self._from_first_pts(), self.damage.changes, self._sar_at)
         if limit is not None:
             frames = itertools.takewhile(lambda frame: _pts(frame) < limit, frames)
         return itertools.islice(frames, self._frames)
@@ -196,6 +200,7 @@ class VideoReader:
                 return
             self.close()
             self.damage.forget()  # what was met on the way is met again
+            self._sars.clear()
             self._at = self.time_map.origin_pts
         yield from (frame for frame in self._made(self._open()) if _pts(frame) >= first)
 
@@ -243,12 +248,14 @@ class VideoReader:
             if count_errors:
                 self.damage.add(self._bears_on(latest), where, error.strerror)
 
-        with decoding(stream, threads) as decoder:
+        with decoding(stream, threads, self.info.said) as decoder:
             for packet in fed(_readable(packets, note)):
                 pts = None if packet is None else told(packet.pts)
                 latest = pts if latest is None or (pts is not None and pts > latest) else latest
                 try:
-                    yield from frames_of(decoder, packet)
+                    for frame in decoder.decode(packet):
+                        self._sar = decoder.sar
+                        yield frame
                 except MemoryError:  # FFmpeg's is one of its errors too, but says nothing about the packet
                     raise
                 except av.FFmpegError as error:
@@ -288,6 +295,8 @@ class VideoReader:
             self._at = self._to.settled(pts)
             self._last_pts, self._errors_before_last = pts, self.damage.met
             self._take_matrix(frame)
+            if not self._sars or self._sars[-1][1] != self._sar:
+                self._sars.append((self._at, self._sar))
             if raw.is_corrupt:
                 self.damage.add(self._bears_on(told(raw.pts)), f"frame at pts {raw.pts}", "decoded with errors")
             if last is not None:
@@ -296,6 +305,10 @@ class VideoReader:
             last, last_pts = frame, pts
         if last is not None:
             yield from self._stand_ins(last, last_pts, self._source_map.end_pts)
+
+    def _sar_at(self, pts: int) -> Fraction:
+        """The shape of the pixels of the frame at a settled pts; by then it can be another's that is decoded."""
+        return self._sars[max(0, bisect_right(self._sars, pts, key=itemgetter(0)) - 1)][1]
 
     def _take_matrix(self, frame: av.VideoFrame) -> None:
         """Have a frame whose matrix cannot be computed with read as the stream is.

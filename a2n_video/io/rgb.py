@@ -17,7 +17,7 @@ from a2n_video.engine.color import planes_to_rgb
 from a2n_video.engine.protocol import pack_rows
 from a2n_video.errors import DecodeError
 from a2n_video.frames import VideoFrameAdapter, native_frame, rearranged
-from a2n_video.io.decoding import decoding, fed, frames_of
+from a2n_video.io.decoding import decoding, fed
 from a2n_video.io.source import open_source, video_stream
 from a2n_video.media.pixfmt import native_pix_fmt
 
@@ -35,7 +35,7 @@ def read_rgb(path: Path) -> Iterator[Image]:
         with open_source(path) as container:
             stream = video_stream(container, path)
             with decoding(stream) as decoder:
-                for frame in (frame for packet in fed(container.demux(stream)) for frame in frames_of(decoder, packet)):
+                for frame in (frame for packet in fed(container.demux(stream)) for frame in decoder.decode(packet)):
                     yield frame_to_rgb(frame)
                     count += 1
     except av.FFmpegError as error:

@@ -85,6 +85,16 @@ class ColorSpec:
         transfer = (1 if hd else 6) if transfer == UNSPECIFIED else transfer
         return replace(known, matrix=guess, full_range=full, primaries=primaries, transfer=transfer)
 
+    def or_else(self, said: ColorSpec) -> ColorSpec:
+        """The same, with what `said` says of all that is left open here."""
+        return ColorSpec(
+            matrix=said.matrix if self.matrix == UNSPECIFIED else self.matrix,
+            full_range=said.full_range if self.full_range is None else self.full_range,
+            primaries=said.primaries if self.primaries == UNSPECIFIED else self.primaries,
+            transfer=said.transfer if self.transfer == UNSPECIFIED else self.transfer,
+            chroma_location=self.chroma_location or said.chroma_location,
+        )
+
     @property
     def siting(self) -> tuple[float, float]:
         """(x, y) of a chroma sample in luma samples from the first one it covers, for halved axes."""

@@ -61,6 +61,8 @@ class Holding:
 
 
 TEXT_SUBTITLES: Final = frozenset({"subrip", "ass", "webvtt", "mov_text", "text"})
+# Teletext's characters and closed captions, which are neither text as FFmpeg knows it nor pictures.
+CODED_SUBTITLES: Final = frozenset({"eia_608", "dvb_teletext", "arib_caption"})
 
 _MKV_DISPOSITIONS = frozenset({"default", "dub", "original", "comment", "forced", "hearing_impaired", "visual_impaired", "descriptions"})
 _MP4_DISPOSITIONS = frozenset({"default", "dub", "comment", "forced", "hearing_impaired", "visual_impaired", "captions", "descriptions"})
@@ -107,7 +109,7 @@ HOLDS: Final[dict[Container, Holding]] = {
     "mov": Holding(
         video=frozenset({"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg", "prores"}),
         audio=_COMMON_AUDIO | _PCM | _PCM_BE | {"mp2", "alac", "pcm_mulaw", "pcm_alaw", "amr_nb"},
-        subtitles=frozenset({"mov_text"}),
+        subtitles=frozenset({"mov_text", "eia_608"}),
         text="mov_text",
         chapters=True,
         tags=None,

@@ -63,6 +63,24 @@ class HdrMetadata:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Said:
+    """What the container says of a video's frames: colours and fields count where they say nothing themselves."""
+
+    color: ColorSpec = field(default_factory=ColorSpec)
+    order: Literal["tff", "bff"] | None = None  # that fields are woven, and which is shown first
+    hidden: tuple[int, int, int, int] = (0, 0, 0, 0)  # rows at the top and bottom, columns at the left and right that are not shown
+
+    def cut(self, wide: int, high: int) -> tuple[int, int, int, int]:
+        """`hidden`, as far as it can be cut off where a chroma sample covers so many columns and rows: those it shares stay.
+
+        Where fields are woven each has its own, so that the same one comes first.
+        """
+        top, bottom, left, right = self.hidden
+        high *= 1 if self.order is None else 2
+        return top - top % high, bottom, left - left % wide, right
+
+
+@dataclass(frozen=True, kw_only=True)
 class VideoInfo:
     """A source file and the one video stream in it that is upscaled.
 
@@ -90,9 +108,10 @@ class VideoInfo:
     interlaced: bool = False
     hdr: HdrMetadata | None = None
     dynamic_hdr: tuple[str, ...] = ()  # "dolby vision", "hdr10+": named, cannot be kept
-    beside: tuple[str, ...] = ()  # "ICC colour profile", "EXIF data" of a picture file: named, not kept
+    beside: tuple[str, ...] = ()  # "ICC colour profile" of a picture file, "closed captions" of a video: named, not kept
     unread: tuple[str, ...] = ()  # "2 more pages": what a picture file shows beside the one picture that is taken
     alpha: bool = False
+    said: Said = Said()
     first_pts: int | None = None  # raw, of the first frame that decodes; a recording may begin with packets that need what it lacks
     ignore_edits: bool = False  # its edit list shows no frame at all: it is read as if there were none
 

@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import Final, Literal
 
 from a2n_video.errors import OptionError
-from a2n_video.media.containers import CHAPTERS_FROM_ZERO, DISPOSITIONS, HOLDS, TEXT_SUBTITLES, Container, Holding
+from a2n_video.media.containers import CHAPTERS_FROM_ZERO, CODED_SUBTITLES, DISPOSITIONS, HOLDS, TEXT_SUBTITLES, Container, Holding
 from a2n_video.media.info import StreamInfo, VideoInfo
 from a2n_video.media.tags import loses_region, lost_tags, needs_named_keys, tag_of, written_language
 from a2n_video.options import Fidelity
@@ -185,7 +185,7 @@ def _subtitle(base: StreamFate, stream: StreamInfo, container: Container) -> Str
     if stream.codec in TEXT_SUBTITLES and holding.text is not None:
         styles = ", styles are simplified" if stream.codec == "ass" else ""
         return replace(base, fate="converted", to=holding.text, reason=f"{container} does not hold {stream.codec}{styles}")
-    pictures = "" if stream.codec in TEXT_SUBTITLES else " (pictures, which cannot become text)"
+    pictures = "" if stream.codec in TEXT_SUBTITLES | CODED_SUBTITLES else " (pictures, which cannot become text)"
     return replace(base, reason=f"{container} does not hold {stream.codec}{pictures}")
 
 

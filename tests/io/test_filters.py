@@ -112,6 +112,44 @@ def test_interlace_is_found_flagged_or_not(flagged: bool, tmp_path: Path) -> Non
     assert "interlaced" in plan.note
 
 
+def written(path: Path, codec: str, pairs: list[tuple[float, float]], **options: str) -> Path:
+    """Frames of two moments each, of a codec that has no mark for it."""
+    with av.open(str(path), "w") as output:
+        stream: Any = output.add_stream(codec, rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = *SIZE, "gray" if codec == "png" else "yuvj420p"
+        for number, (top, bottom) in enumerate(pairs):
+            frame = av.VideoFrame.from_ndarray(woven(top, bottom), format="gray").reformat(format=stream.pix_fmt)
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("codec", ["mjpeg", "png"])
+@pytest.mark.parametrize(("said", "order"), [("tt", "tff"), ("bb", "bff"), ("tb", "tff"), ("bt", "bff")])
+def test_interlace_that_only_the_container_names(codec: str, said: str, order: str, tmp_path: Path) -> None:
+    pairs = VIDEO[:8] if order == "tff" else [pair[::-1] for pair in VIDEO[:8]]
+    made = written(tmp_path / "in.mov", codec, pairs, field_order=said)
+    info = probe(made)
+    assert info.interlaced
+    assert look_for_interlace(made, info).flagged == len(pairs)
+    before, after = frames_of(made, "off"), frames_of(made, "auto")
+    assert {graphs.field_mark(frame) for frame in before} == {order}
+    assert min(combing(planes_in(frame)[0]) for frame in before) > 5
+    assert max(combing(planes_in(frame)[0]) for frame in after[1:-1]) < 3
+    first, second = frames_of(made, "field")[8:10]
+    for number, frame in ((8, first), (9, second)):
+        assert np.abs(planes_in(frame)[0][8:-8].astype(int) - moment(number)[8:-8]).mean() < 6
+
+
+def test_png_that_is_stored_in_passes_is_whole(tmp_path: Path) -> None:
+    """Its decoder calls Adam7 interlaced."""
+    made = written(tmp_path / "in.mov", "png", VIDEO[:4], flags="+ildct")
+    assert not probe(made).interlaced
+    for frame, pair in zip(frames_of(made, "auto"), VIDEO, strict=False):
+        assert np.array_equal(planes_in(frame)[0], woven(*pair))
+
+
 def test_progressive_is_left_alone(tmp_path: Path) -> None:
     made = interlaced_file(tmp_path / "in.mkv", [(2 * n, 2 * n) for n in range(30)], flagged=False)
     found = look_for_interlace(made, probe(made))

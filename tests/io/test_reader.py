@@ -20,7 +20,7 @@ from a2n_video.io.packets import scan
 from a2n_video.io.probe import probe
 from a2n_video.io.reader import VideoReader, repeated_frame
 from a2n_video.io.seeking import packets_from_keyframe
-from a2n_video.media.interlace import InterlacePlan
+from a2n_video.media.interlace import InterlacePlan, result_map
 from tests.clips import Clip, read_frames, write_clip
 from tests.conftest import ROOT
 from tests.io.test_filters import VIDEO, combing, flagged_frame, made_frame
@@ -120,6 +120,32 @@ def test_a_matrix_that_is_not_taken_ends_no_job_in_its_middle(tmp_path: Path) ->
     assert (done.frames, done.exit_code, done.damage.errors) == (12, 4, 1)
     assert "bt2020c" in str(done.damage)
     assert [number for _, number in read_frames(result)] == 3 * [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("mode", ["off", "field"])
+@pytest.mark.parametrize(
+    ("first", "then", "said"), [("1:1", "4:3", "4:3 became 16:9"), ("4:3", "1:1", "16:9 became 4:3"), ("1:1", "100:99", "")]
+)
+def test_a_change_of_shape_is_told(first: str, then: str, said: str, mode: Any, tmp_path: Path) -> None:
+    source = tmp_path / "in.ts"
+    parts = []
+    for number, sar in enumerate((first, then)):
+        clip = Clip(
+            times=[Fraction(4 * number + n, 25) for n in range(4)],
+            options={"preset": "ultrafast", "x264-params": f"sar={sar.replace(':', '/')}"},
+        )
+        parts.append(write_clip(tmp_path / f"{number}.ts", clip).read_bytes())
+    source.write_bytes(b"".join(parts))
+    info = probe(source)
+    source_map, plan = scan(source, info).time_map, InterlacePlan(mode=mode)
+    with VideoReader(source, info=info, time_map=result_map(plan, source_map), source_map=source_map, deinterlace=plan) as reader:
+        assert len(list(reader)) == (8 if mode == "off" else 16)
+    shown = "squeezed" if first == "1:1" else "stretched"
+    assert [note.split(" s ", 1)[1] for note in reader.damage.changes] == [
+        f"the source changed ({said}); everything is brought to the first picture's size and format, and is shown {shown} from here on"
+        for _ in range(bool(said))
+    ]
+    assert all(abs(float(note.split()[1]) - 0.16) < 0.01 for note in reader.damage.changes)
 
 
 @pytest.mark.parametrize("codec", ["mpeg4", "libx264"])

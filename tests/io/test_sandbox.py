@@ -126,7 +126,7 @@ from a2n_video.io import reader
 plain = reader.decoding
 class Short:
     def __init__(self, decoder):
-        self.decoder, self.codec, self.packets = decoder, decoder.codec, 0
+        self.decoder, self.sar, self.packets = decoder, decoder.sar, 0
     def decode(self, packet):
         self.packets += 1
         if self.packets == 12:

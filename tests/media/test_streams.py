@@ -129,6 +129,23 @@ def test_timecode_and_chapter_tracks_become_what_they_say() -> None:
     assert fates(info, "ts")[:2] == [("dropped", None), ("dropped", None)]
 
 
+@pytest.mark.parametrize(
+    ("codec", "container", "reason"),
+    [
+        ("eia_608", "mkv", "mkv does not hold eia_608"),
+        ("dvb_teletext", "mp4", "mp4 does not hold dvb_teletext"),
+        ("hdmv_pgs_subtitle", "mov", "mov does not hold hdmv_pgs_subtitle (pictures, which cannot become text)"),
+    ],
+)
+def test_only_pictures_are_called_pictures(codec: str, container: Container, reason: str) -> None:
+    (fate,) = plan_streams(source(stream(1, "subtitle", codec)), container, Fidelity()).losses
+    assert fate.reason == reason
+
+
+def test_quicktime_keeps_a_track_of_closed_captions() -> None:
+    assert fates(source(stream(1, "subtitle", "eia_608")), "mov", keep_all=True) == [("copied", None)]
+
+
 def test_the_plan_reads() -> None:
     info = source(stream(1, "audio", "aac", metadata={"title": "Main"}), stream(2, "subtitle", "subrip"), metadata={"com.maker": "x"})
     plan = plan_streams(info, "mp4", Fidelity())

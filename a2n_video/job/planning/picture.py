@@ -210,6 +210,11 @@ def _notes(info: VideoInfo, codec: str, size: PictureSize, fit: Fit) -> Iterator
     if info.planes.family == "gray" and fit.target.family != "gray":
         neutral = " with neutral chroma" if fit.target.family == "yuv" else ""
         yield f"gray is written as {fit.pix_fmt}{neutral}: {codec} writes none that players take"
+    if any(info.said.hidden):
+        cut = info.said.cut(1 << info.planes.log2_chroma_w, 1 << info.planes.log2_chroma_h)
+        parts = zip(cut, ("row", "row", "column", "column"), ("top", "bottom", "left", "right"), strict=True)
+        hidden = ", ".join(f"{n} {name}{'s' * (n > 1)} at the {side}" for n, name, side in parts if n)
+        yield f"cropped to {info.width}x{info.height}, the part that the container says to show (not {hidden})"
     columns, rows = fit.target.width - size.width, fit.target.height - size.height
     if columns or rows:
         sides = " and ".join(f"{n} {name}{'s' * (n > 1)}" for n, name in ((columns, "column"), (rows, "row")) if n)

@@ -8,12 +8,14 @@ from pathlib import Path
 import av
 import pytest
 
+from a2n_video.frames import color_of_frame
 from a2n_video.io.mux.shipping import cut_source, needed_of_source
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import probe
 from a2n_video.io.reader import PREROLL_S, VideoReader
 from a2n_video.media.interlace import InterlacePlan, result_map
 from tests.clips import TICK, Clip, read_frames, write_clip
+from tests.io.test_decoding import PQ, X265, boxed
 from tests.made import frame_hash, make_source, with_long_groups
 
 # Name, ticks of the container, frames' pts; 400 frames at 25 a second are more than a preroll.
@@ -44,6 +46,19 @@ def test_a_cut_holds_its_segment(tmp_path: Path, suffix: str) -> None:
         wanted = [frame for frame in whole if (start is None or frame[0] >= start) and (end is None or frame[0] < end)]
         assert [frame for frame in frames if end is None or frame[0] < end] == wanted
     assert cut.stat().st_size < source.stat().st_size, "only a part was cut out"
+
+
+def test_what_only_the_container_says_holds_for_a_part_of_it(tmp_path: Path) -> None:
+    """A part is nut, which names neither colours nor fields."""
+    source = boxed(tmp_path / "in.mov", "libx265", PQ, **X265)
+    info = probe(source)
+    times = scan(source, info).time_map
+    cut = tmp_path / "cut"
+    cut.write_bytes(cut_source(source, info, times, None, times.times[2]))
+    assert probe(cut).container == "nut"
+    with VideoReader(cut, info=info, time_map=times) as reader:
+        assert {color_of_frame(frame) for frame in reader} == {info.color}
+    assert info.color.transfer == 16
 
 
 def test_what_no_edit_list_shows_is_cut_out_all_the_same(tmp_path: Path) -> None:
