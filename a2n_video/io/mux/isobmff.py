@@ -13,7 +13,7 @@ from typing import Final
 
 from a2n_video.errors import EncodeError
 from a2n_video.io.mux.matroska import Seekable
-from a2n_video.media.hdr import CHROMATICITY, LUMINANCE, has_mastering
+from a2n_video.media.hdr import CHROMATICITY, LUMINANCE, has_light, has_mastering
 from a2n_video.media.info import HdrMetadata
 
 _PATH: Final = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd")
@@ -44,8 +44,8 @@ def hdr_boxes(hdr: HdrMetadata) -> bytes:
         points = [_counts(point, CHROMATICITY) for point in (hdr.green, hdr.blue, hdr.red, hdr.white) if point is not None]
         light = [_counts((value,), LUMINANCE)[0] for value in (hdr.max_luminance, hdr.min_luminance) if value is not None]
         boxes += struct.pack(">I4s8H2I", 32, b"mdcv", *(count for point in points for count in point), *light)
-    if hdr.max_content is not None:
-        boxes += struct.pack(">I4s2H", 12, b"clli", min(hdr.max_content, 0xFFFF), min(hdr.max_average or 0, 0xFFFF))
+    if hdr.max_content is not None and has_light(hdr):
+        boxes += struct.pack(">I4s2H", 12, b"clli", hdr.max_content, hdr.max_average or 0)
     return boxes
 
 

@@ -50,6 +50,7 @@ def test_a_header_without_that_video_is_an_error_and_stays(tmp_path: Path) -> No
 
 def test_what_is_not_known_whole_has_no_box() -> None:
     assert hdr_boxes(replace(P3, white=None, max_content=None)) == b""
+    assert hdr_boxes(replace(P3, max_luminance=Fraction(10**7), max_content=70000)) == b""
     assert len(hdr_boxes(P3)) == 44
 
 
