@@ -211,8 +211,8 @@ class Run:
             self.save()
 
     def save_best(self, score: float) -> None:
-        """Keep the averaged weights if their held-out score is the highest so far."""
-        if score <= self.trainer.best:
+        """Keep the averaged weights if their held-out score is the highest so far; that of a run that diverged is no number."""
+        if math.isnan(score) or score <= self.trainer.best:
             return
         self.trainer.best = score
         part = self.folder / "best.part"

@@ -219,6 +219,7 @@ def test_only_better_weights_replace_the_best(pairs: Path, tmp_path: Path) -> No
     kept = (tmp_path / "best.safetensors").read_bytes()
     run.trainer.average.conv_first.weight.add_(1)
     run.save_best(0.9)
+    run.save_best(math.nan)
     assert (tmp_path / "best.safetensors").read_bytes() == kept
     run.save_best(1.1)
     assert (tmp_path / "best.safetensors").read_bytes() != kept
