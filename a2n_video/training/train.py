@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import math
+import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -245,8 +246,11 @@ def progress(steps: int, start: int) -> AbstractContextManager[Any]:
     return tqdm(total=steps, initial=start, unit="step", disable=None)  # type: ignore[no-any-return]
 
 
-def batches(config: TrainConfig, pairs: Sequence[Path], start: int, *, pinned: bool) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of steps `start`, `start` + 1, ...; each is decided by (seed, step) alone. `pinned` memory goes to a card unwaited."""
+def batches(config: TrainConfig, pairs: Sequence[Path], start: int, *, pinned: bool) -> Generator[tuple[Tensor, Tensor], None, None]:
+    """The batches of steps `start`, `start` + 1, ...; each is decided by (seed, step) alone. `pinned` memory goes to a card unwaited.
+
+    Closed, it lets its readers end.
+    """
     data = PairBatches(
         *pairs,
         batch=config.batch,
@@ -256,16 +260,21 @@ def batches(config: TrainConfig, pairs: Sequence[Path], start: int, *, pinned: b
         recoloured=config.recoloured,
     )
     context = "spawn" if config.workers else None
-    return iter(
-        DataLoader(
-            data,
-            batch_size=None,
-            sampler=range(start, config.steps),
-            num_workers=config.workers,
-            multiprocessing_context=context,
-            pin_memory=pinned,
-        )
+    yield from DataLoader(
+        data,
+        batch_size=None,
+        sampler=range(start, config.steps),
+        num_workers=config.workers,
+        multiprocessing_context=context,
+        pin_memory=pinned,
+        worker_init_fn=leave_stops_to_the_run,
     )
+
+
+def leave_stops_to_the_run(_worker: int) -> None:
+    """A terminal sends Ctrl-C to readers too, and a run whose readers are gone cannot finish its step: they end when it lets go of them."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def evaluate(run: Run, held: HeldOut, loss: float) -> None:
@@ -315,8 +324,9 @@ def take_steps(run: Run, held: HeldOut, pairs: Sequence[Path], end: int, stopped
     trainer, config = run.trainer, run.trainer.config
     smooth: Tensor | None = None
     begun = time.monotonic() - trainer.seconds
-    with progress(config.steps, trainer.step) as bar:
-        for low, high in batches(config, pairs, trainer.step, pinned=trainer.device.type != "cpu"):
+    given = batches(config, pairs, trainer.step, pinned=trainer.device.type != "cpu")
+    with progress(config.steps, trainer.step) as bar, closing(given):
+        for low, high in given:
             if trainer.step >= end or time_share(config, trainer.seconds) >= 1:
                 break
             error = trainer.train_step(low, high)

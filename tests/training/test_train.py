@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import multiprocessing
 import os
 import signal
 import time
@@ -109,6 +110,22 @@ def test_any_number_of_workers_reads_the_same_batches(pairs: Path, tmp_path: Pat
     alone = train([pairs], tmp_path / "a", TINY, stop_at=3)
     helped = train([pairs], tmp_path / "b", TrainConfig(**{**TINY.__dict__, "workers": 2}), stop_at=3)
     assert same(alone, helped)
+
+
+def test_a_stop_that_reaches_the_workers_too_takes_none_of_them(pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Ctrl-C does: a terminal sends it to all processes of a group."""
+    step, asked = Trainer.train_step, [False, False, True]
+
+    def with_signal(trainer: Trainer, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+        for worker in multiprocessing.active_children():
+            os.kill(worker.pid or 0, signal.SIGINT if trainer.step else signal.SIGTERM)
+        time.sleep(0.2)
+        return step(trainer, low, high)
+
+    monkeypatch.setattr(Trainer, "train_step", with_signal)
+    train([pairs], tmp_path, replace(TINY, workers=1), stopped=lambda: asked.pop(0))
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 3
+    assert not multiprocessing.active_children()
 
 
 def test_it_learns(pairs: Path) -> None:
