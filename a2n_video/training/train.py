@@ -99,6 +99,15 @@ def time_share(config: TrainConfig, seconds: float) -> float:
     return seconds / (60 * config.minutes) if config.minutes else 0.0
 
 
+def shape_of(config: TrainConfig, scale: int) -> A2NConfig:
+    """The network of a run. OptionError for one that there is not."""
+    head: Any = config.head
+    try:
+        return A2NConfig(scale=scale, n_features=config.n_features, n_blocks=config.n_blocks, head=head)
+    except ValueError as error:
+        raise OptionError(f"--n-features {config.n_features} --n-blocks {config.n_blocks} --head {head}: {error}") from error
+
+
 class Trainer:
     """The state of a run and its step. What `state` gives and `load_state` takes is all that decides what follows."""
 
@@ -106,8 +115,7 @@ class Trainer:
         self.loss, optimiser = named(LOSSES, "loss", config.loss), named(OPTIMISERS, "optimiser", config.optimiser)
         self.config, self.device = config, device
         torch.manual_seed(config.seed)
-        head: Any = config.head
-        shape = A2NConfig(scale=scale, n_features=config.n_features, n_blocks=config.n_blocks, head=head)
+        shape = shape_of(config, scale)
         self.model = A2N(shape).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = A2N(shape).to(device, memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
         self.average.load_state_dict(self.model.state_dict())

@@ -12,6 +12,7 @@ import time
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -303,6 +304,12 @@ def test_both_losses_learn_and_others_are_refused(pairs: Path, tmp_path: Path) -
         Trainer(TrainConfig(**{**TINY.__dict__, "loss": "l3"}), 2, torch.device("cpu"))
     with pytest.raises(OptionError, match="adam"):
         Trainer(TrainConfig(**{**TINY.__dict__, "optimiser": "sgd"}), 2, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("wrong", "told"), [({"head": "pixelshuffel"}, "head is paper or pixelshuffle"), ({"n_blocks": 0}, "1 or more")])
+def test_a_network_that_there_is_not_is_refused(wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(OptionError, match=told):
+        Trainer(replace(TINY, **wrong), 2, torch.device("cpu"))
 
 
 def test_a_state_of_adam_from_a_card_goes_on_here() -> None:
