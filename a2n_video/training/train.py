@@ -7,7 +7,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -55,6 +55,25 @@ class TrainConfig:
     graph: bool = True  # on a card the whole step is one CUDA graph, with Adam
     threads: int = 2
     workers: int = 0  # processes that read batches
+
+
+# What a run that goes on may do in another way without a word: nothing that is learnt hangs on it.
+_UNTOLD: Final = frozenset({"eval_every", "save_every", "compile", "graph", "threads", "workers"})
+
+
+def changes(was: Mapping[str, Any], config: TrainConfig, folder: Path) -> dict[str, tuple[Any, Any]]:
+    """What a run that goes on does otherwise than it did: names of options, each with its value before and now.
+
+    OptionError where that cannot be: another optimiser knows nothing of the first one's state, and held-out pairs are of other kinds.
+    """
+    before = {**asdict(TrainConfig()), **was}
+    now = asdict(config)
+    changed = {name: (before[name], now[name]) for name in now if name not in _UNTOLD and before[name] != now[name]}
+    for name in changed:
+        if name == "optimiser" or (name == "clean_share" and 1 in changed[name]):
+            old, new = (f"--{name.replace('_', '-')} {value}" for value in changed[name])
+            raise OptionError(f"{folder}: this run was begun with {old}, it cannot go on with {new}; give --start in a new folder")
+    return changed
 
 
 def l1(out: Tensor, target: Tensor) -> Tensor:
@@ -192,7 +211,10 @@ class Trainer:
 
 
 class Run:
-    """The folder of a run: `checkpoint.pt` (all of the state), `best.safetensors` (averaged weights), `curve.csv`, `curve.png`."""
+    """The folder of a run.
+
+    `checkpoint.pt` (all of the state), `best.safetensors` (averaged weights), `config.json`, `curve.csv`, `curve.png`.
+    """
 
     def __init__(self, folder: Path, trainer: Trainer) -> None:
         self.folder, self.trainer = folder, trainer
@@ -202,11 +224,26 @@ class Run:
     def resume(self) -> bool:
         """Load the checkpoint if there is one. Lines of the curve for later steps go: those steps are taken, and judged, again."""
         path = self.folder / "checkpoint.pt"
-        found = path.exists()
+        found, changed = path.exists(), {}
         if found:
-            self.trainer.load_state(torch.load(path, weights_only=True, map_location="cpu"))  # where random states have to be
+            state = torch.load(path, weights_only=True, map_location="cpu")  # where random states have to be
+            changed = changes(state["config"], self.trainer.config, self.folder)
+            self.trainer.load_state(state)
         self._cut_curve()
+        self._describe(changed, anew=not found)
         return found
+
+    def _describe(self, changed: dict[str, tuple[Any, Any]], *, anew: bool) -> None:
+        """Write `config.json`: the options, and under "changed" the steps from which on some are others than before."""
+        path, part, step = self.folder / "config.json", self.folder / "config.part", self.trainer.step
+        known = [] if anew or not path.exists() else json.loads(path.read_text()).get("changed", [])
+        if changed:
+            told = ", ".join(f"--{name.replace('_', '-')} {now} instead of {was}" for name, (was, now) in changed.items())
+            tqdm.write(f"goes on from step {step} with {told}")
+            known = [*(entry for entry in known if entry["step"] != step), {"step": step, **changed}]
+        values = {**asdict(self.trainer.config), **({"changed": known} if known else {})}
+        part.write_text(json.dumps(values, indent=1) + "\n")
+        part.replace(path)
 
     def save(self) -> None:
         """Write the checkpoint to a new file and rename it: a kill leaves the old one."""
@@ -317,8 +354,7 @@ def train(
     if not run.resume() and start is not None:
         new = trainer.warm_start(load_start(start))
         tqdm.write(f"warm start from {start.name}; new: {', '.join(new) or 'nothing'}")
-    (folder / "config.json").write_text(json.dumps(asdict(config), indent=1) + "\n")
-    error = take_steps(run, held, pairs, min(config.steps, stop_at or config.steps), stopped)
+    error = take_steps(run, held, pairs, config.steps if stop_at is None else min(config.steps, stop_at), stopped)
     run.save()  # before the last judging, for which a lent machine may have no time
     if error is not None and trainer.step % config.eval_every:
         evaluate(run, held, error)

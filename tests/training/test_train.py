@@ -259,6 +259,34 @@ def test_a_checkpoint_of_another_network_is_refused(pairs: Path, tmp_path: Path)
         train([pairs], tmp_path, TrainConfig(**{**TINY.__dict__, "n_blocks": 2}))
 
 
+def test_a_run_that_goes_on_with_other_options_says_so(pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train([pairs], tmp_path, TINY, stop_at=1)
+    train([pairs], tmp_path, replace(TINY, eval_every=5), stop_at=2)
+    assert "goes on" not in capsys.readouterr().out
+    other = replace(TINY, seed=2, loss="psnr")
+    train([pairs], tmp_path, other, stop_at=2)
+    train([pairs], tmp_path, other, stop_at=3)
+    told = capsys.readouterr().out
+    assert told.count("goes on from step 2 with --loss psnr instead of l1, --seed 2 instead of 1\n") == told.count("goes on") == 1
+    kept = json.loads((tmp_path / "config.json").read_text())
+    assert (kept["seed"], kept["changed"]) == (2, [{"step": 2, "loss": ["l1", "psnr"], "seed": [1, 2]}])
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon")
+@pytest.mark.parametrize("other", [{"clean_share": 1.0}, {"optimiser": "muon"}])
+def test_what_a_checkpoint_cannot_go_on_with_is_refused(pairs: Path, tmp_path: Path, other: dict[str, Any]) -> None:
+    wide = replace(TINY, n_features=16)
+    train([pairs], tmp_path, wide, stop_at=1)
+    kept = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(OptionError, match=r"this run was begun with --.*, it cannot go on"):
+        train([pairs], tmp_path, replace(wide, **other))
+    assert (tmp_path / "config.json").read_bytes() == kept
+
+
+def test_a_stop_at_step_0_takes_none(pairs: Path, tmp_path: Path) -> None:
+    assert train([pairs], tmp_path, TINY, stop_at=0).step == 0
+
+
 def test_held_out_gains_are_over_bicubic(pairs: Path) -> None:
     held = HeldOut(pairs)
 
@@ -324,6 +352,12 @@ def test_a_state_of_adam_from_a_card_goes_on_here() -> None:
     set_learning_rate(again, 0.25)
     assert (again.param_groups[0]["lr"], again.param_groups[0]["capturable"]) == (0.25, False)
     again.step()
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon")
+def test_muon_of_a_network_without_matrices_is_refused() -> None:
+    with pytest.raises(OptionError, match="--optimiser muon: no kernel"):
+        Trainer(replace(TINY, optimiser="muon"), 2, torch.device("cpu"))
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon")
