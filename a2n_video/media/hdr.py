@@ -16,6 +16,9 @@ PQ: Final = 16
 HLG: Final = 18
 CHROMATICITY: Final = Fraction(1, 50000)
 LUMINANCE: Final = Fraction(1, 10000)
+# What H.265 (D.3.28) does not call unknown, in its counts, and as FFmpeg reads it: discs do come with a darkest luminance of 0.
+_RANGES: Final = {"x": (5, 37000), "y": (5, 42000), "max": (50_000, 100_000_000), "min": (0, 50_000)}
+_MOST_LIGHT: Final = 0xFFFF
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +67,25 @@ def hdr_params(codec: str, hdr: HdrMetadata | None) -> str:
 
 
 def has_mastering(hdr: HdrMetadata) -> bool:
-    """Whether the mastering display is known whole: no encoder takes primaries without luminances, or the other way round."""
-    return None not in (hdr.red, hdr.green, hdr.blue, hdr.white, hdr.max_luminance, hdr.min_luminance)
+    """Whether the mastering display is known whole: no encoder takes primaries without luminances, or the other way round.
+
+    Numbers that H.265 counts as unknown are not known here either: encoders and boxes have no room for them, or players skip them.
+    """
+    points, brightest, darkest = (hdr.red, hdr.green, hdr.blue, hdr.white), hdr.max_luminance, hdr.min_luminance
+    if brightest is None or darkest is None:
+        return False
+    placed = all(point is not None and _said(point[0], CHROMATICITY, "x") and _said(point[1], CHROMATICITY, "y") for point in points)
+    return placed and darkest < brightest and _said(brightest, LUMINANCE, "max") and _said(darkest, LUMINANCE, "min")
+
+
+def has_light(hdr: HdrMetadata) -> bool:
+    """Whether there is a content light level, and one that 16 bits hold as everywhere."""
+    return hdr.max_content is not None and max(hdr.max_content, hdr.max_average or 0) <= _MOST_LIGHT
+
+
+def _said(value: Fraction, unit: Fraction, kind: str) -> bool:
+    least, most = _RANGES[kind]
+    return least <= round(value / unit) <= most
 
 
 def lost_hdr(codec: str, hdr: HdrMetadata | None, *, boxed: bool = False) -> str:
@@ -73,17 +93,22 @@ def lost_hdr(codec: str, hdr: HdrMetadata | None, *, boxed: bool = False) -> str
     if hdr is None:
         return ""
     words = HDR_WORDS.get(codec)
-    partial = not has_mastering(hdr) and any(v is not None for v in (hdr.red, hdr.white, hdr.max_luminance))
-    light = ["content light level"] * (hdr.max_content is not None)
+    display = (hdr.red, hdr.green, hdr.blue, hdr.white, hdr.max_luminance, hdr.min_luminance)
+    mastering = [f"mastering display{_NOT_WHOLE if None in display else _ODD}"] if display.count(None) < len(display) else []
+    light = ["content light level" + ("" if has_light(hdr) else _ODD)] if hdr.max_content is not None else []
     if not boxed and words is None:
-        return " and ".join(["mastering display"] * (partial or has_mastering(hdr)) + light)
-    kept = boxed or (words is not None and _takes_light(words, hdr))
-    return " and ".join(["mastering display (only part of it is known)"] * partial + ([] if kept else light))
+        return " and ".join(lost.partition(" (")[0] for lost in mastering + light)
+    kept = has_light(hdr) and (boxed or (words is not None and _takes_light(words, hdr)))
+    return " and ".join(([] if has_mastering(hdr) else mastering) + ([] if kept else light))
+
+
+_NOT_WHOLE: Final = " (only part of it is known)"
+_ODD: Final = " (its numbers are beyond those that HDR10 has)"
 
 
 def _takes_light(words: HdrWords, hdr: HdrMetadata) -> bool:
     """Whether there is a content light level that the library writes."""
-    return bool(hdr.max_content) or (hdr.max_content is not None and words.unknown_peak)
+    return has_light(hdr) and (bool(hdr.max_content) or words.unknown_peak)
 
 
 def given_hdr(codec: str, hdr: HdrMetadata | None, encoder_options: Mapping[str, str], *, boxed: bool = False) -> HdrMetadata | None:
@@ -96,7 +121,7 @@ def given_hdr(codec: str, hdr: HdrMetadata | None, encoder_options: Mapping[str,
         return None
     said = " ".join(encoder_options.values())
     mastering = has_mastering(hdr) and (words is None or f"{words.mastering}=" not in said)
-    kept = hdr.max_content is not None and (boxed or (words is not None and _takes_light(words, hdr)))
+    kept = has_light(hdr) and (boxed or (words is not None and _takes_light(words, hdr)))
     light = kept and (words is None or f"{words.light}=" not in said)
     if not mastering and not light:
         return None

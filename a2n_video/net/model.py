@@ -7,7 +7,7 @@ branches by a mean over the whole frame, so a part of a frame processed alone gi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 NEGATIVE_SLOPE = 0.2
 Head = Literal["paper", "pixelshuffle"]
+HEADS: Final[tuple[Head, ...]] = get_args(Head)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,8 @@ class A2NConfig:
     reduction: int = 4  # of the attention dropout module's hidden layer
 
     def __post_init__(self) -> None:
+        if self.head not in HEADS:
+            raise ValueError(f"head is {' or '.join(HEADS)}, not {self.head}")
         if self.scale not in (1, 2, 3, 4):
             raise ValueError(f"scale is 1, 2, 3 or 4, not {self.scale}")
         if self.scale == 1 and self.head == "paper":

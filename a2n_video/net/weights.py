@@ -144,11 +144,11 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
             found = torch.load(content, map_location="cpu", weights_only=True)
         else:
             raise WeightsError(f"{path}: {EXPECTED}; found neither, {_describe(start)}")
+        return _plain_tensors(found, path), metadata
     except WeightsError:
         raise
     except BROKEN_FILE as error:
         raise WeightsError(f"{path}: {EXPECTED}; found a file that is damaged or holds something else: {_short(error)}") from error
-    return _plain_tensors(found, path), metadata
 
 
 def _describe(start: bytes) -> str:
@@ -171,6 +171,8 @@ def _plain_tensors(found: object, path: Path) -> Tensors:
         if not isinstance(value, Tensor) or value.layout != torch.strided or not value.is_floating_point():
             kind = f"{value.dtype} ({value.layout}) tensor" if isinstance(value, Tensor) else type(value).__name__
             raise WeightsError(f"{path}: {EXPECTED}; found {str(key)!r}, a {kind}")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():  # repeated by its strides: terabytes of few bytes
+            raise WeightsError(f"{path}: {EXPECTED}; found {str(key)!r} of {tuple(value.shape)}, more values than the file holds")
         plain = value.detach().to("cpu", torch.float32).contiguous()
         if not torch.isfinite(plain).all():
             raise WeightsError(f"{path}: {str(key)!r} holds values that are infinite or not a number; the file is damaged")
@@ -229,7 +231,7 @@ def stated_config(metadata: Mapping[str, str], recognised: A2NConfig, path: Path
     try:
         values = json.loads(metadata["config"])
         config = A2NConfig(**values)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise WeightsError(f"{path}: its metadata holds a config that is not ours: {_short(error)}") from error
     for item in fields(A2NConfig):
         value, default = getattr(config, item.name), item.default

@@ -173,7 +173,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("base", type=Path, metavar="REFERENCE_OR_SOURCE")
     result.add_argument("results", type=Path, nargs="+", metavar="RESULT")
     result.add_argument("-o", "--output", type=Path, required=True, metavar="HTML", help="the curves' numbers lie beside it as .csv")
-    result.add_argument("--source", type=Path, help="beside a reference: the small video, for a bicubic enlargement to compare with")
+    result.add_argument(
+        "--source", type=Path, help="beside a reference: the small video, uncut as it is, for a bicubic enlargement to compare with"
+    )
     result.add_argument(
         "--start", type=seconds, metavar="TIME", help="the results begin with the first frame of the first file at or after this time"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Final
@@ -87,25 +87,36 @@ class Comparison:
     unmatched: int = 0  # frames of the base that some result has no frame for
 
 
-def in_step(base: Footage, others: list[Footage], start: Fraction | None, frames: int | None) -> Iterator[tuple[Shot, list[Shot | None]]]:
-    """Each frame of `base` at or after `start` with the others' frames of the same time, None where one has none.
+def in_step(
+    base: Footage, results: list[Footage], start: Fraction | None, frames: int | None, small: Footage | None = None
+) -> Iterator[tuple[Shot, list[Shot | None]]]:
+    """Each frame of `base` at or after `start` with the others' frames of the same time, None where one has none; `small`'s comes last.
 
-    The others begin with the first of these, as the results of a job with that --start do. Times are equal when they differ by less
-    than half a frame.
+    The results begin with the first of these, as those of a job with that --start do; `small`, what they were made from, is uncut like
+    the base. Times are equal when they differ by less than half a frame.
     """
     near = base.time_map.step * base.time_map.time_base / 2
-    streams = [other.shots() for other in others]
-    heads: list[Shot | None] = [next(stream, None) for stream in streams]
+    begin = None if start is None else base.begin(start)
+    streams = [_pairing(result.shots(), near) for result in results]
+    whole = None if small is None else _pairing(small.shots(begin), near)
     origin: Fraction | None = None
-    for shot in base.shots(None if start is None else base.begin(start), frames):
+    for shot in base.shots(begin, frames):
         origin = shot.time if origin is None else origin
-        now = shot.time - origin
-        found: list[Shot | None] = []
-        for index, stream in enumerate(streams):
-            while (head := heads[index]) is not None and head.time < now - near:
-                heads[index] = next(stream, None)
-            found.append(head if head is not None and head.time < now + near else None)
-        yield replace(shot, time=now), found
+        found = [stream(shot.time - origin) for stream in streams]
+        yield replace(shot, time=shot.time - origin), [*found, *([] if whole is None else [whole(shot.time)])]
+
+
+def _pairing(shots: Iterator[Shot], near: Fraction) -> Callable[[Fraction], Shot | None]:
+    """Asked for ever later times, it gives the frame that is nearer to each than `near`, None where there is none."""
+    head = next(shots, None)
+
+    def at(time: Fraction) -> Shot | None:
+        nonlocal head
+        while head is not None and head.time < time - near:
+            head = next(shots, None)
+        return head if head is not None and head.time < time + near else None
+
+    return at
 
 
 def measure(cast: Cast, times: list[Fraction], *, start: Fraction | None = None, frames: int | None = None) -> Comparison:
@@ -116,8 +127,7 @@ def measure(cast: Cast, times: list[Fraction], *, start: Fraction | None = None,
     result = Comparison(cast=cast)
     meter, stills = _Meter(cast), _Stills(times)
     small = cast.small if cast.small is not None and cast.small is not cast.base else None
-    others = [*cast.results.values(), *([small] if small else [])]
-    for shot, found in in_step(cast.base, others, start, frames):
+    for shot, found in in_step(cast.base, list(cast.results.values()), start, frames, small):
         seen = [other for other in found if other is not None]
         if len(seen) < len(found):
             result.unmatched += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -30,11 +31,20 @@ def check_output(path: Path, suffixes: Sequence[str], sources: Iterable[Path] = 
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write a small result whole. OutputError where the disk or a permission says no."""
+    """Write a small result whole or not at all: what stood there stays. OutputError where the disk or a permission says no."""
+    target = path.resolve()  # a link stays one
+    part = target.with_name(f".a2n-{os.getpid()}.part")
     try:
-        path.write_bytes(data)
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(target)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 def write_rows(path: Path, columns: Iterable[str], rows: Iterable[Sequence[Any]]) -> None:

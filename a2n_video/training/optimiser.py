@@ -63,6 +63,8 @@ class MuonAndAdam:
             raise OptionError("--optimiser muon needs torch 2.9 or newer; leave the option out")
         parameters = list(parameters)
         self.kernels = [p for p in parameters if p.ndim == 4 and min(p.shape[0], p[0].numel()) >= SMALLEST]
+        if not self.kernels:
+            raise OptionError(f"--optimiser muon: no kernel of this network has {SMALLEST} rows and columns; leave the option out")
         self.matrices = [as_matrix(p.detach()) for p in self.kernels]
         taken = set(map(id, self.kernels))
         self.muon = torch.optim.Muon(self.matrices, lr=lr, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import math
+import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -56,6 +57,25 @@ class TrainConfig:
     workers: int = 0  # processes that read batches
 
 
+# What a run that goes on may do in another way without a word: nothing that is learnt hangs on it.
+_UNTOLD: Final = frozenset({"eval_every", "save_every", "compile", "graph", "threads", "workers"})
+
+
+def changes(was: Mapping[str, Any], config: TrainConfig, folder: Path) -> dict[str, tuple[Any, Any]]:
+    """What a run that goes on does otherwise than it did: names of options, each with its value before and now.
+
+    OptionError where that cannot be: another optimiser knows nothing of the first one's state, and held-out pairs are of other kinds.
+    """
+    before = {**asdict(TrainConfig()), **was}
+    now = asdict(config)
+    changed = {name: (before[name], now[name]) for name in now if name not in _UNTOLD and before[name] != now[name]}
+    for name in changed:
+        if name == "optimiser" or (name == "clean_share" and 1 in changed[name]):
+            old, new = (f"--{name.replace('_', '-')} {value}" for value in changed[name])
+            raise OptionError(f"{folder}: this run was begun with {old}, it cannot go on with {new}; give --start in a new folder")
+    return changed
+
+
 def l1(out: Tensor, target: Tensor) -> Tensor:
     """Mean absolute difference, the paper's loss."""
     return (out - target).abs().mean()
@@ -98,6 +118,15 @@ def time_share(config: TrainConfig, seconds: float) -> float:
     return seconds / (60 * config.minutes) if config.minutes else 0.0
 
 
+def shape_of(config: TrainConfig, scale: int) -> A2NConfig:
+    """The network of a run. OptionError for one that there is not."""
+    head: Any = config.head
+    try:
+        return A2NConfig(scale=scale, n_features=config.n_features, n_blocks=config.n_blocks, head=head)
+    except ValueError as error:
+        raise OptionError(f"--n-features {config.n_features} --n-blocks {config.n_blocks} --head {head}: {error}") from error
+
+
 class Trainer:
     """The state of a run and its step. What `state` gives and `load_state` takes is all that decides what follows."""
 
@@ -105,8 +134,7 @@ class Trainer:
         self.loss, optimiser = named(LOSSES, "loss", config.loss), named(OPTIMISERS, "optimiser", config.optimiser)
         self.config, self.device = config, device
         torch.manual_seed(config.seed)
-        head: Any = config.head
-        shape = A2NConfig(scale=scale, n_features=config.n_features, n_blocks=config.n_blocks, head=head)
+        shape = shape_of(config, scale)
         self.model = A2N(shape).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = A2N(shape).to(device, memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
         self.average.load_state_dict(self.model.state_dict())
@@ -183,7 +211,10 @@ class Trainer:
 
 
 class Run:
-    """The folder of a run: `checkpoint.pt` (all of the state), `best.safetensors` (averaged weights), `curve.csv`, `curve.png`."""
+    """The folder of a run.
+
+    `checkpoint.pt` (all of the state), `best.safetensors` (averaged weights), `config.json`, `curve.csv`, `curve.png`.
+    """
 
     def __init__(self, folder: Path, trainer: Trainer) -> None:
         self.folder, self.trainer = folder, trainer
@@ -193,11 +224,26 @@ class Run:
     def resume(self) -> bool:
         """Load the checkpoint if there is one. Lines of the curve for later steps go: those steps are taken, and judged, again."""
         path = self.folder / "checkpoint.pt"
-        found = path.exists()
+        found, changed = path.exists(), {}
         if found:
-            self.trainer.load_state(torch.load(path, weights_only=True, map_location="cpu"))  # where random states have to be
+            state = torch.load(path, weights_only=True, map_location="cpu")  # where random states have to be
+            changed = changes(state["config"], self.trainer.config, self.folder)
+            self.trainer.load_state(state)
         self._cut_curve()
+        self._describe(changed, anew=not found)
         return found
+
+    def _describe(self, changed: dict[str, tuple[Any, Any]], *, anew: bool) -> None:
+        """Write `config.json`: the options, and under "changed" the steps from which on some are others than before."""
+        path, part, step = self.folder / "config.json", self.folder / "config.part", self.trainer.step
+        known = [] if anew or not path.exists() else json.loads(path.read_text()).get("changed", [])
+        if changed:
+            told = ", ".join(f"--{name.replace('_', '-')} {now} instead of {was}" for name, (was, now) in changed.items())
+            tqdm.write(f"goes on from step {step} with {told}")
+            known = [*(entry for entry in known if entry["step"] != step), {"step": step, **changed}]
+        values = {**asdict(self.trainer.config), **({"changed": known} if known else {})}
+        part.write_text(json.dumps(values, indent=1) + "\n")
+        part.replace(path)
 
     def save(self) -> None:
         """Write the checkpoint to a new file and rename it: a kill leaves the old one."""
@@ -211,8 +257,8 @@ class Run:
             self.save()
 
     def save_best(self, score: float) -> None:
-        """Keep the averaged weights if their held-out score is the highest so far."""
-        if score <= self.trainer.best:
+        """Keep the averaged weights if their held-out score is the highest so far; that of a run that diverged is no number."""
+        if math.isnan(score) or score <= self.trainer.best:
             return
         self.trainer.best = score
         part = self.folder / "best.part"
@@ -245,8 +291,11 @@ def progress(steps: int, start: int) -> AbstractContextManager[Any]:
     return tqdm(total=steps, initial=start, unit="step", disable=None)  # type: ignore[no-any-return]
 
 
-def batches(config: TrainConfig, pairs: Sequence[Path], start: int, *, pinned: bool) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of steps `start`, `start` + 1, ...; each is decided by (seed, step) alone. `pinned` memory goes to a card unwaited."""
+def batches(config: TrainConfig, pairs: Sequence[Path], start: int, *, pinned: bool) -> Generator[tuple[Tensor, Tensor], None, None]:
+    """The batches of steps `start`, `start` + 1, ...; each is decided by (seed, step) alone. `pinned` memory goes to a card unwaited.
+
+    Closed, it lets its readers end.
+    """
     data = PairBatches(
         *pairs,
         batch=config.batch,
@@ -256,16 +305,21 @@ def batches(config: TrainConfig, pairs: Sequence[Path], start: int, *, pinned: b
         recoloured=config.recoloured,
     )
     context = "spawn" if config.workers else None
-    return iter(
-        DataLoader(
-            data,
-            batch_size=None,
-            sampler=range(start, config.steps),
-            num_workers=config.workers,
-            multiprocessing_context=context,
-            pin_memory=pinned,
-        )
+    yield from DataLoader(
+        data,
+        batch_size=None,
+        sampler=range(start, config.steps),
+        num_workers=config.workers,
+        multiprocessing_context=context,
+        pin_memory=pinned,
+        worker_init_fn=leave_stops_to_the_run,
     )
+
+
+def leave_stops_to_the_run(_worker: int) -> None:
+    """A terminal sends Ctrl-C to readers too, and a run whose readers are gone cannot finish its step: they end when it lets go of them."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def evaluate(run: Run, held: HeldOut, loss: float) -> None:
@@ -300,8 +354,7 @@ def train(
     if not run.resume() and start is not None:
         new = trainer.warm_start(load_start(start))
         tqdm.write(f"warm start from {start.name}; new: {', '.join(new) or 'nothing'}")
-    (folder / "config.json").write_text(json.dumps(asdict(config), indent=1) + "\n")
-    error = take_steps(run, held, pairs, min(config.steps, stop_at or config.steps), stopped)
+    error = take_steps(run, held, pairs, config.steps if stop_at is None else min(config.steps, stop_at), stopped)
     run.save()  # before the last judging, for which a lent machine may have no time
     if error is not None and trainer.step % config.eval_every:
         evaluate(run, held, error)
@@ -315,8 +368,9 @@ def take_steps(run: Run, held: HeldOut, pairs: Sequence[Path], end: int, stopped
     trainer, config = run.trainer, run.trainer.config
     smooth: Tensor | None = None
     begun = time.monotonic() - trainer.seconds
-    with progress(config.steps, trainer.step) as bar:
-        for low, high in batches(config, pairs, trainer.step, pinned=trainer.device.type != "cpu"):
+    given = batches(config, pairs, trainer.step, pinned=trainer.device.type != "cpu")
+    with progress(config.steps, trainer.step) as bar, closing(given):
+        for low, high in given:
             if trainer.step >= end or time_share(config, trainer.seconds) >= 1:
                 break
             error = trainer.train_step(low, high)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
+
+import pytest
 
 from a2n_video.media.hdr import given_hdr, hdr_differences, hdr_params, lost_hdr
 from a2n_video.media.info import HdrMetadata
@@ -47,6 +50,35 @@ def test_losses_are_named() -> None:
     assert lost_hdr("libvpx-vp9", P3) == "mastering display and content light level"
     assert lost_hdr("ffv1", HdrMetadata(max_content=5)) == "content light level"
     assert lost_hdr("libx265", replace(P3, white=None)) == "mastering display (only part of it is known)"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"max_luminance": Fraction(0), "min_luminance": Fraction(0)},
+        {"max_luminance": Fraction(10**7)},
+        {"max_luminance": Fraction(4)},
+        {"max_luminance": Fraction(5), "min_luminance": Fraction(5)},
+        {"min_luminance": Fraction(-1)},
+        {"red": point("5", "0.3")},
+        {"white": point("0.3", "-0.1")},
+    ],
+)
+def test_numbers_that_h265_calls_unknown_are_named_and_not_asked_for(odd: dict[str, Any]) -> None:
+    hdr, light = replace(P3, **odd), HdrMetadata(max_content=1000, max_average=400)
+    for codec, boxed in (("libx265", False), ("libx264", True), ("prores_ks", True)):
+        assert lost_hdr(codec, hdr, boxed=boxed) == "mastering display (its numbers are beyond those that HDR10 has)"
+        assert given_hdr(codec, hdr, {}, boxed=boxed) == light
+    assert hdr_params("libx265", hdr) == "max-cll=1000,400"
+    assert lost_hdr("ffv1", hdr) == "mastering display and content light level"
+
+
+def test_a_light_level_of_more_than_16_bits_is_named_and_not_asked_for() -> None:
+    bright, dark = replace(P3, max_content=70000), replace(P3, min_luminance=Fraction(0))
+    assert lost_hdr("libx265", bright) == "content light level (its numbers are beyond those that HDR10 has)"
+    assert hdr_params("libx265", bright) == f"master-display={COUNTED}"
+    assert given_hdr("libx265", bright, {}, boxed=True) == replace(P3, max_content=None, max_average=None)
+    assert lost_hdr("libx265", dark) == "" and given_hdr("libx265", dark, {}) == dark
 
 
 def test_a_mean_beside_an_unknown_peak_is_no_light_level_to_svt() -> None:

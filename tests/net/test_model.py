@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -49,7 +51,7 @@ def test_without_its_trunk_it_enlarges_bilinearly() -> None:
     assert torch.allclose(model(x), torch.nn.functional.interpolate(x, scale_factor=2, mode="bilinear"))
 
 
-@pytest.mark.parametrize("bad", [{"scale": 5}, {"scale": 0}, {"n_blocks": 0}, {"n_features": -1}, {"scale": 1}])
-def test_configs_that_make_no_network(bad: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match=r"scale|widths"):
+@pytest.mark.parametrize("bad", [{"scale": 5}, {"scale": 0}, {"n_blocks": 0}, {"n_features": -1}, {"scale": 1}, {"head": "shuffle"}])
+def test_configs_that_make_no_network(bad: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"scale|widths|head"):
         A2NConfig(**bad)

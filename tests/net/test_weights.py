@@ -100,6 +100,19 @@ def test_a_wrapped_state_dict_is_taken(tmp_path: Path) -> None:
         assert load_model(tmp_path / "w.pt", 2).config.n_blocks == 2
 
 
+def test_a_tensor_that_repeats_few_bytes_is_refused_unmade(tmp_path: Path) -> None:
+    path = tmp_path / "w.pt"
+    torch.save({**network().state_dict(), "conv_first.weight": torch.zeros(1).expand(10**6, 10**6)}, path)
+    with pytest.raises(WeightsError, match=r"'conv_first\.weight' of \(1000000, 1000000\), more values than the file holds"):
+        load_model(path, 2)
+
+
+def test_a_config_nested_without_end_is_refused(tmp_path: Path) -> None:
+    save_file(network().state_dict(), tmp_path / "w.safetensors", {"config": "[" * 200_000})
+    with pytest.raises(WeightsError, match="a config that is not ours"):
+        load_model(tmp_path / "w.safetensors")
+
+
 class Hostile:
     def __init__(self, target: Path) -> None:
         self.target = target

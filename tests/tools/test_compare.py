@@ -8,6 +8,7 @@ import re
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -114,6 +115,17 @@ def test_a_result_of_a_later_start(folder: Path, tmp_path: Path) -> None:
     comparison, _ = compare(CompareOptions(base=folder / "reference.mkv", results=(cut,), start=Fraction(6, 25), vmaf=False))
     assert comparison.frames == 5
     assert mean_of(comparison.rows, "cut", "psnr_db") == BEST_DB
+
+
+def test_bicubic_of_a_later_start_is_made_of_the_same_frames(folder: Path, tmp_path: Path) -> None:
+    """The small video is uncut, as the reference is."""
+    cut = write(tmp_path / "cut.mkv", {n: n + 6 for n in range(5)})
+    files: dict[str, Any] = {"base": folder / "reference.mkv", "source": folder / "small.mkv", "vmaf": False}
+    whole, _ = compare(CompareOptions(**files, results=(folder / "same.mkv",)))
+    later, _ = compare(CompareOptions(**files, results=(cut,), start=Fraction(6, 25)))
+    wanted = [row.psnr_db for row in whole.rows if row.version == "bicubic"]
+    assert [row.psnr_db for row in later.rows if row.version == "bicubic"] == wanted[6:11]
+    assert later.frames == 5
 
 
 def test_frames_without_a_pair_are_told_on_the_terminal_too(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

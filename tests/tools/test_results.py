@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,22 @@ def test_what_cannot_be_written_is_told_at_once(tmp_path: Path) -> None:
         check_output(source, (".png",), overwrite=False)
     with pytest.raises(OutputError, match="cannot be written"):
         write_file(tmp_path, b"x")
+
+
+def test_a_result_that_does_not_fit_leaves_the_old_one(tmp_path: Path) -> None:
+    path, link = tmp_path / "out.png", tmp_path / "link.png"
+    path.write_bytes(b"good")
+    link.symlink_to(path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(OutputError, match=r"out\.png: cannot be written: File too large"):
+            write_file(path, bytes(8192))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == b"good" and set(tmp_path.iterdir()) == {path, link}
+    write_file(link, b"better")
+    assert path.read_bytes() == b"better" and link.is_symlink()
 
 
 def test_rows_have_names_and_empty_places(tmp_path: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import math
+import multiprocessing
 import os
 import signal
 import time
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,6 +111,22 @@ def test_any_number_of_workers_reads_the_same_batches(pairs: Path, tmp_path: Pat
     alone = train([pairs], tmp_path / "a", TINY, stop_at=3)
     helped = train([pairs], tmp_path / "b", TrainConfig(**{**TINY.__dict__, "workers": 2}), stop_at=3)
     assert same(alone, helped)
+
+
+def test_a_stop_that_reaches_the_workers_too_takes_none_of_them(pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Ctrl-C does: a terminal sends it to all processes of a group."""
+    step, asked = Trainer.train_step, [False, False, True]
+
+    def with_signal(trainer: Trainer, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+        for worker in multiprocessing.active_children():
+            os.kill(worker.pid or 0, signal.SIGINT if trainer.step else signal.SIGTERM)
+        time.sleep(0.2)
+        return step(trainer, low, high)
+
+    monkeypatch.setattr(Trainer, "train_step", with_signal)
+    train([pairs], tmp_path, replace(TINY, workers=1), stopped=lambda: asked.pop(0))
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 3
+    assert not multiprocessing.active_children()
 
 
 def test_it_learns(pairs: Path) -> None:
@@ -219,6 +237,7 @@ def test_only_better_weights_replace_the_best(pairs: Path, tmp_path: Path) -> No
     kept = (tmp_path / "best.safetensors").read_bytes()
     run.trainer.average.conv_first.weight.add_(1)
     run.save_best(0.9)
+    run.save_best(math.nan)
     assert (tmp_path / "best.safetensors").read_bytes() == kept
     run.save_best(1.1)
     assert (tmp_path / "best.safetensors").read_bytes() != kept
@@ -238,6 +257,34 @@ def test_a_checkpoint_of_another_network_is_refused(pairs: Path, tmp_path: Path)
     train([pairs], tmp_path, TINY, stop_at=1)
     with pytest.raises(WeightsError, match="another network"):
         train([pairs], tmp_path, TrainConfig(**{**TINY.__dict__, "n_blocks": 2}))
+
+
+def test_a_run_that_goes_on_with_other_options_says_so(pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train([pairs], tmp_path, TINY, stop_at=1)
+    train([pairs], tmp_path, replace(TINY, eval_every=5), stop_at=2)
+    assert "goes on" not in capsys.readouterr().out
+    other = replace(TINY, seed=2, loss="psnr")
+    train([pairs], tmp_path, other, stop_at=2)
+    train([pairs], tmp_path, other, stop_at=3)
+    told = capsys.readouterr().out
+    assert told.count("goes on from step 2 with --loss psnr instead of l1, --seed 2 instead of 1\n") == told.count("goes on") == 1
+    kept = json.loads((tmp_path / "config.json").read_text())
+    assert (kept["seed"], kept["changed"]) == (2, [{"step": 2, "loss": ["l1", "psnr"], "seed": [1, 2]}])
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon")
+@pytest.mark.parametrize("other", [{"clean_share": 1.0}, {"optimiser": "muon"}])
+def test_what_a_checkpoint_cannot_go_on_with_is_refused(pairs: Path, tmp_path: Path, other: dict[str, Any]) -> None:
+    wide = replace(TINY, n_features=16)
+    train([pairs], tmp_path, wide, stop_at=1)
+    kept = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(OptionError, match=r"this run was begun with --.*, it cannot go on"):
+        train([pairs], tmp_path, replace(wide, **other))
+    assert (tmp_path / "config.json").read_bytes() == kept
+
+
+def test_a_stop_at_step_0_takes_none(pairs: Path, tmp_path: Path) -> None:
+    assert train([pairs], tmp_path, TINY, stop_at=0).step == 0
 
 
 def test_held_out_gains_are_over_bicubic(pairs: Path) -> None:
@@ -287,6 +334,12 @@ def test_both_losses_learn_and_others_are_refused(pairs: Path, tmp_path: Path) -
         Trainer(TrainConfig(**{**TINY.__dict__, "optimiser": "sgd"}), 2, torch.device("cpu"))
 
 
+@pytest.mark.parametrize(("wrong", "told"), [({"head": "pixelshuffel"}, "head is paper or pixelshuffle"), ({"n_blocks": 0}, "1 or more")])
+def test_a_network_that_there_is_not_is_refused(wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(OptionError, match=told):
+        Trainer(replace(TINY, **wrong), 2, torch.device("cpu"))
+
+
 def test_a_state_of_adam_from_a_card_goes_on_here() -> None:
     weight = torch.nn.Parameter(torch.ones(4))
     here = FusedAdam([weight], 0.1)
@@ -299,6 +352,12 @@ def test_a_state_of_adam_from_a_card_goes_on_here() -> None:
     set_learning_rate(again, 0.25)
     assert (again.param_groups[0]["lr"], again.param_groups[0]["capturable"]) == (0.25, False)
     again.step()
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon")
+def test_muon_of_a_network_without_matrices_is_refused() -> None:
+    with pytest.raises(OptionError, match="--optimiser muon: no kernel"):
+        Trainer(replace(TINY, optimiser="muon"), 2, torch.device("cpu"))
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon")

@@ -13,20 +13,21 @@ from typing import Final
 
 from a2n_video.errors import EncodeError
 from a2n_video.io.mux.matroska import Seekable
-from a2n_video.media.hdr import CHROMATICITY, LUMINANCE, has_mastering
+from a2n_video.media.hdr import CHROMATICITY, LUMINANCE, has_light, has_mastering
 from a2n_video.media.info import HdrMetadata
 
 _PATH: Final = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd")
 _STSD_HEADER: Final = 16  # of a full box, and the number of entries
-_SIZE_AT, _ENTRY_HEADER = 32, 86  # of a visual sample entry: width and height, and what comes before its boxes
+_ENTRY_HEADER: Final = 86  # of a visual sample entry: what comes before its boxes
+_TRACK_ID_AT: Final = {0: 20, 1: 28}  # in a track header, by its version
 
 
-def set_hdr(file: Seekable, width: int, height: int, hdr: HdrMetadata) -> None:
-    """Give the video track of that size in a finished file its boxes. EncodeError where the header is not as FFmpeg lays it out."""
+def set_hdr(file: Seekable, track: int, hdr: HdrMetadata) -> None:
+    """Give the video with that track ID in a finished file its boxes. EncodeError where the header is not as FFmpeg lays it out."""
     start, moov = _moov(file)
     boxes = hdr_boxes(hdr)
     for chain in _entries(moov):
-        if struct.unpack_from(">2H", moov, chain[-1] + _SIZE_AT) == (width, height):
+        if _track_id(moov, chain[1]) == track:
             grown = bytearray(moov)
             for place in chain:
                 struct.pack_into(">I", grown, place, struct.unpack_from(">I", moov, place)[0] + len(boxes))
@@ -34,7 +35,7 @@ def set_hdr(file: Seekable, width: int, height: int, hdr: HdrMetadata) -> None:
             file.seek(start)
             file.write(bytes(grown[:at]) + boxes + bytes(grown[at:]))
             return
-    raise EncodeError("the MP4 header has no video of the result's size: there is no place for its HDR10 metadata; choose mkv")
+    raise EncodeError("the MP4 header does not have the result's video: there is no place for its HDR10 metadata; choose mkv")
 
 
 def hdr_boxes(hdr: HdrMetadata) -> bytes:
@@ -44,8 +45,8 @@ def hdr_boxes(hdr: HdrMetadata) -> bytes:
         points = [_counts(point, CHROMATICITY) for point in (hdr.green, hdr.blue, hdr.red, hdr.white) if point is not None]
         light = [_counts((value,), LUMINANCE)[0] for value in (hdr.max_luminance, hdr.min_luminance) if value is not None]
         boxes += struct.pack(">I4s8H2I", 32, b"mdcv", *(count for point in points for count in point), *light)
-    if hdr.max_content is not None:
-        boxes += struct.pack(">I4s2H", 12, b"clli", min(hdr.max_content, 0xFFFF), min(hdr.max_average or 0, 0xFFFF))
+    if hdr.max_content is not None and has_light(hdr):
+        boxes += struct.pack(">I4s2H", 12, b"clli", hdr.max_content, hdr.max_average or 0)
     return boxes
 
 
@@ -80,17 +81,32 @@ def _entries(moov: bytes) -> Iterator[list[int]]:
     """Every sample entry of every track, as the places of all boxes around it, its own last."""
 
     def inside(place: int, depth: int, chain: list[int]) -> Iterator[list[int]]:
-        end = place + struct.unpack_from(">I", moov, place)[0]
-        child = place + (_STSD_HEADER if depth == len(_PATH) else 8)
-        while child + 8 <= end:
-            size, name = struct.unpack_from(">I4s", moov, child)
-            if size < 8:
-                return
+        for child, size, name in _children(moov, place, _STSD_HEADER if depth == len(_PATH) else 8):
             if depth == len(_PATH):
                 if size >= _ENTRY_HEADER:
                     yield [*chain, child]
             elif name == _PATH[depth]:
                 yield from inside(child, depth + 1, [*chain, child])
-            child += size
 
     yield from inside(0, 1, [0])
+
+
+def _track_id(moov: bytes, track: int) -> int | None:
+    """The ID in the header of the track whose box begins there."""
+    for place, size, name in _children(moov, track, 8):
+        at = _TRACK_ID_AT.get(moov[place + 8], size) if name == b"tkhd" else size
+        if at + 4 <= size:
+            return int.from_bytes(moov[place + at : place + at + 4])
+    return None
+
+
+def _children(moov: bytes, place: int, header: int) -> Iterator[tuple[int, int, bytes]]:
+    """The boxes in the one at `place`, behind so many bytes: where each begins, its size, its name."""
+    end = place + struct.unpack_from(">I", moov, place)[0]
+    child = place + header
+    while child + 8 <= end:
+        size, name = struct.unpack_from(">I4s", moov, child)
+        if size < 8:
+            return
+        yield child, size, name
+        child += size

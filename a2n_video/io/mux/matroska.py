@@ -19,9 +19,8 @@ _SEGMENT: Final = 0x18538067
 _SEEK_HEAD, _SEEK, _SEEK_POSITION = 0x114D9B74, 0x4DBB, 0x53AC
 _VOID: Final = 0xEC
 _CRC_HEADER: Final = b"\xbf\x84"
-_TRACKS, _TRACK, _VIDEO = 0x1654AE6B, 0xAE, 0xE0
+_TRACKS, _TRACK, _NUMBER, _VIDEO = 0x1654AE6B, 0xAE, 0xD7, 0xE0
 _CLUSTER: Final = 0x1F43B675
-_PIXEL_WIDTH, _PIXEL_HEIGHT = 0xB0, 0xBA
 _DISPLAY_WIDTH, _DISPLAY_HEIGHT = 0x54B0, 0x54BA
 # FFmpeg enters the unit "unknown" where it has no aspect ratio.
 _DISPLAY: Final = frozenset({_DISPLAY_WIDTH, _DISPLAY_HEIGHT, 0x54B2})
@@ -58,15 +57,15 @@ def display_size(width: int, height: int, sar: Fraction) -> tuple[int, int]:
     return round(width * sar), height
 
 
-def set_pixel_shape(file: Seekable, width: int, height: int, sar: Fraction) -> None:
-    """Give the video track of that size in a finished file its display size. EncodeError where the header has no room for it."""
+def set_pixel_shape(file: Seekable, track: int, size: tuple[int, int]) -> None:
+    """Give the video with that track number in a finished file its display size. EncodeError where the header has no room for it."""
     file.seek(0)
     header = file.read(_HEADER_BYTES)
     top = {element.id: element for element in _level_one(header)}
     if not {_SEEK_HEAD, _VOID, _TRACKS} <= top.keys():
         raise EncodeError("the Matroska header is not as FFmpeg lays it out: there is no place for the sample aspect ratio; choose mp4")
     void, tracks, seek_head = top[_VOID], top[_TRACKS], top[_SEEK_HEAD]
-    grown = _with_display(header, tracks, (width, height), display_size(width, height, sar))
+    grown = _with_display(header, tracks, track, size)
     by = len(grown) - (tracks.end - tracks.start)
     if not seek_head.end == void.start < tracks.start or void.end - void.start - by < _VOID_HEADER:
         raise EncodeError("the Matroska header has no room for the sample aspect ratio; choose mp4")
@@ -76,10 +75,10 @@ def set_pixel_shape(file: Seekable, width: int, height: int, sar: Fraction) -> N
     file.write(_moved_seeks(header, seek_head, moved, by) + _void(void.end - void.start - by) + header[void.end : tracks.start] + grown)
 
 
-def _with_display(header: bytes, tracks: _Element, pixels: tuple[int, int], size: tuple[int, int]) -> bytes:
-    """The Tracks element with the display size, in pixels, in the Video of the first track of so many pixels."""
+def _with_display(header: bytes, tracks: _Element, track: int, size: tuple[int, int]) -> bytes:
+    """The Tracks element with the display size, in pixels, in the Video of the track with that number."""
     videos = [(e, v) for e in _children(header, tracks) if e.id == _TRACK for v in _children(header, e) if v.id == _VIDEO]
-    entry, place = next((e, v) for e, v in videos if _pixels(header, v) == pixels)
+    entry, place = next((e, v) for e, v in videos if _track_number(header, e) == track)
     more = b"".join(_element(id, value.to_bytes(4)) for id, value in zip((_DISPLAY_WIDTH, _DISPLAY_HEIGHT), size, strict=True))
     kept = b"".join(header[e.start : e.end] for e in _children(header, place) if e.id not in _DISPLAY)
     new_video = _element(_VIDEO, kept + more)
@@ -94,9 +93,8 @@ def _checked(payload: bytes) -> bytes:
     return _CRC_HEADER + zlib.crc32(payload[6:]).to_bytes(4, "little") + payload[6:]
 
 
-def _pixels(header: bytes, video: _Element) -> tuple[int, int]:
-    sides = {e.id: int.from_bytes(header[e.data : e.end]) for e in _children(header, video) if e.id in (_PIXEL_WIDTH, _PIXEL_HEIGHT)}
-    return sides.get(_PIXEL_WIDTH, 0), sides.get(_PIXEL_HEIGHT, 0)
+def _track_number(header: bytes, entry: _Element) -> int | None:
+    return next((int.from_bytes(header[e.data : e.end]) for e in _children(header, entry) if e.id == _NUMBER), None)
 
 
 def _moved_seeks(header: bytes, seek_head: _Element, moved: set[int], by: int) -> bytes:

@@ -18,7 +18,7 @@ from a2n_video.io.mux.converted import Converted
 from a2n_video.io.mux.copying import Copying, Lane, as_held, copied_stream
 from a2n_video.io.mux.isobmff import set_hdr
 from a2n_video.io.mux.joining import joined_packets, scan_segment
-from a2n_video.io.mux.matroska import set_pixel_shape
+from a2n_video.io.mux.matroska import display_size, set_pixel_shape
 from a2n_video.io.outfile import OutFile
 from a2n_video.io.source import open_source
 from a2n_video.io.writer import FORMAT_NAMES, set_color
@@ -89,6 +89,7 @@ def remux(
         output = av.open(file, "w", format=FORMAT_NAMES.get(box, box), options=options, buffer_size=_BUFFER_BYTES)
         with output:
             lanes, copying = _add_streams(job, source, output, converted)
+            track = _track_number(output, copying)
             for index, packet in heapq.merge(*(as_held(lane, box) for lane in lanes), key=_microseconds):
                 if index not in copying.targets:
                     output.mux(packet)
@@ -97,7 +98,7 @@ def remux(
                 file.check()
                 check()
                 counts[index] += 1
-        _set_header(file, final)
+        _set_header(file, final, track)
     video_packets = counts.pop(final.info.video_index, 0)
     moved = {index: tuple(found) for index, found in copying.moved.items()}
     moved |= {index: tuple(range(stream.moved)) for index, stream in converted.items() if stream.moved}
@@ -111,13 +112,20 @@ def remux(
     )
 
 
-def _set_header(file: OutFile, final: FinalFile) -> None:
-    """Write into a finished file's header what its muxer leaves out."""
+def _track_number(output: OutputContainer, copying: Copying) -> int:
+    """The made video's number among the tracks, which attachments are none of: it is the one video that is not copied."""
+    tracks: list[Any] = [stream for stream in output.streams if stream.type != "attachment"]
+    copied = {target.index for target in copying.targets.values()}
+    return 1 + next(place for place, stream in enumerate(tracks) if stream.type == "video" and stream.index not in copied)
+
+
+def _set_header(file: OutFile, final: FinalFile, track: int) -> None:
+    """Write into a finished file's header what its muxer leaves out, for the made video's track: others can be of its size."""
     box = final.plan.container
     if final.sar != 1 and box in ("mkv", "webm"):
-        set_pixel_shape(file, final.width, final.height, final.sar)
+        set_pixel_shape(file, track, display_size(final.width, final.height, final.sar))
     if final.hdr is not None and HOLDS[box].hdr:
-        set_hdr(file, final.width, final.height, final.hdr)
+        set_hdr(file, track, final.hdr)
 
 
 def _taken(output: OutputContainer, packet: Packet[Any], codec: str, container: Container) -> bool:

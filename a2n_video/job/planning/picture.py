@@ -228,7 +228,7 @@ def _fates(info: VideoInfo, codec: str, container: Container, fit: Fit) -> Itera
     lost = lost_hdr(codec, info.hdr, boxed=HOLDS[container].hdr)
     if lost:
         reason = f"{codec} cannot be given it; libx265, libsvtav1 and libx264 can, and mp4 and mov hold it for any"
-        reason = "it can only be written whole" if codec in HDR_WORDS or HOLDS[container].hdr else reason
+        reason = "it can only be written whole, in numbers that H.265 knows" if codec in HDR_WORDS or HOLDS[container].hdr else reason
         yield StreamFate(what=f"HDR10 {lost}", kind="hdr", fate="dropped", reason=reason)
     if not (encoder(codec).color or HOLDS[container].color):
         holders = "y4m has no" if container == "y4m" else f"neither {container} nor {codec}'s video has a"

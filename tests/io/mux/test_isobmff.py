@@ -15,7 +15,7 @@ from a2n_video.errors import EncodeError
 from a2n_video.io.mux.isobmff import hdr_boxes, set_hdr
 from a2n_video.io.probe import hdr_metadata
 from a2n_video.media.info import HdrMetadata
-from tests.clips import SIZE, Clip, Sound, read_frames, read_stream, write_clip
+from tests.clips import Clip, Sound, read_frames, read_stream, write_clip
 from tests.media.test_hdr import P3
 from tests.survival import ITEMS
 
@@ -34,7 +34,7 @@ def test_boxes_are_read_back_and_nothing_moves(hdr: HdrMetadata, suffix: str, tm
     path = write_clip(tmp_path / f"a.{suffix}", Clip(times=TIMES, sounds=(Sound(),)))
     frames, sound = read_frames(path), read_stream(path, "audio")
     with path.open("r+b") as file:
-        set_hdr(file, *SIZE, hdr)
+        set_hdr(file, 1, hdr)
     assert boxed(path) == hdr
     assert (read_frames(path), read_stream(path, "audio")) == (frames, sound)
 
@@ -44,12 +44,13 @@ def test_a_header_without_that_video_is_an_error_and_stays(tmp_path: Path) -> No
     for given in (data, b"", data[:-1], data + b"more"):
         file = io.BytesIO(given)
         with pytest.raises(EncodeError, match="choose mkv"):
-            set_hdr(file, 640, 480, P3)
+            set_hdr(file, 3, P3)
         assert file.getvalue() == given
 
 
 def test_what_is_not_known_whole_has_no_box() -> None:
     assert hdr_boxes(replace(P3, white=None, max_content=None)) == b""
+    assert hdr_boxes(replace(P3, max_luminance=Fraction(10**7), max_content=70000)) == b""
     assert len(hdr_boxes(P3)) == 44
 
 

@@ -22,6 +22,7 @@ from a2n_video.media.final import FinalFile
 from a2n_video.media.index import PacketTime, build_time_map
 from a2n_video.media.streams import StreamFate, StreamPlan
 from tests.made import BT709, decoded, frames, make_source, packets, settings
+from tests.media.test_hdr import P3
 
 MS = Fraction(1, 1000)
 FONT = bytes(range(256)) * 40
@@ -285,3 +286,26 @@ def test_a_broken_source_gives_what_it_can(tmp_path: Path) -> None:
     assert result.video_packets == 100
     assert 0 < result.copied[1] < 190
     assert len(decoded(dest)) == 100
+
+
+@pytest.mark.parametrize("box", ["mkv", "mp4", "mov"])
+def test_shape_and_hdr10_go_to_the_made_video_not_to_a_copied_one_of_its_size(box: str, tmp_path: Path) -> None:
+    source = tmp_path / "two.mkv"
+    with av.open(str(source), "w") as output:
+        output.add_attachment("font.ttf", "application/x-truetype-font", FONT)
+        videos: list[Any] = [output.add_stream("libx264", rate=25) for _ in range(2)]
+        for disposition, video in enumerate(videos):
+            video.width, video.height, video.pix_fmt, video.disposition = 64, 48, "yuv420p", disposition
+        for video in videos:
+            output.mux([packet for picture in [*frames(range(3), Fraction(1, 25)), None] for packet in video.encode(picture)])
+    assert probe(source).video.disposition == 1
+    job = changed(job_for(source, box, sar=Fraction(4, 3)), hdr=P3)
+    if box != "mkv":
+        fates = tuple(fate for fate in job.final.plan.fates if fate.kind == "video")
+        job = changed(job, plan=dataclasses.replace(job.final.plan, fates=fates))
+    dest, _ = written(job)
+    with av.open(str(dest)) as container:
+        copied, made = container.streams.video[:2]
+        assert (copied.sample_aspect_ratio or 1, made.sample_aspect_ratio) == (1, Fraction(4, 3))
+        boxes = [{str(kind) for kind in video.codec_context.coded_side_data} for video in (copied, made)]
+        assert boxes[0] == set() and ("mastering_display_metadata" in boxes[1]) == (box != "mkv")
