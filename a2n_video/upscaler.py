@@ -266,8 +266,9 @@ def upscale_frames(
 
     Taken are HWC arrays of RGB (uint8, or uint16 with all 16 bits used), CHW tensors of RGB (uint8, or float in 0..1, where the results
     stay too) and av.VideoFrame (planar formats of 8 to 16 bit integers, little-endian where wider than a byte; packed RGB such as rgb24
-    and bgra; nv12 and p010). A video frame's pts, duration, time_base and colour tags stay. Deinterlace first what is interlaced: the two
-    fields of a frame are upscaled as one picture, of which a UserWarning tells once.
+    and bgra; nv12 and p010). A video frame's pts, duration, time_base and colour tags stay; what YUV and gray leave open of them is settled
+    by the source's size. Deinterlace first what is interlaced: the two fields of a frame are upscaled as one picture, of which a
+    UserWarning tells once.
 
     The source may be endless; a few batches are in flight. Sizes may change on the way. Closing the generator ends the engine's thread.
     ValueError or TypeError for what does not fit; these and the source's own errors come after the results of the frames before.

@@ -91,6 +91,27 @@ def test_video_frames_keep_time_and_tags() -> None:
         assert (frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc, frame.chroma_location) == (9, 1, 9, 16, 3)
 
 
+@pytest.mark.parametrize("pix_fmt", ["rgb24", "bgra", "gbrp", "rgb48le"])
+@pytest.mark.parametrize("tags", [(2, 0, 2, 2), (1, 1, 1, 1), (0, 2, 9, 16)])
+def test_the_tags_of_rgb_stay_for_whoever_makes_yuv_of_it(pix_fmt: str, tags: tuple[int, int, int, int]) -> None:
+    """FFmpeg leaves those of the YUV that it made RGB of, and makes YUV by them again."""
+    frame = av.VideoFrame.from_ndarray(np.full((16, 16, 3), (200, 100, 50), np.uint8), "rgb24").reformat(format=pix_fmt)
+    frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc = tags
+    (result,) = upscale_frames([frame], model="nearest")
+    assert (result.colorspace, result.color_range, result.color_primaries, result.color_trc) == tags
+    before, after = (each.reformat(format="yuv444p").to_ndarray()[:, 5, 5].tolist() for each in (frame, result))
+    assert after == before
+
+
+def test_packed_rgb_is_full_range_whatever_its_tag_says() -> None:
+    """As FFmpeg makes it: the tag is left from the YUV."""
+    (array,) = arrays(1)
+    frame = av.VideoFrame.from_ndarray(array, "rgb24")
+    frame.color_range = 1
+    (result,), (expected,) = (upscale_frames(frames, model="a2n-tiny", device="cpu") for frames in ([frame], [array]))
+    np.testing.assert_array_equal(result.to_ndarray(), expected)
+
+
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "rgb24"])
 def test_duration_rides_along(pix_fmt: str) -> None:
     frame = av.VideoFrame(16, 16, pix_fmt)
