@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from a2n_video.errors import UnsupportedFormatError
 from a2n_video.media.colorspec import RGB_MATRIX, UNSPECIFIED, ColorSpec
-from a2n_video.media.pixfmt import encodable, native_pix_fmt, pix_fmt_of, plane_format
+from a2n_video.media.pixfmt import FOLDED, encodable, native_pix_fmt, pix_fmt_of, plane_format
 from a2n_video.media.planes import PlaneFormat, Planes, Samples
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Adapter(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class VideoFrameNote:
-    """What rides along with a frame: its pixel format, its settled colour, its time."""
+    """What rides along with a frame: its pixel format, the colour tags of its result, its time."""
 
     pix_fmt: str
     color: ColorSpec
@@ -62,7 +62,7 @@ class VideoFrameNote:
 class VideoFrameAdapter:
     """av.VideoFrame in native planes (see `native_frame`), or in a format that they unfold from and fold into (rgb24, nv12).
 
-    pts, duration, time_base and colour tags ride along.
+    pts, duration, time_base and colour tags ride along. Packed RGB is full range, whatever its tag says.
     """
 
     def describe(self, frame: av.VideoFrame) -> tuple[PlaneFormat, ColorSpec]:
@@ -73,6 +73,8 @@ class VideoFrameAdapter:
                 f"a frame of {frame.width}x{frame.height} in pixel format {frame.format.name} is not taken; reformat it to {other}"
             )
         color = color_of_frame(frame)
+        if fmt.family == "rgb" and frame.format.name in FOLDED:
+            color = replace(color, full_range=True)  # FFmpeg makes it so, and lets the range of the YUV that it was made of stand
         # An untagged frame is settled by its size, here where that is still the source's.
         return fmt, color.settled(fmt)
 
@@ -83,7 +85,10 @@ class VideoFrameAdapter:
         return [plane.copy() for plane in views] if native is frame else views
 
     def note(self, frame: av.VideoFrame) -> VideoFrameNote:
-        color, time_base = self.describe(frame)[1], fraction(frame.time_base)
+        fmt, settled = self.describe(frame)
+        # Of RGB nothing is guessed; its tags are for whoever makes YUV of it, and would go by others to another matrix and range.
+        color = color_of_frame(frame) if fmt.family == "rgb" else settled
+        time_base = fraction(frame.time_base)
         return VideoFrameNote(pix_fmt=frame.format.name, color=color, pts=frame.pts, duration=frame.duration, time_base=time_base)
 
     def wrap(self, row: Samples, fmt: PlaneFormat, note: VideoFrameNote) -> av.VideoFrame:

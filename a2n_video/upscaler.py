@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, wait
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -15,6 +16,7 @@ from weakref import WeakSet
 
 import numpy as np
 
+from a2n_video.engine.owned import LEFT_BEHIND, left_behind
 from a2n_video.engine.protocol import Engine, EngineStats, Geometry, Rows
 from a2n_video.engine.select import check_numbers, open_engine, resolve_plan
 from a2n_video.errors import DeviceError, named_as_in_python
@@ -68,6 +70,11 @@ class _Batch:
             self.frames = []
         return self.future
 
+    def lose(self) -> None:
+        """In a process forked off: what the engine was given comes out in the other one."""
+        self.frames, self.future = [], Future()
+        self.future.set_exception(DeviceError(LEFT_BEHIND))
+
 
 @dataclass
 class _Ticket:
@@ -94,7 +101,9 @@ class Upscaler:
 
     A value of the wrong kind is an OptionError at once; UnknownModelError, WeightsError, DeviceError and other OptionErrors come when the
     first geometry is known. After frames that failed it goes on with a new engine. `close` ends the engine's thread, and so does leaving
-    the `with`; an iteration that then misses frames it had given the engine says so with a DeviceError.
+    the `with`; an iteration that then misses frames it had given the engine says so with a DeviceError. What is not closed ends when it is
+    collected, or with the program. In a process forked off it opens an engine of its own; an iteration that was under way is a DeviceError
+    there.
     """
 
     def __init__(
@@ -102,12 +111,13 @@ class Upscaler:
         model: str = "auto",
         *,
         scale: int = 2,
-        weights: str | None = None,
-        device: str | None = None,
+        weights: str | os.PathLike[str] | None = None,
+        device: str | torch.device | None = None,
         dtype: Dtype = "auto",
         batch_size: int | None = None,
     ) -> None:
-        self.options = ModelOptions(model=model, scale=scale, weights=weights, device=device, dtype=dtype, batch_size=batch_size)
+        open_kinds: dict[str, Any] = {"weights": weights, "device": device}  # made texts there, as everything is settled there
+        self.options = ModelOptions(model=model, scale=scale, dtype=dtype, batch_size=batch_size, **open_kinds)
         self.plan: ExecutionPlan | None = None
         self.layout: PlaneFormat | None = None
         self.repeated = 0  # frames that reused the result before them
@@ -133,17 +143,27 @@ class Upscaler:
         self.close()
 
     def close(self) -> None:
-        if self._engine is not None:
-            self._engine.close()
-            self._engine = None
+        engine, self._engine = self._present(), None
+        if engine is not None:
+            engine.close()
 
     def engine(self, geometry: Geometry) -> Engine:
         """The engine for a geometry, owned by this object: the one there is, or a new one in its place."""
-        if self._engine is None or self._engine.geometry != geometry:
+        engine = self._present()
+        if engine is None or engine.geometry != geometry:
             self._finish_engine()
             with nullcontext() if self._for_job else named_as_in_python():
                 plan = self.plan or resolve_plan(self.options, geometry)
-                self._engine = open_engine(plan, geometry)
+                engine = self._engine = open_engine(plan, geometry)
+        return engine
+
+    def _present(self) -> Engine | None:
+        """The engine there is; none in a process forked off while there was one, nor the frames that it had."""
+        if self._engine is not None and left_behind(self._engine):
+            for batch in self._batches:
+                if batch.engine is self._engine:
+                    batch.lose()
+            self._engine = None
         return self._engine
 
     def _finish_engine(self) -> None:
@@ -153,9 +173,10 @@ class Upscaler:
 
     def stats(self) -> EngineStats:
         """What the present engine counted."""
-        return self._engine.stats() if self._engine is not None else EngineStats()
+        engine = self._present()
+        return engine.stats() if engine is not None else EngineStats()
 
-    def upscale_frames(self, frames: Iterable[FrameT]) -> Iterator[FrameT]:
+    def upscale_frames(self, frames: Iterable[FrameT]) -> Generator[FrameT, None, None]:
         """Upscaled frames of the same kind, lazily and in order; see `upscale_frames` in the package for what is taken.
 
         Takes at most a few batches ahead of what it gives. An error of the source, or of a frame that does not fit, comes after the
@@ -199,7 +220,7 @@ class Upscaler:
             yield self._wrapped(*pending.popleft())
 
     def _wrapped(self, adapter: Adapter, ticket: _Ticket) -> Any:
-        present = ticket.batch.engine is self._engine
+        present = ticket.batch.engine is self._present()
         if not present and ticket.batch.future is None:
             raise DeviceError(_CLOSED)
         try:
@@ -213,17 +234,16 @@ class Upscaler:
         return adapter.wrap(row, ticket.target, ticket.note)
 
     def _ticket(self, came: _Arrival, previous: tuple[Planes, _Ticket] | None) -> _Ticket:
-        target = came.geometry.target
         if previous is not None and _equal(came.planes, previous[0]):
             self.repeated += 1
-            return _Ticket(came.note, previous[1].batch, previous[1].row, target)
+            return replace(previous[1], note=came.note)
         engine = self.engine(came.geometry)
         batch = previous[1].batch if previous is not None else _Batch(engine)
         if not batch.takes(engine):
             batch = _Batch(engine)
         self._batches.add(batch)
         batch.frames.append(came.planes)
-        ticket = _Ticket(came.note, batch, len(batch.frames) - 1, target)
+        ticket = _Ticket(came.note, batch, len(batch.frames) - 1, came.geometry.target)
         if batch.full:
             batch.send()
         return ticket
@@ -239,7 +259,7 @@ class Upscaler:
             raise ValueError(f"a tensor of shape {tuple(batch.shape)} came; taken is (batch, 3, height, width)")
         if not len(batch):
             return self._empty(batch)
-        with closing(self.upscale_frames(batch)) as results:  # type: ignore[type-var]
+        with closing(self.upscale_frames(batch)) as results:
             return torch.stack(list(results))
 
     @named_as_in_python()
@@ -257,18 +277,18 @@ def upscale_frames(
     *,
     scale: int = 2,
     model: str = "auto",
-    weights: str | None = None,
-    device: str | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    device: str | torch.device | None = None,
     dtype: Dtype = "auto",
     batch_size: int | None = None,
-) -> Iterator[FrameT]:
+) -> Generator[FrameT, None, None]:
     """Upscale frames lazily: one out for one in, in order, each of the kind it came in.
 
     Taken are HWC arrays of RGB (uint8, or uint16 with all 16 bits used), CHW tensors of RGB (uint8, or float in 0..1, where the results
     stay too) and av.VideoFrame (planar formats of 8 to 16 bit integers, little-endian where wider than a byte; packed RGB such as rgb24
-    and bgra; nv12 and p010). A video frame's pts, duration, time_base and colour tags stay; one without tags is read, and tagged, as its
-    size suggests, so give it those that only its container names. Deinterlace first what is interlaced: the two fields of a frame are
-    upscaled as one picture, of which a UserWarning tells once.
+    and bgra; nv12 and p010). A video frame's pts, duration, time_base and colour tags stay; what YUV and gray leave open of them is settled
+    by the source's size, so give a frame those that only its container names. Deinterlace first what is interlaced: the two fields of a
+    frame are upscaled as one picture, of which a UserWarning tells once.
 
     The source may be endless; a few batches are in flight. Sizes may change on the way. Closing the generator ends the engine's thread.
     ValueError or TypeError for what does not fit; these and the source's own errors come after the results of the frames before.

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import itertools
+import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import get_args, get_origin, get_type_hints
 
 import av
 import numpy as np
@@ -22,6 +28,7 @@ from a2n_video.engine.protocol import Geometry
 from a2n_video.errors import DeviceError, OptionError, UnknownModelError, UnsupportedFormatError, WeightsError
 from a2n_video.frames import VideoFrameAdapter, frame_planes, rearranged
 from a2n_video.media.pixfmt import FOLDED, UNFOLDED
+from a2n_video.net.catalog import find_model
 from a2n_video.options import ModelOptions
 from tests.conftest import ROOT
 from tests.io.test_filters import flagged_frame
@@ -91,6 +98,27 @@ def test_video_frames_keep_time_and_tags() -> None:
         assert (frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc, frame.chroma_location) == (9, 1, 9, 16, 3)
 
 
+@pytest.mark.parametrize("pix_fmt", ["rgb24", "bgra", "gbrp", "rgb48le"])
+@pytest.mark.parametrize("tags", [(2, 0, 2, 2), (1, 1, 1, 1), (0, 2, 9, 16)])
+def test_the_tags_of_rgb_stay_for_whoever_makes_yuv_of_it(pix_fmt: str, tags: tuple[int, int, int, int]) -> None:
+    """FFmpeg leaves those of the YUV that it made RGB of, and makes YUV by them again."""
+    frame = av.VideoFrame.from_ndarray(np.full((16, 16, 3), (200, 100, 50), np.uint8), "rgb24").reformat(format=pix_fmt)
+    frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc = tags
+    (result,) = upscale_frames([frame], model="nearest")
+    assert (result.colorspace, result.color_range, result.color_primaries, result.color_trc) == tags
+    before, after = (each.reformat(format="yuv444p").to_ndarray()[:, 5, 5].tolist() for each in (frame, result))
+    assert after == before
+
+
+def test_packed_rgb_is_full_range_whatever_its_tag_says() -> None:
+    """As FFmpeg makes it: the tag is left from the YUV."""
+    (array,) = arrays(1)
+    frame = av.VideoFrame.from_ndarray(array, "rgb24")
+    frame.color_range = 1
+    (result,), (expected,) = (upscale_frames(frames, model="a2n-tiny", device="cpu") for frames in ([frame], [array]))
+    np.testing.assert_array_equal(result.to_ndarray(), expected)
+
+
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "rgb24"])
 def test_duration_rides_along(pix_fmt: str) -> None:
     frame = av.VideoFrame(16, 16, pix_fmt)
@@ -151,6 +179,17 @@ def test_a_format_that_does_not_fold_is_told() -> None:
     for name in ("bayer_rggb8", "gbrpf32le", "grayf32le"):
         with pytest.raises(UnsupportedFormatError, match="reformat it to a planar one of 8 to 16 bit integers, such as yuv420p"):
             list(upscale_frames([av.VideoFrame(16, 16, name)], model="nearest"))
+
+
+def test_hints_tell_all_that_is_taken_and_that_results_can_be_closed() -> None:
+    for call in (upscale_frames, Upscaler.__init__):
+        hints = get_type_hints(call, localns={"torch": torch})
+        assert (torch.device in get_args(hints["device"]), os.PathLike[str] in get_args(hints["weights"])) == (True, True)
+    for call in (upscale_frames, Upscaler.upscale_frames):
+        assert get_origin(get_type_hints(call, localns={"torch": torch})["return"]) is Generator
+    path = find_model("a2n-tiny", 2).path
+    with contextlib.closing(upscale_frames(arrays(1), weights=path, device=torch.device("cpu"))) as results:
+        assert next(results).shape == (24, 32, 3)
 
 
 def test_lazy_and_endless() -> None:
@@ -325,6 +364,77 @@ def test_one_engine_at_a_time_whatever_the_turns(monkeypatch: pytest.MonkeyPatch
     assert all(len(engines) == 1 for engines in opened)
 
 
+def test_an_upscaler_that_is_let_go_takes_its_threads_along() -> None:
+    before = threading.active_count()
+    for _ in range(2):
+        list(Upscaler("a2n-tiny", device="cpu").upscale_frames(arrays(1)))
+    gc.collect()
+    soon = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < soon:
+        time.sleep(0.01)
+    assert threading.active_count() == before
+
+
+_LEFT_IN_THE_MIDDLE = """
+import numpy as np
+from a2n_video import Upscaler
+from a2n_video.net.catalog import find_model
+from a2n_video.options import ModelOptions
+upscaler = Upscaler()
+upscaler.options = ModelOptions(model="a2n-tiny", engine="torch", batch_size=1)
+results = upscaler.upscale_frames(np.full((90, 160, 3), n, np.uint8) for n in range(12))
+print(next(results).shape)
+"""
+
+
+def test_a_script_that_leaves_an_iteration_in_the_middle_ends_well() -> None:
+    done = subprocess.run([sys.executable, "-c", _LEFT_IN_THE_MIDDLE], capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "(180, 320, 3)\n", "")
+
+
+def forked(call: Callable[[], object]) -> int:
+    """What the exit status of a process forked off here is, that ends with 0 where the call comes back with something true."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # that there are threads is the point
+        child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        status = 1
+        with contextlib.suppress(Exception):
+            status = int(not call())
+        os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+def test_in_a_process_forked_off_it_opens_an_engine_of_its_own() -> None:
+    (frame,) = arrays(1)
+    with Upscaler("a2n-tiny", device="cpu", batch_size=1) as upscaler:
+        (expected,) = upscaler.upscale_frames([frame])
+        assert forked(lambda: np.array_equal(*upscaler.upscale_frames([frame]), expected)) == 0
+        assert forked(lambda: (upscaler.close(), True)) == 0
+        assert upscaler.stats().frames == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+def test_an_iteration_goes_on_in_the_process_that_began_it() -> None:
+    def told() -> bool:
+        try:
+            next(results)
+        except DeviceError as error:
+            return "forked off" in str(error)
+        return False
+
+    with Upscaler("a2n-tiny", device="cpu", batch_size=1) as upscaler:
+        results = upscaler.upscale_frames(arrays(5))
+        next(results)
+        assert forked(told) == 0
+        assert len(list(results)) == 4
+    results = upscale_frames(arrays(5), model="nearest")  # which has no thread
+    next(results)
+    assert forked(lambda: len(list(results)) == 4) == 0
+
+
 @pytest.mark.parametrize("model", ["nearest", "a2n-tiny"])
 def test_what_was_under_way_at_close_is_told(model: str) -> None:
     upscaler = Upscaler(model, device="cpu", batch_size=4)
@@ -367,8 +477,9 @@ def test_models_and_options_that_do_not_fit(tmp_path: Path) -> None:
     frames = arrays(1)
     with pytest.raises(UnknownModelError, match="a2n"):
         list(upscale_frames(frames, model="a3n"))
-    with pytest.raises(OptionError):
-        list(upscale_frames(frames, model="nearest", scale=7))
+    for scale in (-2, 0, 1, 7):
+        with pytest.raises(OptionError, match=f"scale {scale}: the scale is 2, 3 or 4"):
+            list(upscale_frames(frames, model="nearest", scale=scale))
     (tmp_path / "w.safetensors").write_bytes(b"no tensors")
     with pytest.raises(WeightsError, match=r"w\.safetensors"):
         list(upscale_frames(frames, weights=str(tmp_path / "w.safetensors")))
