@@ -26,6 +26,13 @@ DISPOSITIONS: Final[dict[str, int]] = {
 
 _PCM = frozenset({"pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_f64le", "pcm_u8"})
 _PCM_BE = frozenset({"pcm_s16be", "pcm_s24be", "pcm_s32be"})
+_PCM_FLOAT_BE = frozenset({"pcm_f32be", "pcm_f64be"})
+# What only AVI's numbers for sound (WAVEFORMATEX) name: cameras, telephones, Windows Media, digital television.
+_NUMBERED = frozenset({"pcm_mulaw", "pcm_alaw", "adpcm_ima_wav", "adpcm_ms", "adpcm_yamaha", "adpcm_swf", "adpcm_g722"}) | {
+    *("gsm_ms", "amr_nb", "amr_wb", "aac_latm")
+}
+# No decoder of these begins without the size of their blocks, which nut does not keep.
+_IN_BLOCKS = frozenset({"wmav1", "wmav2", "wmapro", "wmavoice", "wmalossless", "adpcm_g726"})
 _COMMON_AUDIO = frozenset({"aac", "mp3", "ac3", "eac3", "dts"})
 
 
@@ -73,7 +80,12 @@ HOLDS: Final[dict[Container, Holding]] = {
                 *("vvc", "msmpeg4v3", "vc1", "dirac", "huffyuv"),
             }
         ),
-        audio=_COMMON_AUDIO | _PCM | {"opus", "vorbis", "flac", "mp2", "alac", "truehd", "wavpack", "tta", "pcm_s16be", "pcm_s24be"},
+        audio=_COMMON_AUDIO
+        | _PCM
+        | _PCM_BE
+        | _NUMBERED
+        | _IN_BLOCKS
+        | {"opus", "vorbis", "flac", "mp2", "alac", "truehd", "wavpack", "tta", "ra_144"},
         subtitles=frozenset({"subrip", "ass", "webvtt", "hdmv_pgs_subtitle", "dvd_subtitle", "dvb_subtitle"}),
         text="subrip",
         chapters=True,
@@ -90,7 +102,7 @@ HOLDS: Final[dict[Container, Holding]] = {
     ),
     "mp4": Holding(
         video=frozenset({"h264", "hevc", "av1", "vp9", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg"}),
-        audio=_COMMON_AUDIO | _PCM - {"pcm_u8"} | _PCM_BE | {"opus", "vorbis", "flac", "mp2", "alac"},
+        audio=_COMMON_AUDIO | _PCM - {"pcm_u8"} | _PCM_BE | _PCM_FLOAT_BE | {"opus", "vorbis", "flac", "mp2", "alac"},
         subtitles=frozenset({"mov_text"}),
         text="mov_text",
         chapters=True,
@@ -106,7 +118,11 @@ HOLDS: Final[dict[Container, Holding]] = {
     ),
     "mov": Holding(
         video=frozenset({"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg", "prores"}),
-        audio=_COMMON_AUDIO | _PCM | _PCM_BE | {"mp2", "alac", "pcm_mulaw", "pcm_alaw", "amr_nb"},
+        audio=_COMMON_AUDIO
+        | _PCM
+        | _PCM_BE
+        | _PCM_FLOAT_BE
+        | {"mp2", "alac", "pcm_s8", "pcm_mulaw", "pcm_alaw", "adpcm_ima_qt", "amr_nb", "amr_wb", "gsm", "nellymoser"},
         subtitles=frozenset({"mov_text"}),
         text="mov_text",
         chapters=True,
@@ -137,7 +153,7 @@ HOLDS: Final[dict[Container, Holding]] = {
     ),
     "ts": Holding(
         video=frozenset({"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"}),
-        audio=_COMMON_AUDIO | {"opus", "mp2"},
+        audio=_COMMON_AUDIO | {"opus", "mp2", "aac_latm", "s302m"},
         subtitles=frozenset({"dvb_subtitle"}),
         stream_tags=frozenset({"language"}),
         video_language=False,
@@ -146,7 +162,7 @@ HOLDS: Final[dict[Container, Holding]] = {
     "avi": Holding(
         # H.264 as MP4 and Matroska store it is refused; what we encode ourselves is not.
         video=frozenset({"mpeg4", "mjpeg", "ffv1", "mpeg2video"}),
-        audio=_PCM | {"aac", "mp3", "mp2", "ac3", "pcm_mulaw", "pcm_alaw", "adpcm_ima_wav", "adpcm_ms"},
+        audio=_PCM | {"aac", "mp3", "mp2", "ac3", "pcm_mulaw", "pcm_alaw", "adpcm_ima_wav", "adpcm_ms", "gsm_ms"},
         tags=frozenset({"artist", "comment", "copyright", "date", "genre", "title", "timecode"}),
         stream_tags=frozenset({"title"}),
         timecode=True,
@@ -158,7 +174,10 @@ HOLDS: Final[dict[Container, Holding]] = {
         # E-AC-3 comes back from nut as AC-3.
         audio=_COMMON_AUDIO - {"eac3"}
         | _PCM
-        | {"opus", "vorbis", "flac", "mp2", "pcm_s16be", "pcm_mulaw", "wavpack", "wmav2", "adpcm_ima_wav"},
+        | _PCM_BE
+        | _PCM_FLOAT_BE
+        | _NUMBERED
+        | {"opus", "vorbis", "flac", "mp2", "pcm_s8", "wavpack"},
         # Nut stores no durations, which text needs; pictures carry theirs.
         subtitles=frozenset({"dvd_subtitle", "dvb_subtitle"}),
         chapters=True,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import av
+from av.bitstream import BitStreamFilterContext
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 
@@ -48,7 +49,7 @@ def copied_stream(info: StreamInfo, path: Path, source: InputContainer, output: 
     with contextlib.ExitStack() as stack:
         if info.codec in FRAMED and container in _BY_FRAME_SIZE and template.codec_context.block_align:
             template = _without_frame_size(path, info.index, stack) or template
-        stream: Any = output.add_stream_from_template(template, opaque=True)
+        stream: Any = stream_like(template, output)
     if info.kind == "audio" and stream.codec_context.layout.name == f"{info.channels} channels":
         stream.codec_context.layout = _USUAL_LAYOUTS.get(info.channels, stream.codec_context.layout)
     if info.codec in FRAMED and container == "nut":
@@ -72,6 +73,24 @@ def _without_frame_size(path: Path, index: int, stack: contextlib.ExitStack) -> 
         return next(iter(stack.enter_context(av.open(file)).streams), None)
     except (av.FFmpegError, ValueError):
         return None
+
+
+def stream_like(template: Any, output: OutputContainer) -> Any:
+    """An output's stream with the codec and header of another stream.
+
+    PyAV asks FFmpeg whether a container has a name of its own for a codec, and refuses for Matroska what that holds by AVI's names for
+    it (A_MS/ACM). That is said to a stream of another codec, whose parameters a filter that changes nothing then writes over.
+    """
+    try:
+        return output.add_stream_from_template(template, opaque=True)
+    except ValueError:
+        if output.format.name != "matroska" or template.type != "audio":
+            raise
+    with av.open(io.BytesIO(), "w", format="mpegts") as scratch:
+        nameless = scratch.add_stream_from_template(template, opaque=True)
+        stand_in = output.add_stream_from_template(scratch.add_stream("pcm_s16le", rate=48000), opaque=True)
+        BitStreamFilterContext("null", nameless, stand_in)
+    return stand_in
 
 
 class Copying:
