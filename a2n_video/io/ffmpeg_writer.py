@@ -7,7 +7,6 @@ once 64 KiB stand in it. Same settings and same interface as io/writer.py.
 from __future__ import annotations
 
 import contextlib
-import io
 import re
 import shutil
 import subprocess
@@ -21,7 +20,7 @@ import av
 import ffmpeg
 
 from a2n_video.errors import EncodeError, MissingDependencyError, OptionError
-from a2n_video.io.writer import FORMAT_NAMES, EncoderSettings, FrameWriter
+from a2n_video.io.writer import EncoderSettings, FrameWriter, supported_codecs
 
 _CHUNK: Final = 1 << 18
 _QUOTED: Final = 600
@@ -70,9 +69,7 @@ def codec_name(encoder: str) -> str:
 def check_container(encoder: str, container: str) -> None:
     """An OptionError if the container cannot hold what the encoder makes."""
     codec = codec_name(encoder)
-    with av.open(io.BytesIO(), "w", format=FORMAT_NAMES.get(container, container)) as output:
-        supported = output.supported_codecs
-    if codec not in supported and container != "ts":
+    if codec not in supported_codecs(container) and container != "ts":
         raise OptionError(f"a {container} file cannot hold {codec} video ({encoder}); choose another --codec or another extension")
 
 

@@ -76,11 +76,15 @@ def check_encoder(settings: EncoderSettings) -> None:
 def check_container(codec: str, container: str) -> None:
     """An OptionError if the container cannot hold what the encoder makes."""
     name = av.Codec(codec, "w").canonical_name
-    output = av.open(io.BytesIO(), "w", format=FORMAT_NAMES.get(container, container))
-    supported = output.supported_codecs
     # MPEG-TS answers for few of the codecs it takes; those it does take are listed in H.222.0.
-    if name not in supported and not (container == "ts" and name in ("h264", "hevc", "mpeg2video", "mpeg1video", "vc1")):
+    if name not in supported_codecs(container) and not (container == "ts" and name in ("h264", "hevc", "mpeg2video", "mpeg1video", "vc1")):
         raise OptionError(f"a {container} file cannot hold {name} video ({codec}); choose another --codec or another extension")
+
+
+def supported_codecs(container: str) -> frozenset[str]:
+    """What a container has names for. Matroska takes AVI's for what it has none for."""
+    names = (FORMAT_NAMES.get(container, container), *(("avi",) if container == "mkv" else ()))
+    return frozenset(codec for name in names for codec in av.open(io.BytesIO(), "w", format=name).supported_codecs)
 
 
 def pix_fmts_of(codec: str) -> tuple[str, ...]:

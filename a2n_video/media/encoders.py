@@ -164,6 +164,7 @@ ENCODERS: Final[dict[str, Encoder]] = {
     "png": Encoder(color=True),
     "tiff": Encoder(color=True),
     "qtrle": Encoder(refused=frozenset({"gray"})),  # which it writes as a palette of grays
+    "v210": Encoder(even=True, refused=frozenset({"yuv422p"})),  # which it deepens
     "wrapped_avframe": Encoder(),
 }
 
