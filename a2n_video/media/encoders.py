@@ -232,7 +232,7 @@ def encoded_pix_fmt(codec: str, fmt: PlaneFormat, offered: tuple[str, ...], want
 
     A wanted format that is unknown, or that the encoder does not offer, is an OptionError that lists what it does.
     """
-    usable = tuple(name for name in offered if name not in encoder(codec).refused)
+    usable = tuple(name for name in offered if name not in encoder(codec).refused and encodable(name, 2, 2) is not None)
     if wanted is not None:
         if encodable(wanted, 2, 2) is None or (offered and wanted not in usable):
             raise OptionError(f"{codec} does not write pixel format {wanted!r}; it writes {' '.join(usable) or 'planar formats'}")

@@ -236,7 +236,7 @@ def _fates(info: VideoInfo, codec: str, container: Container, fit: Fit) -> Itera
         what = f"colour primaries ({info.color.primaries})"
         yield StreamFate(what=what, kind="primaries", fate="dropped", reason=f"{codec} cannot say them; ffv1 and libsvtav1 can")
     if source.alpha and not target.alpha and HOLDS[container].alpha:
-        yield StreamFate(what="alpha", kind="alpha", fate="dropped", reason=f"{codec} has none; ffv1, libvpx-vp9 and prores_ks do")
+        yield StreamFate(what="alpha", kind="alpha", fate="dropped", reason=f"{fit.pix_fmt} has none; ffv1, libvpx-vp9 and prores_ks do")
     if target.depth < source.depth:
         what = f"bit depth ({source.depth} to {target.depth})"
         yield StreamFate(what=what, kind="depth", fate="dropped", reason=f"{codec} is to write {fit.target.depth} bits")

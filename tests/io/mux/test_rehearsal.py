@@ -126,6 +126,7 @@ ONCE_REFUSED_LAST = [
     ("rgb", "ffv1", "avi", True),
     ("rgb", "ffv1", "nut", True),
     ("rgb", "qtrle", "mov", True),
+    ("alpha", "qtrle", "mov", True),
     ("420", "libvpx", "webm", True),
     ("full", "libvpx", "mkv", True),
     ("alpha", "libvpx", "webm", True),
