@@ -21,6 +21,7 @@ import ffmpeg
 
 from a2n_video.errors import EncodeError, MissingDependencyError, OptionError
 from a2n_video.io.writer import EncoderSettings, FrameWriter, supported_codecs
+from a2n_video.media.containers import TRANSPORT
 
 _CHUNK: Final = 1 << 18
 _QUOTED: Final = 600
@@ -69,7 +70,7 @@ def codec_name(encoder: str) -> str:
 def check_container(encoder: str, container: str) -> None:
     """An OptionError if the container cannot hold what the encoder makes."""
     codec = codec_name(encoder)
-    if codec not in supported_codecs(container) and container != "ts":
+    if codec not in supported_codecs(container) and container not in TRANSPORT:
         raise OptionError(f"a {container} file cannot hold {codec} video ({encoder}); choose another --codec or another extension")
 
 
@@ -223,7 +224,7 @@ def _command(source: Any, target: str, settings: EncoderSettings, more: dict[str
 def _muxing(settings: EncoderSettings) -> dict[str, Any]:
     # A pipe cannot seek, so mov is written in fragments; without frag_discont they would begin at 0, wherever the first frame is.
     pipe = {"movflags": "frag_keyframe+empty_moov+default_base_moof+frag_discont"} if settings.container == "mov" else {}
-    return {"f": settings.container, "avoid_negative_ts": "disabled", **pipe}
+    return {"f": settings.container, "avoid_negative_ts": "disabled", **pipe, **settings.muxer}
 
 
 def _ask(*arguments: str) -> str:

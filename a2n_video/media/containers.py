@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-Container = Literal["mkv", "mp4", "mov", "webm", "ts", "avi", "nut", "y4m"]
+Container = Literal["mkv", "mp4", "mov", "webm", "ts", "m2ts", "avi", "nut", "y4m"]
 
 # AV_DISPOSITION_* by name.
 DISPOSITIONS: Final[dict[str, int]] = {
@@ -70,7 +70,20 @@ class Holding:
 TEXT_SUBTITLES: Final = frozenset({"subrip", "ass", "webvtt", "mov_text", "text"})
 
 _MKV_DISPOSITIONS = frozenset({"default", "dub", "original", "comment", "forced", "hearing_impaired", "visual_impaired", "descriptions"})
+TRANSPORT: Final[frozenset[Container]] = frozenset({"ts", "m2ts"})
 _MP4_DISPOSITIONS = frozenset({"default", "dub", "comment", "forced", "hearing_impaired", "visual_impaired", "captions", "descriptions"})
+
+_TS: Final = Holding(
+    video=frozenset({"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"}),
+    audio=_COMMON_AUDIO | {"opus", "mp2", "aac_latm", "s302m"},
+    subtitles=frozenset({"dvb_subtitle"}),
+    stream_tags=frozenset({"language"}),
+    video_language=False,
+    dispositions=frozenset({"hearing_impaired", "visual_impaired", "clean_effects"}),
+)
+
+# What FFmpeg's muxer must be told to write a container at all: Blu-ray's packets have a time before each, 192 bytes with it.
+MUXER_OPTIONS: Final[dict[Container, dict[str, str]]] = {"m2ts": {"mpegts_m2ts_mode": "1"}}
 
 HOLDS: Final[dict[Container, Holding]] = {
     "mkv": Holding(
@@ -151,14 +164,9 @@ HOLDS: Final[dict[Container, Holding]] = {
         lead_in=True,
         color=True,
     ),
-    "ts": Holding(
-        video=frozenset({"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"}),
-        audio=_COMMON_AUDIO | {"opus", "mp2", "aac_latm", "s302m"},
-        subtitles=frozenset({"dvb_subtitle"}),
-        stream_tags=frozenset({"language"}),
-        video_language=False,
-        dispositions=frozenset({"hearing_impaired", "visual_impaired", "clean_effects"}),
-    ),
+    "ts": _TS,
+    # Blu-ray has numbers for one video, and for other subtitles alone, of which FFmpeg loses the language.
+    "m2ts": replace(_TS, video=frozenset(), subtitles=frozenset(), audio=_TS.audio | {"pcm_bluray"}),
     "avi": Holding(
         # H.264 as MP4 and Matroska store it is refused; what we encode ourselves is not.
         video=frozenset({"mpeg4", "mjpeg", "ffv1", "mpeg2video"}),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from a2n_video.errors import OptionError
+from a2n_video.media.containers import TRANSPORT
 from a2n_video.media.pixfmt import closest, encodable, pix_fmt_of
 from a2n_video.media.planes import PlaneFormat
 from a2n_video.media.streams import Container
@@ -174,7 +175,7 @@ DEFAULT_CODECS: Final[dict[Container, tuple[str, str, str, str]]] = {
     "mp4": ("libx264", "libx265", "libx265", "libx264"),
     "mov": ("libx264", "libx265", "libx265", "prores_ks"),
     "webm": ("libvpx-vp9", "libsvtav1", "libvpx-vp9", "libvpx-vp9"),
-    "ts": ("libx264", "libx265", "libx264", "libx264"),
+    **dict.fromkeys(TRANSPORT, ("libx264", "libx265", "libx264", "libx264")),
     "avi": ("libx264", "ffv1", "ffv1", "ffv1"),
     "nut": ("libx264", "libx265", "ffv1", "ffv1"),
     "y4m": ("wrapped_avframe", "wrapped_avframe", "wrapped_avframe", "wrapped_avframe"),

@@ -19,7 +19,7 @@ from a2n_video.errors import OptionError
 from a2n_video.io.inspect import essence
 from a2n_video.io.mux.copying import stream_like
 from a2n_video.media.colorspec import ColorSpec
-from a2n_video.media.containers import DISPOSITIONS, HOLDS, MOV_LANGUAGES, SAME_LANGUAGE, Container, mov_language
+from a2n_video.media.containers import DISPOSITIONS, HOLDS, MOV_LANGUAGES, MUXER_OPTIONS, SAME_LANGUAGE, Container, mov_language
 from a2n_video.media.info import Chapter, StreamInfo, VideoInfo
 from a2n_video.media.planes import PlaneFormat
 from a2n_video.media.streams import container_of, format_plan, plan_streams
@@ -28,7 +28,7 @@ from a2n_video.options import Fidelity
 from tests.clips import MUXERS, Sound, add_sound, sound_packets
 
 TB = Fraction(1, 1000)
-CONTAINERS: tuple[Container, ...] = ("mkv", "mp4", "mov", "webm", "ts", "avi", "nut")
+CONTAINERS: tuple[Container, ...] = ("mkv", "mp4", "mov", "webm", "ts", "m2ts", "avi", "nut")
 
 
 def stream(index: int, kind: Any, codec: str, **changes: Any) -> StreamInfo:
@@ -156,7 +156,7 @@ def test_tags_of_the_old_file_stay_behind_and_names_fit_the_new_one() -> None:
     assert kept_tags({"genre": "G", "FOO": "bar"}, "avi", of_stream=False) == {"genre": "G"}
 
 
-@pytest.mark.parametrize(("name", "container"), [("a.MKV", "mkv"), ("b.m4v", "mp4"), ("c.M2TS", "ts")])
+@pytest.mark.parametrize(("name", "container"), [("a.MKV", "mkv"), ("b.m4v", "mp4"), ("c.M2TS", "m2ts")])
 def test_a_suffix_in_any_case_names_its_container(name: str, container: str) -> None:
     assert container_of(PurePath(name)) == container
 
@@ -210,12 +210,21 @@ ENCODERS = {
     "pcm_f32be": "pcm_f32be",
     "pcm_f64be": "pcm_f64be",
     "aac_latm": "aac",
+    "pcm_bluray": "pcm_bluray",
 }
 # Where a codec is made first, if not in Matroska, whose muxer PyAV does not let make some; and what is not 48 kHz in stereo.
 MADE_IN = {
     **dict.fromkeys(("pcm_mulaw", "pcm_alaw", "pcm_f32be", "pcm_f64be", "adpcm_ima_wav", "adpcm_yamaha", "adpcm_swf"), "nut"),
     **dict.fromkeys(("adpcm_ms", "adpcm_g722", "adpcm_g726"), "wav"),
-    **{"adpcm_ima_qt": "mov", "pcm_s8": "mov", "nellymoser": "mov", "wmav1": "asf", "wmav2": "asf", "aac_latm": "mpegts"},
+    **{
+        "pcm_bluray": "mpegts",
+        "adpcm_ima_qt": "mov",
+        "pcm_s8": "mov",
+        "nellymoser": "mov",
+        "wmav1": "asf",
+        "wmav2": "asf",
+        "aac_latm": "mpegts",
+    },
 }
 RATES = {"adpcm_swf": 44100, "adpcm_g722": 16000, "adpcm_g726": 8000, "nellymoser": 8000, "ra_144": 8000}
 BIT_RATES = {"wmav1": 128000, "wmav2": 128000}
@@ -257,7 +266,7 @@ def encoded(name: str) -> io.BytesIO:
         layout="mono" if name in RATES else "stereo",
         rate=RATES.get(name, 48000),
     )
-    options = {"mpegts_flags": "latm"} if name == "aac_latm" else {}
+    options = {"aac_latm": {"mpegts_flags": "latm"}, "pcm_bluray": {"mpegts_m2ts_mode": "1"}}.get(name, {})
     file = io.BytesIO()
     with av.open(file, "w", format=MADE_IN.get(name, "matroska"), options=options) as output:
         stream = add_sound(output, sound)
@@ -293,8 +302,8 @@ def remuxed(container: str, template: Any, packets: list[tuple[bytes, int, int, 
 
 def written(container: str, template: Any, packets: list[tuple[bytes, int, int, Fraction]]) -> io.BytesIO:
     """A file with packets of a copied stream."""
-    file = io.BytesIO()
-    with av.open(file, "w", format=MUXERS.get(container, container), options={"avoid_negative_ts": "disabled"}) as output:
+    file, told = io.BytesIO(), {"avoid_negative_ts": "disabled", **MUXER_OPTIONS.get(container, {})}  # type: ignore[call-overload]
+    with av.open(file, "w", format=MUXERS.get(container, container), options=told) as output:
         stream = stream_like(template, output)
         if stream.codec_context.layout.name.endswith("channels"):
             stream.codec_context.layout = "stereo"
@@ -366,7 +375,7 @@ def test_the_table_of_marks_is_what_the_muxers_do(mark: str, container: Containe
     codec = "opus" if container == "webm" else "mp3"
     opened, packets = sounds[codec]
     file = io.BytesIO()
-    with av.open(file, "w", format=MUXERS.get(container, container)) as output:
+    with av.open(file, "w", format=MUXERS.get(container, container), options=MUXER_OPTIONS.get(container, {})) as output:
         stream = output.add_stream_from_template(opened.streams.audio[0], opaque=True)
         stream.disposition = DISPOSITIONS[mark]
         for data, pts, duration, base in packets:

@@ -23,7 +23,7 @@ from a2n_video.io.outfile import OutFile
 from a2n_video.io.source import open_source
 from a2n_video.io.writer import FORMAT_NAMES, set_color
 from a2n_video.media.chapters import fills_before_chapters, shifted_chapters
-from a2n_video.media.containers import ENDS_BY_DTS, HOLDS
+from a2n_video.media.containers import ENDS_BY_DTS, HOLDS, TRANSPORT
 from a2n_video.media.final import FinalFile
 from a2n_video.media.info import Chapter, StreamInfo
 from a2n_video.media.streams import Container, StreamPlan
@@ -139,7 +139,7 @@ def _whole(packet: Packet[Any], codec: str, container: Container) -> bool:
     transport streams refuses AAC of one byte when it is given a later packet, of another stream perhaps.
     """
     head = bytes(memoryview(packet)[:2])
-    if container == "ts" and codec == "aac":
+    if container in TRANSPORT and codec == "aac":
         return len(head) == 2
     return container not in ("mp4", "mov") or head == _SYNCHRONISED.get(codec, head)
 
