@@ -92,8 +92,16 @@ OPTIONS: Final[tuple[tuple[str, tuple[str, ...], dict[str, Any]], ...]] = (
         {"choices": ("pyav", "ffmpeg"), "help": "ffmpeg: encode with an ffmpeg binary, for encoders PyAV has not (VAAPI, libaom)"},
     ),
     ("encoder", ("--pipe-format",), {"choices": ("y4m", "nut", "mkv"), "help": "what is written to - (default y4m: picture only)"}),
-    ("time", ("--start",), {"type": seconds, "metavar": "TIME", "help": "from here, 90.5 or 0:01:30.5"}),
-    ("time", ("--end",), {"type": seconds, "metavar": "TIME", "help": "up to here"}),
+    (
+        "time",
+        ("--start",),
+        {
+            "type": seconds,
+            "metavar": "TIME",
+            "help": "from here, 90.5 or 0:01:30.5, counted from the first frame (not from sound before it)",
+        },
+    ),
+    ("time", ("--end",), {"type": seconds, "metavar": "TIME", "help": "up to here, counted likewise"}),
     ("time", ("--frames",), {"type": count, "metavar": "N", "help": "stop after N frames; sound is cut at the same time"}),
     ("fidelity", ("--keep-all",), {"action": "store_true", "help": "refuse to start if anything would be dropped"}),
     (

@@ -19,7 +19,26 @@ from a2n_video.media.streams import StreamFate
 from a2n_video.options import JobOptions
 from tests.clips import MS, read_frames, read_stream
 from tests.made import frame_hash
-from tests.survival import BEGIN, CONTAINERS, CUES, END, FONTS, ITEMS, KEPT, LOST, PART, README, TAGS, TRACKS, Item, image, table
+from tests.survival import (
+    BEGIN,
+    CONTAINERS,
+    CUES,
+    END,
+    FONTS,
+    ITEMS,
+    KEPT,
+    LOST,
+    PART,
+    README,
+    TAGS,
+    TRACKS,
+    Item,
+    clip,
+    image,
+    second_video,
+    sounds,
+    table,
+)
 
 
 @pytest.fixture(scope="module")
@@ -276,6 +295,25 @@ def check_deep(source: Path, result: Path, transfer: int) -> None:
 CHECKS: dict[str, Callable[[Path, Path], None]] = {
     name.removeprefix("check_"): check for name, check in list(globals().items()) if name.startswith("check_")
 }
+
+
+def test_a_blu_ray_stream_has_a_time_before_each_packet(tmp_path: Path) -> None:
+    """192 bytes for each, as disc tools want them; a plain transport stream has 188."""
+    source, options = tmp_path / "in.mkv", {"model": "nearest", "preset": "ultrafast"}
+    clip(source, add=lambda output: [*sounds(*TRACKS[:2])(output), *second_video(output)])
+    for box, size in (("ts", 188), ("m2ts", 192)):
+        result = upscale_video(source, tmp_path / f"out.{box}", **options).path
+        assert packet_size(result) == size
+        with av.open(str(result)) as output:
+            assert [(s.metadata.get("language"), s.codec_context.name) for s in output.streams.audio] == [("ger", "aac"), ("eng", "ac3")]
+    assert "another h264" in next(fate.reason for fate in losses(source, tmp_path / "a.m2ts") if fate.kind == "video")
+
+
+def packet_size(path: Path) -> int | None:
+    """How long a transport stream's packets are: each one's last 188 bytes begin with 0x47."""
+    data = path.read_bytes()
+    fits = [size for size in (188, 192) if len(data) % size == 0 and set(data[size - 188 :: size]) == {0x47}]
+    return fits[0] if fits else None
 
 
 def test_readme_shows_this_table() -> None:

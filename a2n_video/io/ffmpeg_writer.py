@@ -7,7 +7,6 @@ once 64 KiB stand in it. Same settings and same interface as io/writer.py.
 from __future__ import annotations
 
 import contextlib
-import io
 import re
 import shutil
 import subprocess
@@ -21,7 +20,8 @@ import av
 import ffmpeg
 
 from a2n_video.errors import EncodeError, MissingDependencyError, OptionError
-from a2n_video.io.writer import FORMAT_NAMES, EncoderSettings, FrameWriter
+from a2n_video.io.writer import EncoderSettings, FrameWriter, supported_codecs
+from a2n_video.media.containers import TRANSPORT
 
 _CHUNK: Final = 1 << 18
 _QUOTED: Final = 600
@@ -70,9 +70,7 @@ def codec_name(encoder: str) -> str:
 def check_container(encoder: str, container: str) -> None:
     """An OptionError if the container cannot hold what the encoder makes."""
     codec = codec_name(encoder)
-    with av.open(io.BytesIO(), "w", format=FORMAT_NAMES.get(container, container)) as output:
-        supported = output.supported_codecs
-    if codec not in supported and container != "ts":
+    if codec not in supported_codecs(container) and container not in TRANSPORT:
         raise OptionError(f"a {container} file cannot hold {codec} video ({encoder}); choose another --codec or another extension")
 
 
@@ -226,7 +224,7 @@ def _command(source: Any, target: str, settings: EncoderSettings, more: dict[str
 def _muxing(settings: EncoderSettings) -> dict[str, Any]:
     # A pipe cannot seek, so mov is written in fragments; without frag_discont they would begin at 0, wherever the first frame is.
     pipe = {"movflags": "frag_keyframe+empty_moov+default_base_moof+frag_discont"} if settings.container == "mov" else {}
-    return {"f": settings.container, "avoid_negative_ts": "disabled", **pipe}
+    return {"f": settings.container, "avoid_negative_ts": "disabled", **pipe, **settings.muxer}
 
 
 def _ask(*arguments: str) -> str:

@@ -176,8 +176,8 @@ def _length_prefixed(data: bytes) -> list[bytes] | None:
     return units if place == len(data) else None
 
 
-def read_attachments(path: Path) -> dict[str, str]:
-    """File names of attachments, covers aside, with the sha256 of each."""
+def read_attachments(path: Path) -> tuple[tuple[str, str], ...]:
+    """The file name and the sha256 of each attachment, covers aside; several may have one name."""
     with open_source(path) as container:
         streams: list[Any] = [stream for stream in container.streams if stream.type == "attachment"]
-        return {stream.metadata.get("filename", str(stream.index)): sha256(stream.data).hexdigest() for stream in streams}
+        return tuple((stream.metadata.get("filename", str(stream.index)), sha256(stream.data).hexdigest()) for stream in streams)

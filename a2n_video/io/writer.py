@@ -16,12 +16,13 @@ from av.video.stream import VideoStream
 
 from a2n_video.errors import EncodeError, OptionError
 from a2n_video.media.colorspec import ColorSpec
+from a2n_video.media.containers import TRANSPORT
 from a2n_video.media.encoders import encoder
 from a2n_video.options import EncoderBackend
 
 _MPEG4_TICKS = 65535  # a second at most (ISO/IEC 14496-2, vop_time_increment_resolution)
 # Containers of ours that FFmpeg calls otherwise.
-FORMAT_NAMES = {"mkv": "matroska", "ts": "mpegts", "y4m": "yuv4mpegpipe"}
+FORMAT_NAMES = {"mkv": "matroska", "ts": "mpegts", "m2ts": "mpegts", "y4m": "yuv4mpegpipe"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,7 @@ class EncoderSettings:
     threads: int = 0
     closed_gop: bool = True
     backend: EncoderBackend = "pyav"
+    muxer: dict[str, str] = field(default_factory=dict)  # what the muxer is told, where that is no segment's
 
 
 def check_encoder(settings: EncoderSettings) -> None:
@@ -76,11 +78,16 @@ def check_encoder(settings: EncoderSettings) -> None:
 def check_container(codec: str, container: str) -> None:
     """An OptionError if the container cannot hold what the encoder makes."""
     name = av.Codec(codec, "w").canonical_name
-    output = av.open(io.BytesIO(), "w", format=FORMAT_NAMES.get(container, container))
-    supported = output.supported_codecs
     # MPEG-TS answers for few of the codecs it takes; those it does take are listed in H.222.0.
-    if name not in supported and not (container == "ts" and name in ("h264", "hevc", "mpeg2video", "mpeg1video", "vc1")):
+    taken = ("h264", "hevc", "mpeg2video", "mpeg1video", "vc1") if container in TRANSPORT else supported_codecs(container)
+    if name not in taken:
         raise OptionError(f"a {container} file cannot hold {name} video ({codec}); choose another --codec or another extension")
+
+
+def supported_codecs(container: str) -> frozenset[str]:
+    """What a container has names for. Matroska takes AVI's for what it has none for."""
+    names = (FORMAT_NAMES.get(container, container), *(("avi",) if container == "mkv" else ()))
+    return frozenset(codec for name in names for codec in av.open(io.BytesIO(), "w", format=name).supported_codecs)
 
 
 def pix_fmts_of(codec: str) -> tuple[str, ...]:
@@ -130,7 +137,8 @@ class VideoWriter(FrameWriter):
         self._closed = False
         self._file = file
         # Absolute pts: a muxer would shift a stream whose first dts is below zero, as an encoder with B-frames makes it.
-        self._container = av.open(file, "w", format=settings.container, container_options={"avoid_negative_ts": "disabled"})
+        told = {"avoid_negative_ts": "disabled", **settings.muxer}
+        self._container = av.open(file, "w", format=settings.container, container_options=told)
         self._stream = _add_stream(self._container, settings)
         self._counted = _Counted(settings.time_base, clock_of(settings)) if encoder(settings.codec).counts else None
 

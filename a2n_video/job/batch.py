@@ -27,9 +27,13 @@ VIDEO_SUFFIXES: Final = frozenset(
     {
         *CONTAINER_OF_SUFFIX,
         *(".mpg", ".mpeg", ".m2v", ".vob", ".mts", ".wmv", ".asf", ".flv", ".f4v", ".ogv", ".ogm"),
-        *(".3gp", ".3g2", ".qt", ".mxf", ".dv", ".rm", ".rmvb", ".divx", ".ivf", ".gif"),
+        *(".3gp", ".3g2", ".qt", ".mxf", ".dv", ".dif", ".rm", ".rmvb", ".divx", ".ivf", ".gif", ".gxf", ".mk3d", ".ismv", ".wtv"),
+        *(".m2t", ".tp", ".trp", ".m2p", ".m1v", ".tod", ".vro", ".evo", ".264", ".h264", ".265", ".h265", ".hevc"),
     }
 )
+# Suffixes that other files have as well, and what a video of the name has near its beginning: Theora, and a camera's program stream.
+_TOLD_BY: Final[Mapping[str, bytes]] = MappingProxyType({".ogg": b"\x80theora", ".mod": b"\0\0\1\xba"})
+_NEAR: Final = 4096
 _FALLBACK_SUFFIX: Final = ".mkv"
 _PICTURE_SUFFIX: Final = ".png"  # of pictures of a kind that is read only
 
@@ -99,8 +103,20 @@ def _sources(given: Path, output_dir: Path) -> Iterator[tuple[Path, Path]]:
     for path in sorted(given.rglob("*")):
         hidden = any(part.startswith(".") or part.endswith(".a2n") for part in path.relative_to(given).parts)
         inside_results = within and path.resolve().is_relative_to(results)
-        if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file() and not hidden and not inside_results:
+        if path.is_file() and not hidden and not inside_results and _is_video(path):
             yield path, path.parent.relative_to(given)
+
+
+def _is_video(path: Path) -> bool:
+    """By its suffix, and where that says little by its beginning; one that cannot be read is no video here."""
+    suffix = path.suffix.lower()
+    if suffix not in _TOLD_BY:
+        return suffix in VIDEO_SUFFIXES
+    try:
+        with path.open("rb") as file:
+            return _TOLD_BY[suffix] in file.read(_NEAR)
+    except OSError:
+        return False
 
 
 def _place(folder: Path, pattern: str, source: Path, options: JobOptions) -> Path:

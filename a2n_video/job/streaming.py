@@ -35,6 +35,7 @@ from a2n_video.job.result import UpscaleResult
 from a2n_video.job.sinks import ResultFile, Sink
 from a2n_video.job.stages import Stages
 from a2n_video.job.stops import Stops
+from a2n_video.media.containers import MUXER_OPTIONS
 from a2n_video.media.info import VideoInfo
 from a2n_video.media.steady import off_rate
 from a2n_video.media.streams import Container, StreamFate, StreamPlan, container_of, plan_streams
@@ -157,7 +158,8 @@ def _planned(stream: Stream, dest: Path, options: JobOptions) -> StreamedPlan:
         picture = picture_for(stream.info, codec, formats, container, options, time_base=stream.time_base, frame_rate=stream.rate)
     else:
         picture = settle_picture(stream.info, stream.time_base, stream.rate, container, options)
-        picture = replace(picture, encoder=replace(picture.encoder, container=FORMAT_NAMES.get(container, container)))
+        muxer, told = FORMAT_NAMES.get(container, container), dict(MUXER_OPTIONS.get(container, {}))
+        picture = replace(picture, encoder=replace(picture.encoder, container=muxer, muxer=told))
     streams = plan_streams(stream.info, container, replace(options.fidelity, keep_all=False))
     streams = streams.plus(*picture.fates, *_lost_times(stream, raw))
     if makes_pictures(dest):

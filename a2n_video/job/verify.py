@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -81,7 +82,7 @@ def _video_number(expected: Expected) -> int:
 class _Found:
     info: VideoInfo
     time_map: TimeMap
-    attachments: Mapping[str, str]
+    attachments: tuple[tuple[str, str], ...]
 
     @property
     def times(self) -> tuple[int, ...]:
@@ -304,7 +305,8 @@ class _Check:
         if kept:
             source = read_attachments(want.path)
             self.counts["attachment"] = len(source)
-            yield from (f"attachment {name} is missing or differs" for name in source if self.found.attachments.get(name) != source[name])
+            lost = Counter(source) - Counter(self.found.attachments)
+            yield from (f"attachment {name} is missing or differs" for name, _ in lost.elements())
         for name, value in kept_tags(want.metadata, self.expected.final.plan.container, of_stream=False).items():
             if not _tag_equal(name, value, self.found.info):
                 yield f"tag {name} is {tag_of(got.metadata, name.lower())!r}, not {value!r}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-Container = Literal["mkv", "mp4", "mov", "webm", "ts", "avi", "nut", "y4m"]
+Container = Literal["mkv", "mp4", "mov", "webm", "ts", "m2ts", "avi", "nut", "y4m"]
 
 # AV_DISPOSITION_* by name.
 DISPOSITIONS: Final[dict[str, int]] = {
@@ -26,6 +26,13 @@ DISPOSITIONS: Final[dict[str, int]] = {
 
 _PCM = frozenset({"pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_f64le", "pcm_u8"})
 _PCM_BE = frozenset({"pcm_s16be", "pcm_s24be", "pcm_s32be"})
+_PCM_FLOAT_BE = frozenset({"pcm_f32be", "pcm_f64be"})
+# What only AVI's numbers for sound (WAVEFORMATEX) name: cameras, telephones, Windows Media, digital television.
+_NUMBERED = frozenset({"pcm_mulaw", "pcm_alaw", "adpcm_ima_wav", "adpcm_ms", "adpcm_yamaha", "adpcm_swf", "adpcm_g722"}) | {
+    *("gsm_ms", "amr_nb", "amr_wb", "aac_latm")
+}
+# No decoder of these begins without the size of their blocks, which nut does not keep.
+_IN_BLOCKS = frozenset({"wmav1", "wmav2", "wmapro", "wmavoice", "wmalossless", "adpcm_g726"})
 _COMMON_AUDIO = frozenset({"aac", "mp3", "ac3", "eac3", "dts"})
 
 
@@ -65,7 +72,20 @@ TEXT_SUBTITLES: Final = frozenset({"subrip", "ass", "webvtt", "mov_text", "text"
 CODED_SUBTITLES: Final = frozenset({"eia_608", "dvb_teletext", "arib_caption"})
 
 _MKV_DISPOSITIONS = frozenset({"default", "dub", "original", "comment", "forced", "hearing_impaired", "visual_impaired", "descriptions"})
+TRANSPORT: Final[frozenset[Container]] = frozenset({"ts", "m2ts"})
 _MP4_DISPOSITIONS = frozenset({"default", "dub", "comment", "forced", "hearing_impaired", "visual_impaired", "captions", "descriptions"})
+
+_TS: Final = Holding(
+    video=frozenset({"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"}),
+    audio=_COMMON_AUDIO | {"opus", "mp2", "aac_latm", "s302m"},
+    subtitles=frozenset({"dvb_subtitle"}),
+    stream_tags=frozenset({"language"}),
+    video_language=False,
+    dispositions=frozenset({"hearing_impaired", "visual_impaired", "clean_effects"}),
+)
+
+# What FFmpeg's muxer must be told to write a container at all: Blu-ray's packets have a time before each, 192 bytes with it.
+MUXER_OPTIONS: Final[dict[Container, dict[str, str]]] = {"m2ts": {"mpegts_m2ts_mode": "1"}}
 
 HOLDS: Final[dict[Container, Holding]] = {
     "mkv": Holding(
@@ -75,7 +95,12 @@ HOLDS: Final[dict[Container, Holding]] = {
                 *("vvc", "msmpeg4v3", "vc1", "dirac", "huffyuv"),
             }
         ),
-        audio=_COMMON_AUDIO | _PCM | {"opus", "vorbis", "flac", "mp2", "alac", "truehd", "wavpack", "tta", "pcm_s16be", "pcm_s24be"},
+        audio=_COMMON_AUDIO
+        | _PCM
+        | _PCM_BE
+        | _NUMBERED
+        | _IN_BLOCKS
+        | {"opus", "vorbis", "flac", "mp2", "alac", "truehd", "wavpack", "tta", "ra_144"},
         subtitles=frozenset({"subrip", "ass", "webvtt", "hdmv_pgs_subtitle", "dvd_subtitle", "dvb_subtitle"}),
         text="subrip",
         chapters=True,
@@ -92,7 +117,7 @@ HOLDS: Final[dict[Container, Holding]] = {
     ),
     "mp4": Holding(
         video=frozenset({"h264", "hevc", "av1", "vp9", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg"}),
-        audio=_COMMON_AUDIO | _PCM - {"pcm_u8"} | _PCM_BE | {"opus", "vorbis", "flac", "mp2", "alac"},
+        audio=_COMMON_AUDIO | _PCM - {"pcm_u8"} | _PCM_BE | _PCM_FLOAT_BE | {"opus", "vorbis", "flac", "mp2", "alac"},
         subtitles=frozenset({"mov_text"}),
         text="mov_text",
         chapters=True,
@@ -108,7 +133,11 @@ HOLDS: Final[dict[Container, Holding]] = {
     ),
     "mov": Holding(
         video=frozenset({"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg", "prores"}),
-        audio=_COMMON_AUDIO | _PCM | _PCM_BE | {"mp2", "alac", "pcm_mulaw", "pcm_alaw", "amr_nb"},
+        audio=_COMMON_AUDIO
+        | _PCM
+        | _PCM_BE
+        | _PCM_FLOAT_BE
+        | {"mp2", "alac", "pcm_s8", "pcm_mulaw", "pcm_alaw", "adpcm_ima_qt", "amr_nb", "amr_wb", "gsm", "nellymoser"},
         subtitles=frozenset({"mov_text", "eia_608"}),
         text="mov_text",
         chapters=True,
@@ -137,18 +166,13 @@ HOLDS: Final[dict[Container, Holding]] = {
         lead_in=True,
         color=True,
     ),
-    "ts": Holding(
-        video=frozenset({"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"}),
-        audio=_COMMON_AUDIO | {"opus", "mp2"},
-        subtitles=frozenset({"dvb_subtitle"}),
-        stream_tags=frozenset({"language"}),
-        video_language=False,
-        dispositions=frozenset({"hearing_impaired", "visual_impaired", "clean_effects"}),
-    ),
+    "ts": _TS,
+    # Blu-ray has numbers for one video, and for other subtitles alone, of which FFmpeg loses the language.
+    "m2ts": replace(_TS, video=frozenset(), subtitles=frozenset(), audio=_TS.audio | {"pcm_bluray"}),
     "avi": Holding(
         # H.264 as MP4 and Matroska store it is refused; what we encode ourselves is not.
         video=frozenset({"mpeg4", "mjpeg", "ffv1", "mpeg2video"}),
-        audio=_PCM | {"aac", "mp3", "mp2", "ac3", "pcm_mulaw", "pcm_alaw", "adpcm_ima_wav", "adpcm_ms"},
+        audio=_PCM | {"aac", "mp3", "mp2", "ac3", "pcm_mulaw", "pcm_alaw", "adpcm_ima_wav", "adpcm_ms", "gsm_ms"},
         tags=frozenset({"artist", "comment", "copyright", "date", "genre", "title", "timecode"}),
         stream_tags=frozenset({"title"}),
         timecode=True,
@@ -160,7 +184,10 @@ HOLDS: Final[dict[Container, Holding]] = {
         # E-AC-3 comes back from nut as AC-3.
         audio=_COMMON_AUDIO - {"eac3"}
         | _PCM
-        | {"opus", "vorbis", "flac", "mp2", "pcm_s16be", "pcm_mulaw", "wavpack", "wmav2", "adpcm_ima_wav"},
+        | _PCM_BE
+        | _PCM_FLOAT_BE
+        | _NUMBERED
+        | {"opus", "vorbis", "flac", "mp2", "pcm_s8", "wavpack"},
         # Nut stores no durations, which text needs; pictures carry theirs.
         subtitles=frozenset({"dvd_subtitle", "dvb_subtitle"}),
         chapters=True,

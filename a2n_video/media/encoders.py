@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from a2n_video.errors import OptionError
+from a2n_video.media.containers import TRANSPORT
 from a2n_video.media.pixfmt import closest, encodable, pix_fmt_of
 from a2n_video.media.planes import PlaneFormat
 from a2n_video.media.streams import Container
@@ -164,6 +165,7 @@ ENCODERS: Final[dict[str, Encoder]] = {
     "png": Encoder(color=True),
     "tiff": Encoder(color=True),
     "qtrle": Encoder(refused=frozenset({"gray"})),  # which it writes as a palette of grays
+    "v210": Encoder(even=True, refused=frozenset({"yuv422p"})),  # which it deepens
     "wrapped_avframe": Encoder(),
 }
 
@@ -173,7 +175,7 @@ DEFAULT_CODECS: Final[dict[Container, tuple[str, str, str, str]]] = {
     "mp4": ("libx264", "libx265", "libx265", "libx264"),
     "mov": ("libx264", "libx265", "libx265", "prores_ks"),
     "webm": ("libvpx-vp9", "libsvtav1", "libvpx-vp9", "libvpx-vp9"),
-    "ts": ("libx264", "libx265", "libx264", "libx264"),
+    **dict.fromkeys(TRANSPORT, ("libx264", "libx265", "libx264", "libx264")),
     "avi": ("libx264", "ffv1", "ffv1", "ffv1"),
     "nut": ("libx264", "libx265", "ffv1", "ffv1"),
     "y4m": ("wrapped_avframe", "wrapped_avframe", "wrapped_avframe", "wrapped_avframe"),
@@ -231,7 +233,7 @@ def encoded_pix_fmt(codec: str, fmt: PlaneFormat, offered: tuple[str, ...], want
 
     A wanted format that is unknown, or that the encoder does not offer, is an OptionError that lists what it does.
     """
-    usable = tuple(name for name in offered if name not in encoder(codec).refused)
+    usable = tuple(name for name in offered if name not in encoder(codec).refused and encodable(name, 2, 2) is not None)
     if wanted is not None:
         if encodable(wanted, 2, 2) is None or (offered and wanted not in usable):
             raise OptionError(f"{codec} does not write pixel format {wanted!r}; it writes {' '.join(usable) or 'planar formats'}")

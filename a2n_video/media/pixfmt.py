@@ -52,7 +52,7 @@ UNFOLDED: Final = {
 # Formats that encoders ask for and that native planes fold into, again by moving bytes only.
 FOLDED: Final = frozenset(
     {"nv12", "nv21", "nv16", "p010le", "p012le", "p016le", "p210le", "p216le", "rgb24", "bgr24", "rgb0", "bgr0", "rgba", "bgra", "rgb48le"}
-    | {"rgb48be", "rgba64le", "rgba64be", "gray16be"}
+    | {"rgb48be", "rgba64le", "rgba64be", "gray16be", "0rgb", "0bgr", "argb", "abgr"}
 )
 
 

@@ -8,7 +8,16 @@ from pathlib import PurePath
 from typing import Final, Literal
 
 from a2n_video.errors import OptionError
-from a2n_video.media.containers import CHAPTERS_FROM_ZERO, CODED_SUBTITLES, DISPOSITIONS, HOLDS, TEXT_SUBTITLES, Container, Holding
+from a2n_video.media.containers import (
+    CHAPTERS_FROM_ZERO,
+    CODED_SUBTITLES,
+    DISPOSITIONS,
+    HOLDS,
+    MUXER_OPTIONS,
+    TEXT_SUBTITLES,
+    Container,
+    Holding,
+)
 from a2n_video.media.info import StreamInfo, VideoInfo
 from a2n_video.media.tags import loses_region, lost_tags, needs_named_keys, tag_of, written_language
 from a2n_video.options import Fidelity
@@ -24,7 +33,7 @@ CONTAINER_OF_SUFFIX: Final[dict[str, Container]] = {
     ".mov": "mov",
     ".webm": "webm",
     ".ts": "ts",
-    ".m2ts": "ts",
+    ".m2ts": "m2ts",
     ".avi": "avi",
     ".nut": "nut",
     ".y4m": "y4m",
@@ -276,7 +285,7 @@ def _mirrored(matrix: tuple[int, ...]) -> str:
 def _muxer_options(info: VideoInfo, container: Container) -> tuple[tuple[str, str], ...]:
     """For MP4 and QuickTime: colour tags even where some are unknown, and named keys where tags need them."""
     if container not in ("mp4", "mov"):
-        return ()
+        return tuple(MUXER_OPTIONS.get(container, {}).items())
     return (("movflags", "+write_colr" + ("+use_metadata_tags" if needs_named_keys(info.metadata, container) else "")),)
 
 

@@ -14,6 +14,7 @@ from a2n_video.media.containers import (
     MP4_TAGS,
     RENAMED_TAGS,
     SAME_LANGUAGE,
+    TRANSPORT,
     Container,
     is_stale,
     mov_language,
@@ -203,9 +204,9 @@ def written_language(language: str, container: Container) -> str | None:
 
     Some hold three letters only, which shorter ones and those with a region (BCP 47) become; a transport stream takes several.
     """
-    if container not in ("mp4", "mov", "ts"):
+    if container not in _MP4 | TRANSPORT:
         return language
-    codes = [_three_letters(part) for part in (language.split(",") if container == "ts" else [language])]
+    codes = [_three_letters(part) for part in (language.split(",") if container in TRANSPORT else [language])]
     if None in codes:
         return None
     code = ",".join(code for code in codes if code is not None)
@@ -215,7 +216,7 @@ def written_language(language: str, container: Container) -> str | None:
 def loses_region(language: str, container: Container) -> bool:
     """Whether a container that holds a language can only hold it without what more its tag says, such as a region."""
     match = _LANGUAGE.fullmatch(language)
-    return container in ("mp4", "mov", "ts") and match is not None and match[2] is not None
+    return container in _MP4 | TRANSPORT and match is not None and match[2] is not None
 
 
 def _three_letters(language: str) -> str | None:

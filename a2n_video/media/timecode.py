@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Final
 
+from a2n_video.media.containers import HOLDS
 from a2n_video.media.info import VideoInfo
 from a2n_video.media.streams import StreamFate, StreamPlan, describe
 from a2n_video.media.tags import kept_tags, tag_of
@@ -29,6 +31,88 @@ def can_say(timecode: str, rate: Fraction | None) -> bool:
         return False
     left_out = second == 0 and minute % 10 and number < 2 * frames // _DROP_FRAME
     return match[3] == ":" or (frames % _DROP_FRAME == 0 and not left_out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counting:
+    """How a result's frames count on from its source's: `skipped` seconds come before the first, `factor` times as many fill a second."""
+
+    rate: Fraction | None  # the source's
+    factor: Fraction = Fraction(1)
+    skipped: Fraction = Fraction(0)
+
+    @property
+    def same(self) -> bool:
+        """Whether the first frame's timecode is the source's."""
+        return self.factor == 1 and not self.skipped
+
+
+def counted_on(timecode: str, counting: Counting) -> str | None:
+    """The timecode of the result's first frame, None where it cannot be told: it is no count at the source's rate, or of no whole frame."""
+    match = _FORM.fullmatch(timecode)
+    if match is None or counting.rate is None:
+        return None
+    rate, result = (int(rate + Fraction(1, 2)) for rate in (counting.rate, counting.rate * counting.factor))
+    drops = match[3] == ";"
+    count = _count(match, rate, _dropped(rate, drops))
+    frame = None if count is None else count * counting.factor + round(counting.skipped * counting.rate * counting.factor)
+    if frame is None or frame.denominator != 1 or (drops and result % _DROP_FRAME):
+        return None
+    return _shown(int(frame), result, _dropped(result, drops), max(len(match[4]), len(str(result - 1))))
+
+
+def _dropped(rate: int, drops: bool) -> int:
+    """How many numbers are left out at the beginning of nine minutes of ten."""
+    return 2 * rate // _DROP_FRAME if drops else 0
+
+
+def _count(match: re.Match[str], rate: int, dropped: int) -> int | None:
+    """Which frame after midnight a timecode names, None where it names none."""
+    minutes, second, number = int(match[0][:2]) * 60 + int(match[1]), int(match[2]), int(match[4])
+    left_out = minutes % 10 and second == 0 and number < dropped
+    if number >= rate or left_out or (match[3] == ";" and rate % _DROP_FRAME):
+        return None
+    return (minutes * 60 + second) * rate + number - dropped * (minutes - minutes // 10)
+
+
+def _shown(frame: int, rate: int, dropped: int, digits: int) -> str:
+    """The timecode of a frame after midnight; a day later it begins anew."""
+    minute, ten = 60 * rate - dropped, 600 * rate - 9 * dropped
+    tens, rest = divmod(frame % (144 * ten), ten)
+    number = frame % (144 * ten) + dropped * (9 * tens + max(0, rest - dropped) // minute)
+    seconds, frames = divmod(number, rate)
+    mark = ";" if dropped else ":"
+    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}{mark}{frames:0{digits}}"
+
+
+def with_counted_on(info: VideoInfo, counting: Counting) -> VideoInfo:
+    """The source with its timecodes as they are at the result's first frame.
+
+    One that cannot be told is not that frame's where frames are skipped: it is left out of the tags, and `with_timecode` names it.
+    """
+    if counting.same:
+        return info
+    streams = tuple(replace(s, metadata=_counted_on(s.metadata, counting, keep=s.kind == "data")) for s in info.streams)
+    return replace(info, metadata=_counted_on(info.metadata, counting), streams=streams)
+
+
+def _counted_on(tags: Mapping[str, str], counting: Counting, *, keep: bool = False) -> dict[str, str]:
+    told = {name: counted_on(value, counting) if name.lower() == "timecode" else value for name, value in tags.items()}
+    kept = keep or not counting.skipped
+    return {name: tags[name] if value is None else value for name, value in told.items() if value is not None or kept}
+
+
+def without_uncounted(source: VideoInfo, info: VideoInfo, plan: StreamPlan) -> StreamPlan:
+    """The plan with the timecodes of the source dropped by name that `with_counted_on` has left out."""
+    if not HOLDS[plan.container].timecode:
+        return plan
+    for before, after, of_video in ((source.metadata, info.metadata, False), (source.video.metadata, info.video.metadata, True)):
+        timecode = tag_of(before, "timecode")
+        if timecode is not None and tag_of(after, "timecode") is None:
+            reason = f"it is that of the first frame, and cannot be counted on from {timecode}"
+            fate = StreamFate(what="timecode of the file", kind="tags", fate="dropped", reason=reason)
+            plan = _without(source, plan, timecode, reason) if of_video else plan.plus(fate)
+    return plan
 
 
 def with_timecode(info: VideoInfo, plan: StreamPlan, rate: Fraction | None) -> StreamPlan:

@@ -142,7 +142,9 @@ class TimeMap:
             kept = kept[:frames]
         if not kept:
             total = float((self.end_pts - origin) * self.time_base)
-            raise OptionError(f"no frame lies between --start and --end: the video lasts {total:.3f} s")
+            raise OptionError(
+                f"no frame lies between --start and --end: they count from the first frame, and the video lasts {total:.3f} s"
+            )
         moved = self._moved(kept, 0 if start is None else kept[0], high)
         return replace(moved, begin_pts=None if start is None else moved.first_pts)
 

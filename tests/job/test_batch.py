@@ -54,6 +54,18 @@ def test_collect(folder: Path) -> None:
     assert names(found, folder) == [("a.mkv", "out/a_x2.mkv"), ("below/b.MKV", "out/below/b_x2.MKV"), ("c.mp4", "out/c_x2.mp4")]
 
 
+def test_videos_of_cameras_recorders_and_broadcast_are_taken_from_a_folder(tmp_path: Path) -> None:
+    taken = ["a.m2t", "b.GXF", "c.vro", "d.m2p", "e.mk3d", "f.ismv", "g.trp", "h.tod", "i.h264"]
+    for name in taken:
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "film.ogg").write_bytes(b"OggS" + bytes(24) + b"\x80theora")
+    (tmp_path / "camera.MOD").write_bytes(b"\0\0\1\xba")
+    (tmp_path / "song.ogg").write_bytes(b"OggS" + bytes(24) + b"\x01vorbis")
+    (tmp_path / "tracker.mod").write_bytes(b"M.K.")
+    found = collect([tmp_path], Path("out"), DEFAULT_PATTERN, OPTIONS)
+    assert [item.source.name for item in found] == sorted([*taken, "film.ogg", "camera.MOD"])
+
+
 def test_results_are_no_sources(folder: Path) -> None:
     shutil.copytree(folder / "below", folder / "results")
     assert len(collect([folder], folder / "results", "{stem}{suffix}", OPTIONS)) == 3

@@ -45,6 +45,7 @@ from tests.job import child
 from tests.made import make_source, with_broken_pictures
 from tests.pipes import Pipes, y4m
 from tests.test_picture import planes_in, planes_of, read, repeated, source
+from tests.test_preservation import packet_size
 
 FRAMES = 30
 RATE = Fraction(25)
@@ -151,6 +152,11 @@ def pictures(folder: Path, count: int = 5, pattern: str = "in_%03d.png") -> Path
     upscale(made, folder / pattern)
     made.unlink()
     return folder / pattern
+
+
+def test_pictures_become_a_blu_ray_stream(tmp_path: Path) -> None:
+    upscale(pictures(tmp_path), tmp_path / "out.m2ts", fps=25, preset="ultrafast")
+    assert packet_size(tmp_path / "out.m2ts") == 192
 
 
 def test_a_broken_picture_is_damage_and_its_neighbour_stands_in(tmp_path: Path) -> None:

@@ -170,6 +170,19 @@ def test_an_honest_copy_is_no_fault(job: tuple[Expected, Path], tmp_path: Path) 
     assert not compare(job[0], tmp_path / "copy.mkv").differences
 
 
+def test_attachments_of_one_name_are_compared_each(tmp_path: Path) -> None:
+    given = [("A.ttf", "font/ttf", b"one"), ("A.ttf", "font/ttf", b"two"), ("A.ttf", "font/ttf", b"two")]
+    source = make_source(tmp_path / "in.mkv", pts=range(4), audio=(), attachments=given)
+    result = upscale_video(source, tmp_path / "out.mkv", model="nearest", preset="ultrafast")
+    assert result.verified == "verified: 4 frames, 3 attachments identical"
+    plan = prepare(source, tmp_path / "again.mkv", JobOptions().with_changes(model="nearest", preset="ultrafast"))
+    expected = expect(plan, scan(source, probe(source)).time_map.times)
+    for number, left in enumerate((given[1:], given[:2])):
+        other = make_source(tmp_path / f"{number}.mkv", pts=range(4), audio=(), attachments=left)
+        upscale_video(other, tmp_path / f"out{number}.mkv", model="nearest", preset="ultrafast")
+        assert compare(expected, tmp_path / f"out{number}.mkv").differences == ("attachment A.ttf is missing or differs",)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

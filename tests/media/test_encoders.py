@@ -132,6 +132,9 @@ def test_options() -> None:
     )
     with pytest.raises(OptionError, match=r"it writes yuv420p$"):
         encoded_pix_fmt("libx264", PlaneFormat(width=2, height=2, family="gray"), ("yuv420p", "gray"), "gray")
+    assert encoded_pix_fmt("qtrle", PlaneFormat(width=2, height=2, family="rgb", alpha=True), ("rgb24", "rgb555be", "argb"), None) == "argb"
+    with pytest.raises(OptionError, match=r"it writes rgb24 argb$"):
+        encoded_pix_fmt("qtrle", PlaneFormat(width=2, height=2, family="rgb"), ("rgb24", "rgb555be", "argb"), "rgb555be")
     with pytest.raises(OptionError, match="--crf"):
         encoder_options("ffv1", EncodeOptions(crf=3))
     with pytest.raises(OptionError, match="yuv420p"):

@@ -248,7 +248,7 @@ def test_a_start_of_zero_is_none() -> None:
 
 @pytest.mark.parametrize("part", [{"start": Fraction(9)}, {"end": Fraction(0)}, {"start": Fraction(1, 10), "end": Fraction(1, 10)}])
 def test_an_empty_cut_is_refused(part: dict[str, Fraction]) -> None:
-    with pytest.raises(OptionError, match=r"lasts 0\.240 s"):
+    with pytest.raises(OptionError, match=r"count from the first frame, and the video lasts 0\.240 s"):
         mapped(packets([40 * n for n in range(6)])).cut(**part)
 
 

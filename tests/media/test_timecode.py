@@ -12,7 +12,8 @@ import pytest
 from a2n_video.errors import OptionError
 from a2n_video.job.planning.plan import prepare
 from a2n_video.job.run import upscale_video
-from a2n_video.media.timecode import can_say
+from a2n_video.media.tags import tag_of
+from a2n_video.media.timecode import Counting, can_say, counted_on
 from a2n_video.options import JobOptions
 from tests.clips import picture
 
@@ -39,8 +40,8 @@ def made(path: Path, timecode: str, rate: Fraction, *, of_file: bool, count: int
 def timecodes(path: Path) -> tuple[str | None, str | None]:
     """The file's, and that of its video."""
     with av.open(str(path)) as container:
-        names = {name.lower(): value for name, value in container.metadata.items()}
-        return names.get("timecode"), container.streams.video[0].metadata.get("timecode")
+        of_file, of_video = (tag_of(tags, "timecode") for tags in (container.metadata, container.streams.video[0].metadata))
+        return of_file, of_video
 
 
 @pytest.mark.parametrize("rate", RATES)
@@ -87,3 +88,61 @@ def test_a_track_is_kept_where_the_rate_says_it_and_named_where_not(tmp_path: Pa
     ]
     upscale_video(source, tmp_path / "film.mov", deinterlace="ivtc", **options)
     assert timecodes(tmp_path / "film.mov") == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("timecode", "rate", "factor", "frames", "told"),
+    [
+        ("10:00:00:00", Fraction(25), 1, 10, "10:00:00:10"),
+        ("23:59:59:20", Fraction(25), 2, 0, "23:59:59:40"),
+        ("23:59:59:20", Fraction(25), 1, 6, "00:00:00:01"),
+        ("00:00:59;29", NTSC, 1, 1, "00:01:00;02"),
+        ("00:09:59;29", NTSC, 1, 1, "00:10:00;00"),
+        ("00:00:59;28", NTSC, 2, 4, "00:01:00;04"),
+        ("23:59:59;29", NTSC, 1, 1, "00:00:00;00"),
+        ("01:00:00:20", NTSC, Fraction(4, 5), 0, "01:00:00:16"),
+        ("01:00:00:29", NTSC, Fraction(4, 5), 0, None),
+        ("01:00:00;00", NTSC, Fraction(4, 5), 0, None),
+        ("00:01:00;00", NTSC, 1, 1, None),
+        ("01:00:00:25", Fraction(25), 1, 1, None),
+        ("soon", Fraction(25), 1, 1, None),
+        ("01:00:00:00", None, 1, 1, None),
+    ],
+)
+def test_a_timecode_counts_on(timecode: str, rate: Fraction | None, factor: Fraction | int, frames: int, told: str | None) -> None:
+    skipped = frames / (rate * factor) if rate else Fraction(frames)
+    assert counted_on(timecode, Counting(rate=rate, factor=Fraction(factor), skipped=skipped)) == told
+
+
+def test_counting_by_drop_frames_takes_every_number_once() -> None:
+    numbers = [counted_on("00:00:00;00", Counting(rate=NTSC, skipped=n / NTSC)) for n in range(17981, 17990)]
+    assert numbers == ["00:09:59;29", *(f"00:10:00;{n:02}" for n in range(8))]
+
+
+@pytest.mark.parametrize("container", ["mov", "mkv", "nut"])
+@pytest.mark.parametrize("of_file", [True, False])
+def test_a_cut_has_the_timecode_of_its_first_frame(of_file: bool, container: str, tmp_path: Path) -> None:
+    source, result = made(tmp_path / "in.mov", "10:00:00:00", Fraction(25), of_file=of_file, count=20), tmp_path / f"out.{container}"
+    options = {"model": "nearest", "preset": "ultrafast", "keep_all": True}
+    upscale_video(source, result, start=Fraction(2, 5), **options)
+    assert set(timecodes(result)) - {None} == {"10:00:00:10"}
+    upscale_video(
+        made(tmp_path / "late.mov", "23:59:59:20", Fraction(25), of_file=of_file, count=20),
+        result,
+        deinterlace="field",
+        overwrite=True,
+        **options,
+    )
+    assert set(timecodes(result)) - {None} == {"23:59:59:40"}
+
+
+@pytest.mark.parametrize("of_file", [True, False])
+def test_a_timecode_that_cannot_be_counted_on_is_named_as_lost(of_file: bool, tmp_path: Path) -> None:
+    source, result = made(tmp_path / "in.mkv", "soon", Fraction(25), of_file=of_file, count=20), tmp_path / "out.mkv"
+    options = {"model": "nearest", "preset": "ultrafast"}
+    upscale_video(source, result, keep_all=True, **options)
+    assert set(timecodes(result)) - {None} == {"soon"}
+    with pytest.raises(OptionError, match=r"timecode of .*cannot be counted on from soon"):
+        upscale_video(source, result, start=Fraction(2, 5), keep_all=True, overwrite=True, **options)
+    upscale_video(source, result, start=Fraction(2, 5), overwrite=True, **options)
+    assert timecodes(result) == (None, None)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import av
+from av.bitstream import BitStreamFilterContext
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 
@@ -38,6 +39,7 @@ FRAMED: Final = frozenset({"aac", "ac3", "dts", "mp2", "mp3"})
 _BY_FRAME_SIZE: Final = frozenset({"avi", "nut"})
 # What channels mean where the source does not say (PCM in Matroska), and MP4 insists.
 _USUAL_LAYOUTS: Final = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
+_STAND_INS: Final = {"audio": "pcm_s16le", "video": "ffv1"}  # which Matroska has names for
 
 Lane = Iterator["tuple[int, Packet[Any]]"]  # source stream index and packet, by dts
 
@@ -48,7 +50,7 @@ def copied_stream(info: StreamInfo, path: Path, source: InputContainer, output: 
     with contextlib.ExitStack() as stack:
         if info.codec in FRAMED and container in _BY_FRAME_SIZE and template.codec_context.block_align:
             template = _without_frame_size(path, info.index, stack) or template
-        stream: Any = output.add_stream_from_template(template, opaque=True)
+        stream: Any = stream_like(template, output)
     if info.kind == "audio" and stream.codec_context.layout.name == f"{info.channels} channels":
         stream.codec_context.layout = _USUAL_LAYOUTS.get(info.channels, stream.codec_context.layout)
     if info.codec in FRAMED and container == "nut":
@@ -72,6 +74,25 @@ def _without_frame_size(path: Path, index: int, stack: contextlib.ExitStack) -> 
         return next(iter(stack.enter_context(av.open(file)).streams), None)
     except (av.FFmpegError, ValueError):
         return None
+
+
+def stream_like(template: Any, output: OutputContainer) -> Any:
+    """An output's stream with the codec and header of another stream.
+
+    PyAV asks FFmpeg whether a container has a name of its own for a codec, and refuses for Matroska what that holds by AVI's names for
+    it (A_MS/ACM, V_MS/VFW/FOURCC). A stream of another codec is made there, and its parameters are written over by a filter that changes
+    nothing.
+    """
+    try:
+        return output.add_stream_from_template(template, opaque=True)
+    except ValueError:
+        if output.format.name != "matroska" or template.type not in _STAND_INS:
+            raise
+    with av.open(io.BytesIO(), "w", format="mpegts") as scratch:
+        nameless = scratch.add_stream_from_template(template, opaque=True)
+        stand_in = output.add_stream_from_template(scratch.add_stream(_STAND_INS[template.type]), opaque=True)
+        BitStreamFilterContext("null", nameless, stand_in)
+    return stand_in
 
 
 class Copying:

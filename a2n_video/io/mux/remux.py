@@ -15,7 +15,7 @@ from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 
 from a2n_video.io.mux.converted import Converted
-from a2n_video.io.mux.copying import Copying, Lane, as_held, copied_stream
+from a2n_video.io.mux.copying import Copying, Lane, as_held, copied_stream, stream_like
 from a2n_video.io.mux.isobmff import set_hdr
 from a2n_video.io.mux.joining import joined_packets, scan_segment
 from a2n_video.io.mux.matroska import display_size, set_pixel_shape
@@ -23,7 +23,7 @@ from a2n_video.io.outfile import OutFile
 from a2n_video.io.source import open_source
 from a2n_video.io.writer import FORMAT_NAMES, set_color
 from a2n_video.media.chapters import fills_before_chapters, shifted_chapters
-from a2n_video.media.containers import ENDS_BY_DTS, HOLDS
+from a2n_video.media.containers import ENDS_BY_DTS, HOLDS, TRANSPORT
 from a2n_video.media.final import FinalFile
 from a2n_video.media.info import Chapter, StreamInfo
 from a2n_video.media.streams import Container, StreamPlan
@@ -31,6 +31,7 @@ from a2n_video.media.tags import kept_tags
 from a2n_video.media.timecode import keeps_timecode
 
 _BUFFER_BYTES: Final = 1 << 18
+_FORMAT_IN_TAG: Final = frozenset({"utvideo"})  # nothing else says their pixel format
 _SYNCHRONISED: Final = {"ac3": b"\x0b\x77", "eac3": b"\x0b\x77"}  # what packets begin with
 
 
@@ -146,7 +147,7 @@ def _whole(packet: Packet[Any], codec: str, container: Container) -> bool:
     transport streams refuses AAC of one byte when it is given a later packet, of another stream perhaps.
     """
     head = bytes(memoryview(packet)[:2])
-    if container == "ts" and codec == "aac":
+    if container in TRANSPORT and codec == "aac":
         return len(head) == 2
     return container not in ("mp4", "mov") or head == _SYNCHRONISED.get(codec, head)
 
@@ -186,7 +187,10 @@ def _add_video(job: RemuxJob, output: OutputContainer) -> Any:
     """The video stream, made from the first segment's, with the tags that a segment's container may have lost."""
     final = job.final
     with av.open(f"file:{job.segments[0]}") as segment:
-        stream: Any = output.add_stream_from_template(segment.streams.video[0], opaque=True)
+        template = segment.streams.video[0]
+        stream: Any = stream_like(template, output)
+        if template.codec_context.name in _FORMAT_IN_TAG:
+            stream.codec_context.codec_tag = template.codec_context.codec_tag
     context = stream.codec_context
     stream.time_base = job.time_base
     if final.plan.container == "avi" and job.frame_rate:

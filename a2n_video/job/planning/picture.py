@@ -35,6 +35,8 @@ _FIXED: Final[dict[str, dict[str, Any]]] = {
     "mjpeg": {"matrix": 5, "full_range": True, "chroma_location": 2},
     "libvpx": {"matrix": 5, "full_range": False},
 }
+# Codecs that know one number alone where two mean the same matrix.
+_SAID_AS: Final[dict[str, dict[int, int]]] = {"utvideo": {6: 5}}
 _SAY_THE_RANGE: Final = frozenset({"mkv", "webm", "mp4", "y4m"})  # mov says all but that
 _FULL_RANGE: Final = frozenset({"png", "tiff"})  # picture files know no other
 
@@ -171,7 +173,8 @@ def _result_color(codec: str, color: ColorSpec, source: PlaneFormat, target: Pla
 
 
 def _said_by(codec: str, color: ColorSpec) -> ColorSpec:
-    """The source's colour without primaries that an encoder cannot say."""
+    """The source's colour without primaries that an encoder cannot say, its matrix by the number that the codec has for it."""
+    color = replace(color, matrix=_SAID_AS.get(codec, {}).get(color.matrix, color.matrix))
     return replace(color, primaries=UNSPECIFIED) if color.primaries > encoder(codec).primaries else color
 
 
@@ -238,7 +241,7 @@ def _fates(info: VideoInfo, codec: str, container: Container, fit: Fit) -> Itera
         what = f"colour primaries ({info.color.primaries})"
         yield StreamFate(what=what, kind="primaries", fate="dropped", reason=f"{codec} cannot say them; ffv1 and libsvtav1 can")
     if source.alpha and not target.alpha and HOLDS[container].alpha:
-        yield StreamFate(what="alpha", kind="alpha", fate="dropped", reason=f"{codec} has none; ffv1, libvpx-vp9 and prores_ks do")
+        yield StreamFate(what="alpha", kind="alpha", fate="dropped", reason=f"{fit.pix_fmt} has none; ffv1, libvpx-vp9 and prores_ks do")
     if target.depth < source.depth:
         what = f"bit depth ({source.depth} to {target.depth})"
         yield StreamFate(what=what, kind="depth", fate="dropped", reason=f"{codec} is to write {fit.target.depth} bits")

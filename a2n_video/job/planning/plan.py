@@ -35,7 +35,7 @@ from a2n_video.media.info import HdrMetadata, VideoInfo
 from a2n_video.media.interlace import InterlacePlan, plan_interlace, result_map
 from a2n_video.media.steady import time_fates
 from a2n_video.media.streams import Container, StreamFate, StreamPlan, container_of, plan_streams
-from a2n_video.media.timecode import with_timecode
+from a2n_video.media.timecode import Counting, with_counted_on, with_timecode, without_uncounted
 from a2n_video.options import Execution, ExecutionPlan, JobOptions, TimeRange
 
 # Inductor takes a minute or two for the network; at tens of frames a second that is a few thousand frames.
@@ -148,7 +148,9 @@ def prepare(source: Path, dest: Path, options: JobOptions) -> JobPlan:
     part = _part(options.time, scanned, interlace, container)
     frame_rate = None if scanned.frame_rate is None else scanned.frame_rate * interlace.rate_factor
     picture = settle_picture(info, part.time_base, frame_rate, container, options)
+    seen, info = info, with_counted_on(info, _counting(scanned, interlace, part))
     streams = plan_streams(info, container, options.fidelity, scanned.empty).plus(*picture.fates)
+    streams = without_uncounted(seen, info, streams)
     streams = _fitting(with_timecode(info, streams, picture.encoder.frame_rate), scanned, info, part, look)
     if options.fidelity.keep_all:
         streams.refuse_losses()
@@ -179,6 +181,12 @@ def _part(time: TimeRange, scanned: ScanResult, interlace: InterlacePlan, contai
     """The time of the result's frames, cut to what is asked for."""
     whole = replace(result_map(interlace, scanned.time_map), trimmed=() if HOLDS[container].lead_in else scanned.trimmed)
     return whole.cut(start=time.start, end=time.end, frames=time.frames)
+
+
+def _counting(scanned: ScanResult, interlace: InterlacePlan, part: TimeMap) -> Counting:
+    """How the result's frames are counted on from the source's."""
+    first, origin = ((times.first_pts - times.shift_pts) * times.time_base for times in (part, scanned.time_map))
+    return Counting(rate=scanned.frame_rate, factor=interlace.rate_factor, skipped=first - origin)
 
 
 def _fitting(streams: StreamPlan, scanned: ScanResult, info: VideoInfo, part: TimeMap, look: Any) -> StreamPlan:
