@@ -399,6 +399,30 @@ def test_doubled_times_are_mended(where: tuple[int, ...], container: str, tmp_pa
     assert [time for n, (time, _) in enumerate(found) if n not in where] == [n * FRAME for n in range(17) if n not in where]
 
 
+@pytest.mark.parametrize(("suffix", "result"), [("mkv", "mkv"), ("mp4", "mkv"), ("mkv", "avi")])
+@pytest.mark.parametrize(("codec", "options"), [("libx264", B_FRAMES), ("mpeg4", {"bf": "1", "qscale": "2", "sc_threshold": "1000000000"})])
+def test_decode_times_are_given_out_in_turn(codec: str, options: dict[str, str], suffix: str, result: str, tmp_path: Path) -> None:
+    """As in MP4s made from AVI: packets say when they are decoded, so that frames have each other's times."""
+    stored = steady(24) if result == "avi" else uneven(24, MS)
+    clip = Clip(times=steady(24), stored=stored, codec=codec, options=options, time_base=MS)
+    source = write_clip(tmp_path / f"in.{suffix}", clip)
+    assert [time for time, _ in read_frames(source)] != stored
+    done = upscale_video(source, tmp_path / f"out.{result}", model="nearest", **QUICK["libx264"])
+    found = read_frames(tmp_path / f"out.{result}")
+    assert [number for _, number in found] == [number for _, number in read_frames(source)]
+    assert [time - found[0][0] for time, _ in found] == stored
+    assert any("when its frames are decoded" in warning for warning in done.warnings) and not done.damage
+
+
+def test_times_that_step_back_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Such as decode times that only show as such later in the file than anybody looks."""
+    monkeypatch.setattr("a2n_video.io.order._LOOK_AT", 1)
+    source = write_clip(tmp_path / "back.mkv", Clip(times=steady(20), stored=steady(20), options=B_FRAMES))
+    done = upscale_video(source, tmp_path / "out.mkv", model="nearest", **QUICK["libx264"])
+    assert [number for _, number in read_frames(tmp_path / "out.mkv")] == list(range(20))
+    assert len([warning for warning in done.warnings if "step back" in warning]) == 1
+
+
 def test_a_file_whose_edit_list_shows_nothing_gives_what_it_holds(tmp_path: Path) -> None:
     """All frames before zero: FFmpeg shows none. They are upscaled nonetheless, and it is said; sound that is made anew comes too."""
     sound = Sound(start=Fraction(-5), seconds=Fraction(2, 5))

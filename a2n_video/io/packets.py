@@ -12,6 +12,7 @@ from av.container import InputContainer
 from av.packet import Packet
 
 from a2n_video.frames import fraction
+from a2n_video.io.order import says_decode_times
 from a2n_video.io.positions import Positions
 from a2n_video.io.source import open_source
 from a2n_video.io.whole import complaints
@@ -27,6 +28,7 @@ _ONE_CLOCK: Final = frozenset({"mov"})
 _WITHOUT_PTS: Final = frozenset({"avi"})
 
 _NO_EDITS: Final = "the source's edit list shows no frame at all; it is left aside, and what the file holds is taken"
+_DECODE_TIMES: Final = "the source says when its frames are decoded, not when they are shown: they are given these times in turn"
 
 
 def scan(path: Path | str, info: VideoInfo, *, fps: Fraction | None = None, lead_in: Fraction = LEAD_IN) -> ScanResult:
@@ -43,6 +45,9 @@ def scan(path: Path | str, info: VideoInfo, *, fps: Fraction | None = None, lead
         packets, error = _demuxed(container, info, trackers)
     pts_trusted = not names & _WITHOUT_PTS
     video = hide_head(packets.pop(info.video_index), info.first_pts if pts_trusted else None)
+    decode_times = pts_trusted and says_decode_times(path, info, video)
+    if decode_times:  # what FFmpeg makes of them as decode times goes back and forth
+        video = [packet._replace(dts=packet.pts) for packet in video]
     for packet in video:
         if not packet.hidden:
             trackers[info.video_index].add(packet.pts, packet.dts, packet.duration, packet.position)
@@ -54,11 +59,12 @@ def scan(path: Path | str, info: VideoInfo, *, fps: Fraction | None = None, lead
         streams={index: _times(index, kinds[index], bases[index], tracker) for index, tracker in trackers.items()},
         other_videos={index: tuple(found) for index, found in packets.items()},
         pts_trusted=pts_trusted,
+        decode_times=decode_times,
         any_origin=leaps,
         ends_by_dts=bool(names & _ONE_CLOCK),
         fps=fps,
         lead_in=lead_in,
-        notes=(_NO_EDITS,) if info.ignore_edits else (),
+        notes=tuple(note for note, due in ((_NO_EDITS, info.ignore_edits), (_DECODE_TIMES, decode_times)) if due),
         error=error,
     )
 

@@ -88,6 +88,7 @@ class ScanResult:
     streams: Mapping[int, StreamTimes] = field(default_factory=dict)
     other_videos: Mapping[int, tuple[PacketTime, ...]] = field(default_factory=dict)  # by stream index, covers aside
     pts_trusted: bool = True
+    decode_times: bool = False
     any_origin: bool = False
     ends_by_dts: bool = False
     fps: Fraction | None = None
@@ -119,6 +120,7 @@ class ScanResult:
             video=self.streams.get(self.video_index),
             others=tuple(times for index, times in self.streams.items() if index != self.video_index),
             pts_trusted=self.pts_trusted,
+            decode_times=self.decode_times,
             any_origin=self.any_origin,
             ends_by_dts=self.ends_by_dts,
         )
@@ -135,6 +137,7 @@ class TimeRules:
     video: StreamTimes | None = None
     others: tuple[StreamTimes, ...] = ()
     pts_trusted: bool = True
+    decode_times: bool = False  # pts are those of decoding
     any_origin: bool = False  # the source's clock begins anywhere (transport streams): its first time is brought to zero
     ends_by_dts: bool = False  # packets have lengths of decode time (MP4, QuickTime), and the last frame what is left of them
 
@@ -171,7 +174,8 @@ def build_time_map(packets: Sequence[PacketTime], time_base: Fraction, rate: Fra
         keyframes=_keyframes(shown, shift) if trusted and len(epochs) < 2 else (),
         first_dts=first_dts,
         pts_trusted=trusted,
-        seekable=trusted and len(epochs) < 2 and all(packet.pts is not None for packet in shown),
+        decode_times=rules.decode_times,
+        seekable=trusted and not rules.decode_times and len(epochs) < 2 and all(packet.pts is not None for packet in shown),
         warnings=warnings + _moves(len(epochs), shift * time_base),
     )
 
