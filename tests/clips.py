@@ -140,3 +140,23 @@ def read_stream(path: Path, kind: str, number: int = 0, strip: int = 0) -> list[
         stream = [s for s in container.streams if s.type == kind][number]
         packets = [packet for packet in container.demux(stream) if packet.size]
         return [(p.pts * Fraction(p.time_base), hashlib.sha1(bytes(p)[strip:]).hexdigest()) for p in packets if p.pts is not None]
+
+
+def with_gap(source: Path, path: Path, gap: tuple[Fraction, Fraction]) -> Path:
+    """A copy of a file without the packets of sound that begin in [gap)."""
+    with av.open(str(source)) as given, av.open(str(path), "w") as output:
+        targets = {stream.index: output.add_stream_from_template(stream, opaque=True) for stream in given.streams}
+        for packet in given.demux():
+            time = (packet.pts or 0) * Fraction(packet.time_base)
+            if packet.size and (packet.stream.type != "audio" or not gap[0] <= time < gap[1]):
+                packet.stream = targets[packet.stream_index]
+                output.mux(packet)
+    return path
+
+
+def read_sound(path: Path) -> np.ndarray[Any, Any]:
+    """All samples of the first sound, as numbers from -1 to 1, one after the other whatever their times."""
+    with av.open(str(path)) as container:
+        resampler = av.AudioResampler("dbl", "mono")
+        parts = [part for frame in [*container.decode(audio=0), None] for part in resampler.resample(frame)]
+    return np.concatenate([part.to_ndarray()[0] for part in parts])

@@ -21,7 +21,7 @@ from a2n_video import upscale_video
 from a2n_video.errors import OptionError, UnsupportedFormatError
 from a2n_video.job.planning.plan import prepare
 from a2n_video.options import JobOptions
-from tests.clips import MS, QUICK, TICK, Clip, Sound, read_frames, read_stream, write_clip
+from tests.clips import MS, QUICK, TICK, Clip, Sound, read_frames, read_sound, read_stream, with_gap, write_clip
 from tests.fields import write_fields
 from tests.made import picture
 
@@ -412,6 +412,44 @@ def test_decode_times_are_given_out_in_turn(codec: str, options: dict[str, str],
     assert [number for _, number in found] == [number for _, number in read_frames(source)]
     assert [time - found[0][0] for time, _ in found] == stored
     assert any("when its frames are decoded" in warning for warning in done.warnings) and not done.damage
+
+
+@pytest.mark.parametrize(
+    ("codec", "container", "anew"),
+    [
+        *((codec, container, None) for codec in ("pcm_s16le", "pcm_u8", "pcm_alaw") for container in ("mov", "avi")),
+        ("pcm_s16le", "mp4", None),
+        *(("flac", container, "pcm_s16le") for container in ("mov", "avi")),
+    ],
+)
+def test_a_gap_in_sound_stays_one_where_samples_are_counted(codec: str, container: str, anew: str | None, tmp_path: Path) -> None:
+    """Silence takes its place, so that what comes after it is not early."""
+    clip = Clip(times=steady(25), options=NO_B_FRAMES, sounds=(Sound(codec=codec),))
+    suffix = "nut" if codec == "pcm_alaw" else "mkv"
+    whole = write_clip(tmp_path / f"whole.{suffix}", clip)
+    source = with_gap(whole, tmp_path / f"gap.{suffix}", (Fraction(3, 10), Fraction(7, 10)))
+    done = upscale_video(source, tmp_path / f"out.{container}", model="nearest", reencode_audio=anew, **QUICK["libx264"])
+    assert done.verified == "verified: 25 frames, 1 audio identical"
+    due, found = read_sound(whole), read_sound(tmp_path / f"out.{container}")
+    assert len(found) == len(due)
+    lost = [time for time, _ in read_stream(whole, "audio") if Fraction(3, 10) <= time < Fraction(7, 10)]
+    after = next(time for time, _ in read_stream(whole, "audio") if time >= Fraction(7, 10))
+    begin, end = round(lost[0] * 48000), round(after * 48000)
+    assert np.abs(found[begin + 48 : end - 48]).max() < 1e-3, "silence, to the millisecond that Matroska knows"
+    for part in (slice(begin - 48), slice(end + 48, None)):
+        assert np.array_equal(found[part], due[part])
+
+
+@pytest.mark.parametrize("gap", [(Fraction(3, 20), Fraction(3, 10)), (Fraction(7, 10), Fraction(17, 20))])
+def test_a_gap_in_sound_whose_packets_avi_counts_is_found_when_planning(gap: tuple[Fraction, Fraction], tmp_path: Path) -> None:
+    """Also after the packets that are tried; and where the part has none, the sound goes along."""
+    clip = Clip(times=steady(25), options=NO_B_FRAMES, sounds=(Sound(codec="aac"),))
+    source = with_gap(write_clip(tmp_path / "whole.mkv", clip), tmp_path / "gap.mkv", gap)
+    options = JobOptions().with_changes(model="nearest")
+    plan = prepare(source, tmp_path / "out.avi", options)
+    assert [fate.what for fate in plan.streams.losses if fate.kind == "audio"] == ["audio 1 (aac)"]
+    part = prepare(source, tmp_path / "out.avi", options.with_changes(start=Fraction(2, 5), end=Fraction(3, 5)))
+    assert not [fate for fate in part.streams.losses if fate.kind == "audio"]
 
 
 def test_times_that_step_back_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

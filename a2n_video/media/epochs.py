@@ -8,6 +8,8 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Final, NamedTuple
 
+from a2n_video.media.samples import Course
+
 # Decode time never runs backward within a clock; a tenth of a second is FFmpeg's own tolerance for transport streams.
 BACKWARD_S: Final = Fraction(1, 10)
 # A leap ahead is a new clock only where clocks may restart (transport streams); elsewhere it is a long frame.
@@ -39,6 +41,7 @@ class StreamTimes:
     runs: tuple[Run, ...] = ()
     hidden_start: int | None = None  # of the first packet, where an edit list hides it
     shown_start: int | None = None  # of the first packet that an edit list does not hide
+    course: Course | None = None  # of sound
 
     @property
     def start(self) -> int | None:
