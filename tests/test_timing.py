@@ -21,7 +21,7 @@ from a2n_video import upscale_video
 from a2n_video.errors import OptionError, UnsupportedFormatError
 from a2n_video.job.planning.plan import prepare
 from a2n_video.options import JobOptions
-from tests.clips import MS, QUICK, TICK, Clip, Sound, read_frames, read_sound, read_stream, with_gap, write_clip
+from tests.clips import MS, QUICK, TICK, Clip, Sound, in_pieces, read_frames, read_sound, read_stream, with_gap, write_clip
 from tests.fields import write_fields
 from tests.made import picture
 
@@ -507,6 +507,26 @@ def test_sound_that_an_edit_list_hides_stays_unheard(container: str, trimmed: Pa
     whole = container in ("mp4", "mkv")
     assert len(read_stream(result, "audio")) == (94 if whole else 48)
     assert not [warning for warning in done.warnings if "1." in warning], "the picture does not wait a second"
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix", "container"),
+    [*(("aac", "mp4", box) for box in ("mkv", "mp4", "ts", "avi")), *(("pcm_s16le", "mov", box) for box in ("mkv", "mov", "nut", "avi"))],
+)
+def test_sound_between_two_pieces_stays_unheard(codec: str, suffix: str, container: str, tmp_path: Path) -> None:
+    """As editors cut without encoding: what the edit list leaves out in the middle no container could hide."""
+    sound = Sound(codec=codec, seconds=Fraction(8, 5))
+    clip = Clip(times=steady(40), options={**B_FRAMES, "g": "10", "sc_threshold": "0"}, time_base=TICK, sounds=(sound,))
+    whole = write_clip(tmp_path / f"whole.{suffix}", clip)
+    source = in_pieces(whole, tmp_path / f"in.{suffix}", ((Fraction(0), Fraction(2, 5)), (Fraction(4, 5), Fraction(8, 5))))
+    done = upscale_video(source, tmp_path / f"out.{container}", model="nearest", **QUICK["libx264"])
+    assert done.verified == "verified: 30 frames, 1 audio identical" and not done.damage
+    assert not [warning for warning in done.warnings if "later" in warning and "0.0" not in warning]
+    assert [number for _, number in read_frames(tmp_path / f"out.{container}")] == [*range(10), *range(20, 40)]
+    due = [digest for time, digest in read_stream(whole, "audio") if not Fraction(2, 5) <= time < Fraction(4, 5)]
+    found = read_stream(tmp_path / f"out.{container}", "audio", strip=7 if container == "ts" else 0)
+    assert [digest for _, digest in found] == due or codec != "aac"
+    assert len(read_sound(tmp_path / f"out.{container}")) - Fraction(6, 5) * 48000 in range(-1024, 2048)
 
 
 def test_a_video_that_an_edit_list_trims_begins_with_a_keyframe(tmp_path: Path) -> None:

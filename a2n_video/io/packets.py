@@ -96,6 +96,7 @@ class _Tracker:
             runs=runs.runs(),
             hidden_start=runs.hidden_start,
             shown_start=runs.shown_start,
+            pieced=runs.pieced,
             course=None if self.course is None else self.course.course(),
         )
 

@@ -125,7 +125,8 @@ class ScanResult:
             ends_by_dts=self.ends_by_dts,
         )
         time_map = build_time_map(self.packets, self.time_base, self.rate, rules)
-        return replace(time_map, warnings=self.notes + time_map.warnings)
+        pieced = tuple(index for index, stream in self.streams.items() if stream.pieced and index != self.video_index)
+        return replace(time_map, warnings=self.notes + time_map.warnings, pieced=pieced)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -356,6 +357,7 @@ class Window:
 
     def __init__(self, time_map: TimeMap) -> None:
         self._time_map = time_map
+        self._shown: set[int] = set()  # streams of which a packet came that no edit list hides
         self._whole_from: dict[int, Fraction | None] = {}  # when the keyframe is shown that a video is whole from, None while it waits
 
     def place(
@@ -363,6 +365,8 @@ class Window:
     ) -> tuple[Fraction, Fraction] | None:
         """When a packet begins and ends in the result, as `placed`; a cover lies nowhere in time, and is not asked for."""
         span = None
+        if not hidden:
+            self._shown.add(stream.index)
         if not self.is_trimmed(stream, hidden=hidden):
             span = placed(self._time_map, time, duration, position, stretches=stream.kind == "subtitle")
         if stream.kind != "video":
@@ -377,5 +381,9 @@ class Window:
         return span if whole_from is not None and span[0] >= whole_from else None
 
     def is_trimmed(self, stream: StreamInfo, *, hidden: bool) -> bool:
-        """Whether a packet is left out since an edit list hides it, and the result could not."""
-        return hidden and stream.index in self._time_map.trimmed
+        """Whether a packet is left out since an edit list hides it, and the result could not.
+
+        Of a video what is hidden at the end stays: pictures that are shown earlier, and come after it, refer to it.
+        """
+        later = stream.index in self._shown and (stream.kind != "video" or stream.index in self._time_map.pieced)
+        return hidden and (later or stream.index in self._time_map.trimmed)

@@ -30,7 +30,8 @@ class TimeMap:
     may never be shown. `shift_pts` moves all streams alike (`shift` seconds). The window `first_pts` <= settled < `end_pts` is the
     part of the source's video that a job takes; without --start, --end, --frames it is all, and `end_pts` is the end of the last frame.
     `begin_pts` is where --start cuts all streams, `limit_pts` where --end or --frames does; None where that was not given, or reaches
-    beyond the video. `trimmed` are the other streams, by index, of which the result lacks what an edit list hides: it could not hide it.
+    beyond the video. `trimmed` are the other streams, by index, of which the result lacks what an edit list hides: it could not hide it;
+    `pieced` those of which it hides something in the middle, which no result can.
     `pts_trusted` is False where raw pts say nothing (AVI, raw H.264): order and decode time count instead. With `decode_times` they are
     the times at which frames are decoded, and those that are shown in another order take these in turn.
     `seekable` is False where a reader cannot start mid-file and know the time: it must decode from the start.
@@ -44,6 +45,7 @@ class TimeMap:
     begin_pts: int | None = None
     limit_pts: int | None = None
     trimmed: tuple[int, ...] = ()
+    pieced: tuple[int, ...] = ()
     origin_pts: int  # settled pts of the file's very first frame, cut off or not
     shift_pts: int = 0
     epochs: tuple[Epoch, ...]
@@ -177,6 +179,7 @@ class TimeMap:
             "begin_pts": self.begin_pts,
             "limit_pts": self.limit_pts,
             "trimmed": list(self.trimmed),
+            "pieced": list(self.pieced),
             "origin_pts": self.origin_pts,
             "shift_pts": self.shift_pts,
             "epochs": [[e.first, e.last, str(e.offset), e.position] for e in self.epochs],
