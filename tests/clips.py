@@ -140,3 +140,52 @@ def read_stream(path: Path, kind: str, number: int = 0, strip: int = 0) -> list[
         stream = [s for s in container.streams if s.type == kind][number]
         packets = [packet for packet in container.demux(stream) if packet.size]
         return [(p.pts * Fraction(p.time_base), hashlib.sha1(bytes(p)[strip:]).hexdigest()) for p in packets if p.pts is not None]
+
+
+def with_gap(source: Path, path: Path, gap: tuple[Fraction, Fraction]) -> Path:
+    """A copy of a file without the packets of sound that begin in [gap)."""
+    with av.open(str(source)) as given, av.open(str(path), "w") as output:
+        targets = {stream.index: output.add_stream_from_template(stream, opaque=True) for stream in given.streams}
+        for packet in given.demux():
+            time = (packet.pts or 0) * Fraction(packet.time_base)
+            if packet.size and (packet.stream.type != "audio" or not gap[0] <= time < gap[1]):
+                packet.stream = targets[packet.stream_index]
+                output.mux(packet)
+    return path
+
+
+def in_pieces(source: Path, path: Path, pieces: Sequence[tuple[Fraction, Fraction]]) -> Path:
+    """A copy of an MP4 or QuickTime file of which an edit list shows these parts, (start, end) in seconds, one after the other."""
+    data = source.read_bytes()
+    path.write_bytes(_in_pieces(data, pieces, (_clock(data, b"mvhd"), 0)))
+    return path
+
+
+def _clock(data: bytes, box: bytes) -> int:
+    """Ticks a second, as a box of that name says."""
+    return int.from_bytes(data[data.index(box) + 16 :][:4])
+
+
+def _in_pieces(data: bytes, pieces: Sequence[tuple[Fraction, Fraction]], clocks: tuple[int, int]) -> bytes:
+    """Boxes with their edit lists rewritten; `clocks` are those of the movie and of the track that they lie in."""
+    made, place = b"", 0
+    while place < len(data):
+        size, name = int.from_bytes(data[place : place + 4]), data[place + 4 : place + 8]
+        body = data[place + 8 : place + size]
+        if name in (b"moov", b"trak", b"edts"):
+            body = _in_pieces(body, pieces, (clocks[0], _clock(body, b"mdhd")) if name == b"trak" else clocks)
+        elif name == b"elst":
+            first = int.from_bytes(body[12:16])
+            entries = ((round((end - start) * clocks[0]), first + round(start * clocks[1]), 1 << 16) for start, end in pieces)
+            body = bytes(4) + len(pieces).to_bytes(4) + b"".join(value.to_bytes(4) for entry in entries for value in entry)
+        made += (8 + len(body)).to_bytes(4) + name + body
+        place += size
+    return made
+
+
+def read_sound(path: Path) -> np.ndarray[Any, Any]:
+    """All samples of the first sound, as numbers from -1 to 1, one after the other whatever their times."""
+    with av.open(str(path)) as container:
+        resampler = av.AudioResampler("dbl", "mono")
+        parts = [part for frame in [*container.decode(audio=0), None] for part in resampler.resample(frame)]
+    return np.concatenate([part.to_ndarray()[0] for part in parts])

@@ -21,7 +21,7 @@ from a2n_video import upscale_video
 from a2n_video.errors import OptionError, UnsupportedFormatError
 from a2n_video.job.planning.plan import prepare
 from a2n_video.options import JobOptions
-from tests.clips import MS, QUICK, TICK, Clip, Sound, read_frames, read_stream, write_clip
+from tests.clips import MS, QUICK, TICK, Clip, Sound, in_pieces, read_frames, read_sound, read_stream, with_gap, write_clip
 from tests.fields import write_fields
 from tests.made import picture
 
@@ -399,6 +399,68 @@ def test_doubled_times_are_mended(where: tuple[int, ...], container: str, tmp_pa
     assert [time for n, (time, _) in enumerate(found) if n not in where] == [n * FRAME for n in range(17) if n not in where]
 
 
+@pytest.mark.parametrize(("suffix", "result"), [("mkv", "mkv"), ("mp4", "mkv"), ("mkv", "avi")])
+@pytest.mark.parametrize(("codec", "options"), [("libx264", B_FRAMES), ("mpeg4", {"bf": "1", "qscale": "2", "sc_threshold": "1000000000"})])
+def test_decode_times_are_given_out_in_turn(codec: str, options: dict[str, str], suffix: str, result: str, tmp_path: Path) -> None:
+    """As in MP4s made from AVI: packets say when they are decoded, so that frames have each other's times."""
+    stored = steady(24) if result == "avi" else uneven(24, MS)
+    clip = Clip(times=steady(24), stored=stored, codec=codec, options=options, time_base=MS)
+    source = write_clip(tmp_path / f"in.{suffix}", clip)
+    assert [time for time, _ in read_frames(source)] != stored
+    done = upscale_video(source, tmp_path / f"out.{result}", model="nearest", **QUICK["libx264"])
+    found = read_frames(tmp_path / f"out.{result}")
+    assert [number for _, number in found] == [number for _, number in read_frames(source)]
+    assert [time - found[0][0] for time, _ in found] == stored
+    assert any("when its frames are decoded" in warning for warning in done.warnings) and not done.damage
+
+
+@pytest.mark.parametrize(
+    ("codec", "container", "anew"),
+    [
+        *((codec, container, None) for codec in ("pcm_s16le", "pcm_u8", "pcm_alaw") for container in ("mov", "avi")),
+        ("pcm_s16le", "mp4", None),
+        *(("flac", container, "pcm_s16le") for container in ("mov", "avi")),
+    ],
+)
+def test_a_gap_in_sound_stays_one_where_samples_are_counted(codec: str, container: str, anew: str | None, tmp_path: Path) -> None:
+    """Silence takes its place, so that what comes after it is not early."""
+    clip = Clip(times=steady(25), options=NO_B_FRAMES, sounds=(Sound(codec=codec),))
+    suffix = "nut" if codec == "pcm_alaw" else "mkv"
+    whole = write_clip(tmp_path / f"whole.{suffix}", clip)
+    source = with_gap(whole, tmp_path / f"gap.{suffix}", (Fraction(3, 10), Fraction(7, 10)))
+    done = upscale_video(source, tmp_path / f"out.{container}", model="nearest", reencode_audio=anew, **QUICK["libx264"])
+    assert done.verified == "verified: 25 frames, 1 audio identical"
+    due, found = read_sound(whole), read_sound(tmp_path / f"out.{container}")
+    assert len(found) == len(due)
+    lost = [time for time, _ in read_stream(whole, "audio") if Fraction(3, 10) <= time < Fraction(7, 10)]
+    after = next(time for time, _ in read_stream(whole, "audio") if time >= Fraction(7, 10))
+    begin, end = round(lost[0] * 48000), round(after * 48000)
+    assert np.abs(found[begin + 48 : end - 48]).max() < 1e-3, "silence, to the millisecond that Matroska knows"
+    for part in (slice(begin - 48), slice(end + 48, None)):
+        assert np.array_equal(found[part], due[part])
+
+
+@pytest.mark.parametrize("gap", [(Fraction(3, 20), Fraction(3, 10)), (Fraction(7, 10), Fraction(17, 20))])
+def test_a_gap_in_sound_whose_packets_avi_counts_is_found_when_planning(gap: tuple[Fraction, Fraction], tmp_path: Path) -> None:
+    """Also after the packets that are tried; and where the part has none, the sound goes along."""
+    clip = Clip(times=steady(25), options=NO_B_FRAMES, sounds=(Sound(codec="aac"),))
+    source = with_gap(write_clip(tmp_path / "whole.mkv", clip), tmp_path / "gap.mkv", gap)
+    options = JobOptions().with_changes(model="nearest")
+    plan = prepare(source, tmp_path / "out.avi", options)
+    assert [fate.what for fate in plan.streams.losses if fate.kind == "audio"] == ["audio 1 (aac)"]
+    part = prepare(source, tmp_path / "out.avi", options.with_changes(start=Fraction(2, 5), end=Fraction(3, 5)))
+    assert not [fate for fate in part.streams.losses if fate.kind == "audio"]
+
+
+def test_times_that_step_back_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Such as decode times that only show as such later in the file than anybody looks."""
+    monkeypatch.setattr("a2n_video.io.order._LOOK_AT", 1)
+    source = write_clip(tmp_path / "back.mkv", Clip(times=steady(20), stored=steady(20), options=B_FRAMES))
+    done = upscale_video(source, tmp_path / "out.mkv", model="nearest", **QUICK["libx264"])
+    assert [number for _, number in read_frames(tmp_path / "out.mkv")] == list(range(20))
+    assert len([warning for warning in done.warnings if "step back" in warning]) == 1
+
+
 def test_a_file_whose_edit_list_shows_nothing_gives_what_it_holds(tmp_path: Path) -> None:
     """All frames before zero: FFmpeg shows none. They are upscaled nonetheless, and it is said; sound that is made anew comes too."""
     sound = Sound(start=Fraction(-5), seconds=Fraction(2, 5))
@@ -445,6 +507,26 @@ def test_sound_that_an_edit_list_hides_stays_unheard(container: str, trimmed: Pa
     whole = container in ("mp4", "mkv")
     assert len(read_stream(result, "audio")) == (94 if whole else 48)
     assert not [warning for warning in done.warnings if "1." in warning], "the picture does not wait a second"
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix", "container"),
+    [*(("aac", "mp4", box) for box in ("mkv", "mp4", "ts", "avi")), *(("pcm_s16le", "mov", box) for box in ("mkv", "mov", "nut", "avi"))],
+)
+def test_sound_between_two_pieces_stays_unheard(codec: str, suffix: str, container: str, tmp_path: Path) -> None:
+    """As editors cut without encoding: what the edit list leaves out in the middle no container could hide."""
+    sound = Sound(codec=codec, seconds=Fraction(8, 5))
+    clip = Clip(times=steady(40), options={**B_FRAMES, "g": "10", "sc_threshold": "0"}, time_base=TICK, sounds=(sound,))
+    whole = write_clip(tmp_path / f"whole.{suffix}", clip)
+    source = in_pieces(whole, tmp_path / f"in.{suffix}", ((Fraction(0), Fraction(2, 5)), (Fraction(4, 5), Fraction(8, 5))))
+    done = upscale_video(source, tmp_path / f"out.{container}", model="nearest", **QUICK["libx264"])
+    assert done.verified == "verified: 30 frames, 1 audio identical" and not done.damage
+    assert not [warning for warning in done.warnings if "later" in warning and "0.0" not in warning]
+    assert [number for _, number in read_frames(tmp_path / f"out.{container}")] == [*range(10), *range(20, 40)]
+    due = [digest for time, digest in read_stream(whole, "audio") if not Fraction(2, 5) <= time < Fraction(4, 5)]
+    found = read_stream(tmp_path / f"out.{container}", "audio", strip=7 if container == "ts" else 0)
+    assert [digest for _, digest in found] == due or codec != "aac"
+    assert len(read_sound(tmp_path / f"out.{container}")) - Fraction(6, 5) * 48000 in range(-1024, 2048)
 
 
 def test_a_video_that_an_edit_list_trims_begins_with_a_keyframe(tmp_path: Path) -> None:

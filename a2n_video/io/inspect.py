@@ -16,6 +16,7 @@ from av.packet import Packet
 from a2n_video.frames import fraction
 from a2n_video.io.positions import Positions
 from a2n_video.io.source import open_source
+from a2n_video.media.samples import RawSound, SampleCount
 from a2n_video.media.timemap import told
 
 _US: Final = Fraction(1, 1_000_000)
@@ -32,8 +33,8 @@ class StreamPackets:
     """What one stream's packets carry, in file order: times and durations in microseconds, and a digest of each payload.
 
     Payloads are compared as their codec sees them: without ADTS headers, start codes and parameter sets, which containers add and take
-    away. Raw audio, which containers cut into packets as they like, is one digest and one packet. `header` is the codec's, for video of
-    which a container may repeat it before pictures.
+    away. Raw audio, which containers cut into packets as they like, is one digest and one packet, that ends where its samples do. `header`
+    is the codec's, for video of which a container may repeat it before pictures.
     """
 
     times: array[int] = field(default_factory=lambda: array("q"))
@@ -65,19 +66,25 @@ def read_packets(
     place: Place | None = None,
     *,
     headers: Mapping[int, bytes] | None = None,
+    filled: Collection[int] = (),
     ignore_edits: bool = False,
 ) -> dict[int, StreamPackets]:
     """Read the streams of `codecs` (index to codec name). `place` moves each packet onto another clock, or leaves it out.
 
-    What cannot be read is passed over, as when copying. `headers` are the source's for streams that were copied from it.
+    What cannot be read is passed over, as when copying. `headers` are the source's for streams that were copied from it, `filled` those
+    of raw audio whose gaps count as silence.
     """
-    whole = {index: blake2b(digest_size=8) for index, codec in codecs.items() if codec.startswith("pcm_")}
     with open_source(path, ignore_edits=ignore_edits) as container:
         if container.format.name.startswith(_WITHOUT_ADTS):
             codecs = {index: "raw" if codec == "aac" else codec for index, codec in codecs.items()}
         own = {index: _header(container.streams[index], codec) for index, codec in codecs.items()}
         result = {index: StreamPackets(header=(headers or own).get(index, b"")) for index in codecs}
         bases = {index: fraction(container.streams[index].time_base) or Fraction(1, 1000) for index in codecs}
+        whole = {
+            index: _Whole(_raw(container.streams[index], codec), fills=index in filled)
+            for index, codec in codecs.items()
+            if codec.startswith("pcm_")
+        }
         positions = Positions()
         for packet in _demuxed(container, [container.streams[index] for index in codecs]):
             index = packet.stream_index
@@ -85,14 +92,44 @@ def read_packets(
             time = _time(packet, bases[index], place, positions.of(packet))
             if payload is None or time is None:
                 continue
-            _enter(result[index], time, packet.duration * bases[index] if packet.duration else Fraction(0))
+            duration = packet.duration * bases[index] if packet.duration else Fraction(0)
             if index in whole:
-                whole[index].update(payload)
+                duration = whole[index].add(time, payload) or duration
             else:
                 result[index].digests.append(int.from_bytes(blake2b(payload, digest_size=8).digest()))
-    for index, digest in whole.items():
-        _as_one(result[index], int.from_bytes(digest.digest()))
+            _enter(result[index], time, duration)
+    for index, sound in whole.items():
+        _as_one(result[index], sound.digest)
     return result
+
+
+def _raw(stream: Any, codec: str) -> RawSound | None:
+    context = stream.codec_context
+    return RawSound.of(codec, context.channels or 0, context.sample_rate or 0)
+
+
+class _Whole:
+    """The digest of raw audio; where it `fills`, of the silence in its gaps too."""
+
+    def __init__(self, sound: RawSound | None, *, fills: bool) -> None:
+        self._sound = sound
+        self._count = SampleCount(sound.rate) if fills and sound is not None else None
+        self._digest = blake2b(digest_size=8)
+
+    def add(self, time: Fraction, payload: bytes) -> Fraction:
+        """Enter a packet; how long it lasts by its samples, zero where nobody knows."""
+        samples = 0 if self._sound is None else len(payload) // self._sound.block
+        if self._sound is not None and self._count is not None:
+            missing = self._count.missing(time, samples)
+            for _ in range(missing // self._sound.rate):
+                self._digest.update(self._sound.silence(self._sound.rate))
+            self._digest.update(self._sound.silence(missing % self._sound.rate))
+        self._digest.update(payload)
+        return Fraction(0) if self._sound is None else Fraction(samples, self._sound.rate)
+
+    @property
+    def digest(self) -> int:
+        return int.from_bytes(self._digest.digest())
 
 
 def _header(stream: Any, codec: str) -> bytes:

@@ -10,7 +10,7 @@ from fractions import Fraction
 from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import av
 from av.container import InputContainer
@@ -32,6 +32,7 @@ from a2n_video.media.interlace import InterlacePlan, Mode
 from a2n_video.media.timemap import told
 
 PREROLL_S = 10
+_BACKWARD: Final = "the source's times step back: a frame that says an earlier time than the one before it comes right after that"
 
 
 @dataclass
@@ -46,7 +47,7 @@ class Damage:
     first: str | None = None
     since: int | None = None
     repeated_at: list[int] = field(default_factory=list)
-    changes: list[str] = field(default_factory=list)  # of size, format or colour on the way, in words: no errors
+    changes: list[str] = field(default_factory=list)  # of size, format, colour or the course of time on the way, in words: no errors
     before: int = 0
 
     @property
@@ -294,6 +295,8 @@ class VideoReader:
             frame.time_base = self._source_map.time_base
             self._at = self._to.settled(pts)
             self._last_pts, self._errors_before_last = pts, self.damage.met
+            if clock.backward and self._at >= self._first_pts and _BACKWARD not in self.damage.changes:
+                self.damage.changes.append(_BACKWARD)
             self._take_matrix(frame)
             if not self._sars or self._sars[-1][1] != self._sar:
                 self._sars.append((self._at, self._sar))

@@ -278,9 +278,10 @@ def _settled_otherwise(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> li
 
 
 def _clock(time_map: Mapping[str, Any]) -> list[Any]:
-    """By what frames get their times. Where they say none themselves, they get those of the map, in order."""
+    """By what frames get their times. Where they say none themselves, or others', they get those of the map, in order."""
     offsets = [offset for _, _, offset, _ in time_map.get("epochs", ())]
-    return [*map(time_map.get, _CLOCK), offsets, None if time_map.get("pts_trusted") else time_map.get("times")]
+    own = time_map.get("pts_trusted") and not time_map.get("decode_times")
+    return [*map(time_map.get, _CLOCK), offsets, None if own else time_map.get("times")]
 
 
 def _said(value: Any) -> str:

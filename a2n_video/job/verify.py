@@ -18,6 +18,7 @@ from a2n_video.io.probe import probe
 from a2n_video.job.expected import Expected, Placing, due_chapters
 from a2n_video.media.containers import CHAPTERS_FROM_ZERO, DISPOSITIONS, HOLDS, TELLS_END
 from a2n_video.media.differences import picture_differences
+from a2n_video.media.gaps import filled_sound
 from a2n_video.media.index import LEAD_IN, TimeMap
 from a2n_video.media.info import StreamInfo, VideoInfo
 from a2n_video.media.streams import NO_EMPTY_TRACKS, StreamFate, describe, kept_disposition
@@ -166,7 +167,8 @@ class _Check:
         """The source's packets that belong to the result, of every stream that is kept."""
         final = self.expected.final
         codecs = {f.index: final.info.streams[f.index].codec if f.fate == "copied" else "any" for f in kept if f.index is not None}
-        return read_packets(final.info.path, codecs, Placing(final), ignore_edits=final.info.ignore_edits)
+        filled = {index for index in codecs if filled_sound(final.info.streams[index], final.plan.container) is not None}
+        return read_packets(final.info.path, codecs, Placing(final), filled=filled, ignore_edits=final.info.ignore_edits)
 
     def _left_out(self, fate: StreamFate, wanted: StreamPackets) -> bool:
         """Whether the muxer leaves a stream out since nothing of it lies in the part that was taken."""
@@ -213,6 +215,10 @@ class _Check:
             if abs(late) > allowed and place not in moved:
                 yield f"{what}: packet {number} comes {_ms(late)} late against the picture"
                 return
+        if source.codec.startswith("pcm_") and want.ends and got.ends and not moved:
+            late = (got.ends[0] * _US - found_start) - (want.ends[0] * _US - start)
+            if abs(late) > allowed + LEAD_IN:  # that much a container that counts samples may lose, and the plan names it
+                yield f"{what}: ends {_ms(late)} late against the picture"
 
     def _converted(self, fate: StreamFate, streams: tuple[StreamInfo, StreamInfo], want: StreamPackets) -> Iterator[str]:
         source, target = streams

@@ -8,6 +8,8 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Final, NamedTuple
 
+from a2n_video.media.samples import Course
+
 # Decode time never runs backward within a clock; a tenth of a second is FFmpeg's own tolerance for transport streams.
 BACKWARD_S: Final = Fraction(1, 10)
 # A leap ahead is a new clock only where clocks may restart (transport streams); elsewhere it is a long frame.
@@ -39,6 +41,8 @@ class StreamTimes:
     runs: tuple[Run, ...] = ()
     hidden_start: int | None = None  # of the first packet, where an edit list hides it
     shown_start: int | None = None  # of the first packet that an edit list does not hide
+    pieced: bool = False  # it hides some between others
+    course: Course | None = None  # of sound
 
     @property
     def start(self) -> int | None:
@@ -76,13 +80,22 @@ class RunTracker:
         self.packets = 0
         self.hidden_start: int | None = None
         self.shown_start: int | None = None
+        self._hidden_later = False
+        self.pieced = False
 
     def add(self, pts: int | None, dts: int | None, duration: int, position: int | None, *, hidden: bool = False) -> None:
-        """Enter one packet. Order is judged by dts where two neighbours have one: pts of a stream with B-frames go back and forth."""
+        """Enter one packet. Order is judged by dts where two neighbours have one: pts of a stream with B-frames go back and forth.
+
+        One that is hidden after others that are not has no place on any clock: FFmpeg counts its time back from the next piece's.
+        """
         self.packets += 1
         time = dts if pts is None else pts
         if time is None:
             return
+        if hidden and self.shown_start is not None:
+            self._hidden_later = True
+            return
+        self.pieced = self.pieced or self._hidden_later
         if self._count and self._breaks(time, dts, duration):
             self._close()
         if not self._count:

@@ -88,6 +88,7 @@ class ScanResult:
     streams: Mapping[int, StreamTimes] = field(default_factory=dict)
     other_videos: Mapping[int, tuple[PacketTime, ...]] = field(default_factory=dict)  # by stream index, covers aside
     pts_trusted: bool = True
+    decode_times: bool = False
     any_origin: bool = False
     ends_by_dts: bool = False
     fps: Fraction | None = None
@@ -119,11 +120,13 @@ class ScanResult:
             video=self.streams.get(self.video_index),
             others=tuple(times for index, times in self.streams.items() if index != self.video_index),
             pts_trusted=self.pts_trusted,
+            decode_times=self.decode_times,
             any_origin=self.any_origin,
             ends_by_dts=self.ends_by_dts,
         )
         time_map = build_time_map(self.packets, self.time_base, self.rate, rules)
-        return replace(time_map, warnings=self.notes + time_map.warnings)
+        pieced = tuple(index for index, stream in self.streams.items() if stream.pieced and index != self.video_index)
+        return replace(time_map, warnings=self.notes + time_map.warnings, pieced=pieced)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +138,7 @@ class TimeRules:
     video: StreamTimes | None = None
     others: tuple[StreamTimes, ...] = ()
     pts_trusted: bool = True
+    decode_times: bool = False  # pts are those of decoding
     any_origin: bool = False  # the source's clock begins anywhere (transport streams): its first time is brought to zero
     ends_by_dts: bool = False  # packets have lengths of decode time (MP4, QuickTime), and the last frame what is left of them
 
@@ -171,7 +175,8 @@ def build_time_map(packets: Sequence[PacketTime], time_base: Fraction, rate: Fra
         keyframes=_keyframes(shown, shift) if trusted and len(epochs) < 2 else (),
         first_dts=first_dts,
         pts_trusted=trusted,
-        seekable=trusted and len(epochs) < 2 and all(packet.pts is not None for packet in shown),
+        decode_times=rules.decode_times,
+        seekable=trusted and not rules.decode_times and len(epochs) < 2 and all(packet.pts is not None for packet in shown),
         warnings=warnings + _moves(len(epochs), shift * time_base),
     )
 
@@ -352,6 +357,7 @@ class Window:
 
     def __init__(self, time_map: TimeMap) -> None:
         self._time_map = time_map
+        self._shown: set[int] = set()  # streams of which a packet came that no edit list hides
         self._whole_from: dict[int, Fraction | None] = {}  # when the keyframe is shown that a video is whole from, None while it waits
 
     def place(
@@ -359,6 +365,8 @@ class Window:
     ) -> tuple[Fraction, Fraction] | None:
         """When a packet begins and ends in the result, as `placed`; a cover lies nowhere in time, and is not asked for."""
         span = None
+        if not hidden:
+            self._shown.add(stream.index)
         if not self.is_trimmed(stream, hidden=hidden):
             span = placed(self._time_map, time, duration, position, stretches=stream.kind == "subtitle")
         if stream.kind != "video":
@@ -373,5 +381,9 @@ class Window:
         return span if whole_from is not None and span[0] >= whole_from else None
 
     def is_trimmed(self, stream: StreamInfo, *, hidden: bool) -> bool:
-        """Whether a packet is left out since an edit list hides it, and the result could not."""
-        return hidden and stream.index in self._time_map.trimmed
+        """Whether a packet is left out since an edit list hides it, and the result could not.
+
+        Of a video what is hidden at the end stays: pictures that are shown earlier, and come after it, refer to it.
+        """
+        later = stream.index in self._shown and (stream.kind != "video" or stream.index in self._time_map.pieced)
+        return hidden and (later or stream.index in self._time_map.trimmed)

@@ -14,6 +14,7 @@ from a2n_video.errors import OptionError
 from a2n_video.media.epochs import BACKWARD_S, Epoch
 
 _NO_TIME: Final = 1 << 62  # ticks of nanoseconds for 146 years
+_MOST_REORDERED: Final = 16  # pictures that a codec decodes before the first is shown
 
 
 def told(ticks: int | None) -> int | None:
@@ -29,8 +30,10 @@ class TimeMap:
     may never be shown. `shift_pts` moves all streams alike (`shift` seconds). The window `first_pts` <= settled < `end_pts` is the
     part of the source's video that a job takes; without --start, --end, --frames it is all, and `end_pts` is the end of the last frame.
     `begin_pts` is where --start cuts all streams, `limit_pts` where --end or --frames does; None where that was not given, or reaches
-    beyond the video. `trimmed` are the other streams, by index, of which the result lacks what an edit list hides: it could not hide it.
-    `pts_trusted` is False where raw pts say nothing (AVI, raw H.264): order and decode time count instead.
+    beyond the video. `trimmed` are the other streams, by index, of which the result lacks what an edit list hides: it could not hide it;
+    `pieced` those of which it hides something in the middle, which no result can.
+    `pts_trusted` is False where raw pts say nothing (AVI, raw H.264): order and decode time count instead. With `decode_times` they are
+    the times at which frames are decoded, and those that are shown in another order take these in turn.
     `seekable` is False where a reader cannot start mid-file and know the time: it must decode from the start.
     """
 
@@ -42,12 +45,14 @@ class TimeMap:
     begin_pts: int | None = None
     limit_pts: int | None = None
     trimmed: tuple[int, ...] = ()
+    pieced: tuple[int, ...] = ()
     origin_pts: int  # settled pts of the file's very first frame, cut off or not
     shift_pts: int = 0
     epochs: tuple[Epoch, ...]
     keyframes: tuple[int, ...] = ()  # settled
     first_dts: int | None = None  # None where decode times say nothing either
     pts_trusted: bool = True
+    decode_times: bool = False
     seekable: bool = True
     warnings: tuple[str, ...] = ()
 
@@ -176,12 +181,14 @@ class TimeMap:
             "begin_pts": self.begin_pts,
             "limit_pts": self.limit_pts,
             "trimmed": list(self.trimmed),
+            "pieced": list(self.pieced),
             "origin_pts": self.origin_pts,
             "shift_pts": self.shift_pts,
             "epochs": [[e.first, e.last, str(e.offset), e.position] for e in self.epochs],
             "keyframes": _steps(self.keyframes),
             "first_dts": self.first_dts,
             "pts_trusted": self.pts_trusted,
+            "decode_times": self.decode_times,
             "seekable": self.seekable,
             "warnings": list(self.warnings),
         }
@@ -190,7 +197,8 @@ class TimeMap:
 class Clock:
     """Settles the time of each decoded frame of one run, in presentation order; for one thread.
 
-    Counts what it had to do: `frames` seen, `mended` (doubled or backward), `missing` (had no time of their own).
+    Counts what it had to do: `mended` (doubled or backward), `backward` (of those, what no index can know), `missing` (had no time of
+    their own).
     """
 
     def __init__(self, time_map: TimeMap) -> None:
@@ -199,10 +207,12 @@ class Clock:
         self._back = max(1, int(BACKWARD_S / time_map.time_base))
         self._epoch = 0
         self._raw: int | None = None  # of the last frame that had one
+        self._due: int | None = None  # of the last frame, before it was mended
         self._last: int | None = None  # settled
         self._anchor, self._since = time_map.origin_pts, 0  # frames without a time are counted from here
         self._dts_lag: int | None = None
-        self.frames = self.mended = self.missing = 0
+        self._turns = _Turns(time_map) if time_map.decode_times else None
+        self.mended = self.backward = self.missing = 0
 
     def settle(self, raw_pts: int | None, dts: int | None = None) -> int:
         """The settled pts of the next frame, above all before; `dts` is its decoder's, used where pts are missing.
@@ -215,27 +225,21 @@ class Clock:
         else:
             settled = self._from_raw(raw_pts)
             self._anchor, self._since = settled, 0
+        self.backward += self._due is not None and settled < self._due
+        self._due = settled
         if self._last is not None and settled <= self._last:
             self.mended += 1
             settled = self._last + self._nudge
         self._last = settled
-        self.frames += 1
         return settled
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What had to be mended so far, in words."""
-        if not self.mended:
-            return ()
-        return (
-            f"{self.mended} of {self.frames} frames had the time of another or an earlier one; each comes right after the one before it",
-        )
 
     def _from_raw(self, raw: int) -> int:
         epochs = self._map.epochs
         if self._raw is not None and self._epoch + 1 < len(epochs) and self._enters(raw, epochs[self._epoch + 1]):
             self._epoch += 1
         self._raw = raw
+        if self._turns is not None:
+            return self._turns.next(raw + self._map.shift_pts)
         return raw + ticks(epochs[self._epoch].offset, self._map.time_base) + self._map.shift_pts
 
     def _enters(self, raw: int, following: Epoch) -> bool:
@@ -258,6 +262,31 @@ class Clock:
         if self._last is not None:
             self._since += 1
         return self._anchor + round(self._since * self._map.step)
+
+
+class _Turns:
+    """Gives the times of a whole source to its frames in turn, each as it comes; for raw times of decoding.
+
+    The n-th frame has the n-th time, one later for each packet that gave no frame: that is one whose turn to be shown is long over.
+    """
+
+    def __init__(self, time_map: TimeMap) -> None:
+        self._map = time_map
+        self._turn = self._newest = -1
+        self._awaited: set[int] = set()  # packets before the newest of which no frame has come
+
+    def next(self, decoded: int) -> int:
+        """The time of the frame whose packet says `decoded`, settled."""
+        times = self._map.times
+        place = bisect_left(times, decoded)
+        self._awaited.update(range(self._newest + 1, place))
+        self._awaited.discard(place)
+        self._newest = max(self._newest, place)
+        lost = {other for other in self._awaited if other < self._newest - _MOST_REORDERED}
+        self._awaited -= lost
+        self._turn += 1 + len(lost)
+        beyond = self._turn - len(times) + 1
+        return times[self._turn] if beyond <= 0 else times[-1] + round(beyond * self._map.step)
 
 
 def ticks(seconds: Fraction, time_base: Fraction) -> int:

@@ -25,7 +25,7 @@ from a2n_video.job.verify import VerifyReport, compare, verify
 from a2n_video.media.index import LEAD_IN
 from a2n_video.media.info import HdrMetadata
 from a2n_video.options import JobOptions
-from tests.clips import TICK, Clip, Sound, read_frames, write_clip
+from tests.clips import TICK, Clip, Sound, read_frames, with_gap, write_clip
 from tests.io.mux.test_audio import SAMPLES, with_sound
 from tests.made import make_source
 from tests.survival import TRACKS, clip, fonts, picture_packets, sounds, text_subtitles
@@ -604,6 +604,16 @@ def test_what_is_left_follows_from_the_options(job: tuple[Expected, Path], tmp_p
     for changes, left in (({}, True), ({"resume": False}, False), ({"pipe_format": "nut"}, False)):
         plan = prepare(source, tmp_path / "out.nut", JobOptions().with_changes(model="nearest", **changes))
         assert expect(plan, job[0].times).left == left
+
+
+@pytest.mark.parametrize("box", ["mov", "avi"])
+def test_raw_sound_that_ends_early_is_found(box: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the rule by which gaps are filled comes to: it is one for what is written and for what is due."""
+    whole = write_clip(tmp_path / "whole.mkv", Clip(times=STEADY, sounds=(Sound(codec="pcm_s16le"),)))
+    source = with_gap(whole, tmp_path / "in.mkv", (Fraction(3, 10), Fraction(7, 10)))
+    monkeypatch.setattr("a2n_video.media.samples.SampleCount.missing", lambda *_: 0)
+    with pytest.raises(VerificationError, match=r"audio 1 \(pcm_s16le\): ends -3.* late"):
+        upscale_video(source, tmp_path / f"out.{box}", model="nearest", preset="ultrafast")
 
 
 def test_payloads_are_compared_as_their_codec_sees_them() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -35,6 +36,7 @@ def stream(index: int, kind: str, packets: list[PacketTime], *, base: Fraction =
         runs=tracker.runs(),
         hidden_start=tracker.hidden_start,
         shown_start=tracker.shown_start,
+        pieced=tracker.pieced,
     )
 
 
@@ -82,7 +84,19 @@ def test_doubled_and_backward_times_come_right_after_their_neighbour() -> None:
     times: list[int | None] = [0, 40, 40, 40, 120, 110, 160]
     clock = mapped(packets(times)).clock()
     assert [clock.settle(time) for time in times] == [0, 40, 41, 42, 120, 121, 160]
-    assert clock.mended == 3 and "3 of 7" in clock.warnings[0]
+    assert (clock.mended, clock.backward) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("lost", "late"),
+    [((), {}), ((5,), range(21, 60)), ((59,), ())],
+)
+def test_times_of_decoding_are_taken_in_turn(lost: tuple[int, ...], late: Sequence[int]) -> None:
+    """Every second frame is decoded before the one that is shown before it. One that never comes is missed some frames later."""
+    order = [place for pair in zip(range(1, 60, 2), range(0, 60, 2), strict=True) for place in pair if place not in lost]
+    time_map = mapped(packets([40 * place for place in range(60)]), decode_times=True)
+    assert not time_map.seekable
+    assert settled(time_map, [40 * place for place in order]) == [40 * (n + (n in late)) for n in range(60 - len(lost))]
 
 
 def test_missing_times_at_the_head_are_counted_backward() -> None:
@@ -308,6 +322,24 @@ def test_what_is_hidden_is_left_out_of_trimmed_streams(kind: str, expected: list
     assert kept((1,), (0,)) == expected
     assert kept((2,), (0,)) == list(order)
     assert kept((1,), (0, 2, 3, 1, 4)) == [5, 6, 7], "what is hidden and shown before the keyframe costs nothing"
+
+
+@pytest.mark.parametrize("kind", ["audio", "video"])
+@pytest.mark.parametrize("hidden", [(0, 1), (0, 3, 4), (0, 6, 7)])
+def test_what_is_hidden_between_two_pieces_is_left_out(hidden: tuple[int, ...], kind: str) -> None:
+    """Its times are counted back from the second piece, and say nothing; at the end, a video may refer to it."""
+    times = [0, 40, 80, 40, 80, 120, 160, 200]
+    given = [PacketTime(time - 400 * (n in (3, 4) and n in hidden), None, 40, True, n, n in hidden) for n, time in enumerate(times)]
+    sound = stream(1, kind, given)
+    scanned = ScanResult(
+        video_index=0, time_base=TB, rate=RATE, packets=tuple(packets(list(range(0, 400, 40)))), streams={1: sound}, lead_in=Fraction(0)
+    )
+    assert sound.pieced is (hidden == (0, 3, 4)) and scanned.time_map.pieced == ((1,) if sound.pieced else ())
+    assert scanned.time_map.shift == 0
+    window, other = Window(scanned.time_map), StreamInfo(index=1, kind=kind, codec="h264", time_base=TB)  # type: ignore[arg-type]
+    kept = [n for n, p in enumerate(given) if window.place(other, p.pts * TB, 40 * TB, None, keyframe=True, hidden=p.hidden) is not None]  # type: ignore[operator]
+    later = {n for n in hidden if n > 2 and (kind == "audio" or sound.pieced)}
+    assert kept == [n for n in range(8) if n not in later]
 
 
 def test_what_begins_a_hair_before_a_cut_lies_outside() -> None:

@@ -18,10 +18,12 @@ from av.packet import Packet
 from a2n_video.errors import EncodeError
 from a2n_video.io.decoding import fed
 from a2n_video.io.mux.converted import Converted
+from a2n_video.io.mux.silence import without_gaps
 from a2n_video.io.mux.sound import Sound, nearest_setting
 from a2n_video.io.positions import Positions
 from a2n_video.io.source import open_source
 from a2n_video.io.writer import FORMAT_NAMES
+from a2n_video.media.gaps import counts_samples
 from a2n_video.media.info import VideoInfo
 from a2n_video.media.streams import StreamPlan
 
@@ -58,11 +60,12 @@ def _changes(before: Sound, after: Sound) -> tuple[str, str]:
 class ConvertedAudio(Converted):
     """An audio stream of the source in another codec, cut to the sample.
 
-    Samples keep their time: gaps and a late start stay as they are, and a packet that cannot be decoded leaves a gap. A frame that says
-    less than the one before it comes after that one; `moved` counts those.
+    Samples keep their time: gaps and a late start stay as they are, and a packet that cannot be decoded leaves a gap; where the container
+    counts samples, gaps are filled with silence. A frame that says less than the one before it comes after that one; `moved` counts those.
     """
 
     _stream: Any = field(default=None, init=False)
+    _fills: bool = field(default=False, init=False)
 
     def add_to(self, output: OutputContainer) -> Any:
         with open_source(self.path, ignore_edits=self.ignore_edits) as source:
@@ -70,13 +73,15 @@ class ConvertedAudio(Converted):
             setting = None if sound is None else nearest_setting(sound, self.codec, output.format.name)
         if setting is None:
             raise EncodeError(f"{self.path}: audio stream {self.index} cannot be made into {self.codec}: its header is damaged")
+        self._fills = counts_samples(self.codec, output.format.name)
         self._stream = setting.add_to(output)
         return self._stream
 
     def packets(self) -> Iterator[Packet[Any]]:
         with open_source(self.path, ignore_edits=self.ignore_edits) as source:
             try:
-                for part in self._resampled(self._settled(source)):
+                frames = self._settled(source)
+                for part in self._resampled(without_gaps(frames) if self._fills else frames):
                     yield from self._encoded(part)
                 yield from self._encoded(None)
             except av.FFmpegError as error:

@@ -19,9 +19,11 @@ from av.packet import Packet
 
 from a2n_video.frames import fraction
 from a2n_video.io.inspect import fills_gap
+from a2n_video.io.mux.silence import Silence
 from a2n_video.io.positions import Positions
 from a2n_video.io.source import open_source
 from a2n_video.media.containers import HOLDS
+from a2n_video.media.gaps import filled_sound
 from a2n_video.media.index import TimeMap, Window, placed
 from a2n_video.media.info import StreamInfo, VideoInfo
 from a2n_video.media.streams import Container, StreamPlan
@@ -113,14 +115,17 @@ class Copying:
         self._bases: dict[int, Fraction] = {}
         self._steps: dict[int, int] = {}
         self._container = container
+        raw = {stream.index: filled_sound(stream, container) for stream in info.streams if stream.kind == "audio"}
+        self._silence = {index: Silence(sound) for index, sound in raw.items() if sound is not None}
 
     def packets(self, demuxed: Iterable[Packet[Any]] | None = None) -> Lane:
         """Those of the streams that have a target, from the whole source, or from what is demuxed of it elsewhere."""
         for packet in self._demuxed() if demuxed is None else demuxed:
             index = packet.stream_index
-            if index in self.targets and self._placed(packet, self.info.streams[index]):
-                packet.stream = self.targets[index]
-                yield index, packet
+            if index in self.targets:
+                for made in self._placed(packet, self.info.streams[index]):
+                    made.stream = self.targets[index]
+                    yield index, made
 
     def _demuxed(self) -> Iterator[Packet[Any]]:
         wanted = [self.source.streams[index] for index, target in self.targets.items() if target.type != "attachment"]
@@ -129,14 +134,17 @@ class Copying:
     def _count_error(self) -> None:
         self.errors += 1
 
-    def _placed(self, packet: Packet[Any], stream: StreamInfo) -> bool:
-        """Move a packet onto the result's clock; False if it lies outside the result, or fills a gap that the muxer fills anew."""
+    def _placed(self, packet: Packet[Any], stream: StreamInfo) -> Iterator[Packet[Any]]:
+        """A packet on the result's clock, after the silence that belongs before it; none where it lies outside the result, or fills a gap
+        that the muxer fills anew.
+        """
         if stream.is_cover:
             packet.pts = packet.dts = 0
-            return True
+            yield packet
+            return
         position = self._positions.of(packet)
         if fills_gap(stream.codec, memoryview(packet)):
-            return False
+            return
         base = self._base(stream)
         shift = round(self.time_map.seconds_of(Fraction(0), position) / base)
         dts, pts, duration = self._times(packet, stream, base, shift)
@@ -144,14 +152,24 @@ class Copying:
         raw, length = (pts - shift) * base, duration * base
         span = self._window.place(stream, raw, length, position, keyframe=packet.is_keyframe, hidden=packet.is_discard)
         if span is None:
-            return False
+            return
         if stretches:
             dts = pts = ceil(span[0] / base)
             duration = max(0, int(span[1] // base) - pts)
+        if stream.index in self._silence:
+            yield from self._silent(stream, base, span[0], packet.size)
         packet.time_base, packet.duration = base, duration
         packet.pts, packet.dts = self._in_order(stream, base, pts, dts, duration)
         self._counts[stream.index] += 1
-        return True
+        yield packet
+
+    def _silent(self, stream: StreamInfo, base: Fraction, begins: Fraction, size: int) -> Iterator[Packet[Any]]:
+        """The silence before a packet: right after the one before, whose own time may be a little late."""
+        for time, packet in self._silence[stream.index].before(begins, size):
+            earliest = self._last_dts[stream.index] + self._least(stream, base)
+            packet.time_base = base
+            packet.pts = packet.dts = self._last_dts[stream.index] = max(int(time / base), earliest)
+            yield packet
 
     def _base(self, stream: StreamInfo) -> Fraction:
         """The time base for a stream's packets: in the stream's own, a shift would be rounded, in AVI to a whole packet of sound."""

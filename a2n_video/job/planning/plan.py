@@ -29,6 +29,7 @@ from a2n_video.job.planning.picture import PicturePlan, pix_fmts_of_checked, set
 from a2n_video.media.containers import HOLDS
 from a2n_video.media.cuts import with_cut_videos
 from a2n_video.media.final import FinalFile
+from a2n_video.media.gaps import with_gaps
 from a2n_video.media.hdr import given_hdr
 from a2n_video.media.index import LEAD_IN, ScanResult, TimeMap
 from a2n_video.media.info import HdrMetadata, VideoInfo
@@ -194,6 +195,7 @@ def _fitting(streams: StreamPlan, scanned: ScanResult, info: VideoInfo, part: Ti
     streams = with_cut_videos(info, streams, part, scanned)
     unwritable = look(unwritable_streams, info.path, info, streams, part)
     streams = _with_trials(streams, unwritable, look(sounds_made_anew, info.path, info, streams))
+    streams = with_gaps(info, streams, part, scanned.streams)
     starts = look(sound_starts, info.path, info, streams, part) if HOLDS[streams.container].steady else {}
     return streams.plus(*time_fates(info, streams, part, starts))
 
