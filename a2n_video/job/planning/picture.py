@@ -21,7 +21,7 @@ from a2n_video.media.encoders import default_codec, encoded_pix_fmt, encoder, en
 from a2n_video.media.hdr import HDR_WORDS, hdr_params, lost_hdr
 from a2n_video.media.info import VideoInfo
 from a2n_video.media.pixfmt import encodable
-from a2n_video.media.planes import PlaneFormat
+from a2n_video.media.planes import Family, PlaneFormat
 from a2n_video.media.size import PictureSize, aligned, network_scale, parse_size, target_size
 from a2n_video.media.streams import Container, StreamFate
 from a2n_video.net.catalog import AUTO, available_models
@@ -176,11 +176,15 @@ def _said_by(codec: str, color: ColorSpec) -> ColorSpec:
 
 
 def _engine_layout(source: PlaneFormat, color: ColorSpec, scale: int, size: PictureSize, fit: Fit) -> PlaneFormat | None:
-    """What the engine gives: the result but for its edge, else 16 bit RGB to make it from; None is the source's own layout."""
+    """What the engine gives: the result but for its edge, else 16 bits to make it from; None is the source's own layout.
+
+    Those are YUV where the source is: RGB would cut what its codes hold beyond white and below black.
+    """
     target = fit.target
     resized = (size.width, size.height) != (source.width * scale, source.height * scale)
     if resized or fit.color != color:
-        return PlaneFormat(width=source.width, height=source.height, family="rgb", depth=16, alpha=target.alpha)
+        family: Family = "yuv" if source.family == "yuv" else "rgb"
+        return PlaneFormat(width=source.width, height=source.height, family=family, depth=16, alpha=target.alpha)
     layout = replace(target, width=source.width, height=source.height)
     return None if layout == source else layout
 
