@@ -30,6 +30,7 @@ _NAMES: Final[dict[bytes | int, str]] = {
     **dict.fromkeys((b"eXIf", b"Exif", b"EXIF", 34665), _EXIF),
 }
 _SUBFILE, _NO_PAGE = 254, 1 | 4  # a TIFF's tag for pages that are another's thumbnail, or another's mask
+_COMPRESSION, _JPEG, _DNG = 259, (6, 7), 50706
 _SHORT: Final = (b"\3\0", b"\0\3")  # the type of numbers of two bytes
 _PAGE: Final = b"page"
 
@@ -58,6 +59,15 @@ def pages(path: Path) -> int:
     """How many pages a TIFF has, thumbnails and masks left out, 0 for any other file."""
     parts = list(_parts(path, "tiff_pipe"))
     return sum(name == _PAGE for name, _ in parts) - sum(name == _SUBFILE and bool(kind & _NO_PAGE) for name, kind in parts)
+
+
+def is_jpeg_in_tiff(path: Path) -> bool:
+    """Whether a TIFF's first page is compressed as JPEG, of which FFmpeg makes a black picture without a word. False for any other file.
+
+    DNG is left to FFmpeg, which knows its kind of JPEG.
+    """
+    tags = dict(takewhile(lambda part: part[0] != _PAGE, islice(_parts(path, "tiff_pipe"), 1, None)))
+    return tags.get(_COMPRESSION) in _JPEG and _DNG not in tags
 
 
 def _parts(path: Path, only: str | None = None) -> Iterator[_Part]:
