@@ -176,17 +176,22 @@ def _said_by(codec: str, color: ColorSpec) -> ColorSpec:
 
 
 def _engine_layout(source: PlaneFormat, color: ColorSpec, scale: int, size: PictureSize, fit: Fit) -> PlaneFormat | None:
-    """What the engine gives: the result but for its edge, else 16 bits to make it from; None is the source's own layout.
-
-    Those are YUV where the source is: RGB would cut what its codes hold beyond white and below black.
-    """
+    """What the engine gives: the result but for its edge, else `full_layout` to make it from; None is the source's own layout."""
     target = fit.target
     resized = (size.width, size.height) != (source.width * scale, source.height * scale)
     if resized or fit.color != color:
-        family: Family = "yuv" if source.family == "yuv" else "rgb"
-        return PlaneFormat(width=source.width, height=source.height, family=family, depth=16, alpha=target.alpha)
+        return full_layout(source, alpha=target.alpha)
     layout = replace(target, width=source.width, height=source.height)
     return None if layout == source else layout
+
+
+def full_layout(source: PlaneFormat, *, alpha: bool) -> PlaneFormat:
+    """What a picture of another size or colour is made from: 16 bits, chroma in every pixel.
+
+    YUV where the source is: RGB would cut what its codes hold beyond white and below black.
+    """
+    family: Family = "yuv" if source.family == "yuv" else "rgb"
+    return PlaneFormat(width=source.width, height=source.height, family=family, depth=16, alpha=alpha)
 
 
 def _encoder_options(codec: str, container: Container, info: VideoInfo, options: JobOptions) -> dict[str, str]:
