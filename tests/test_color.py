@@ -14,15 +14,17 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from a2n_video import upscale_video
 from a2n_video.io.probe import probe
 from a2n_video.job.planning.plan import prepare
+from a2n_video.job.streaming import plan_stream
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.pixfmt import plane_format
 from a2n_video.options import JobOptions
 from tests.clips import Clip, level, write_clip
-from tests.test_picture import frame_of, planes_in, read, upscaled, write
+from tests.test_picture import frame_of, planes_in, planes_of, read, upscaled, write
 
 # Written down here again, from ITU-T H.273 table 4: the product's own table is what is tested.
 KR_KB = {1: (0.2126, 0.0722), 5: (0.299, 0.114), 6: (0.299, 0.114), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
@@ -198,3 +200,23 @@ def test_codecs_without_tags_of_their_own(codec: str, suffix: str, matrix: int, 
         lumas = [float(np.median(np.frombuffer(frame.planes[0], np.uint8)[:64])) for frame in container.decode(video=0)]
     wanted = [level(n) if full else 16 + level(n) * 219 / 255 for n in range(6)]
     assert lumas == pytest.approx(wanted, abs=2)
+
+
+@pytest.mark.parametrize(("primaries", "transfer"), [(2, 2), (1, 13), (9, 16), (1, 1), (2, 18)])
+@pytest.mark.parametrize(("dest", "what"), [("out.tif", "a TIFF"), ("out.jpg", "a JPEG"), ("out.png", None)])
+def test_pictures_lose_colour_tags_that_a_source_has(dest: str, what: str | None, primaries: int, transfer: int, tmp_path: Path) -> None:
+    """A picture without is taken for sRGB, with full range and JPEG's matrix: what says nothing else loses nothing."""
+    color = ColorSpec(matrix=5, full_range=False, primaries=primaries, transfer=transfer)
+    made = write(tmp_path / "in.mkv", [frame_of("yuv444p", planes_of("yuv444p", (16, 8)), color)], color=color)
+    named = what is not None and (primaries, transfer) not in ((2, 2), (1, 13))
+    plan = plan_stream(made, tmp_path / dest, JobOptions().with_changes(model="nearest"))
+    lost = [fate.reason for fate in plan.streams.losses if fate.kind == "color"]
+    assert lost == ([f"{what} has no place for them; .png has"] if named else [])
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_pictures_that_say_nothing_of_colour_become_jpegs_that_keep_all(suffix: str, mode: str, tmp_path: Path) -> None:
+    Image.new(mode, (16, 8), 90 if mode == "L" else (200, 90, 30)).save(tmp_path / f"in.{suffix}")
+    plan = plan_stream(tmp_path / f"in.{suffix}", tmp_path / "out.jpg", JobOptions().with_changes(model="nearest", keep_all=True))
+    assert not plan.streams.losses
