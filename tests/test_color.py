@@ -215,8 +215,22 @@ def test_pictures_lose_colour_tags_that_a_source_has(dest: str, what: str | None
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-@pytest.mark.parametrize("suffix", ["png", "jpg"])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
 def test_pictures_that_say_nothing_of_colour_become_jpegs_that_keep_all(suffix: str, mode: str, tmp_path: Path) -> None:
     Image.new(mode, (16, 8), 90 if mode == "L" else (200, 90, 30)).save(tmp_path / f"in.{suffix}")
     plan = plan_stream(tmp_path / f"in.{suffix}", tmp_path / "out.jpg", JobOptions().with_changes(model="nearest", keep_all=True))
     assert not plan.streams.losses
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "I;16"])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_a_picture_without_colour_tags_stays_without(suffix: str, mode: str, tmp_path: Path) -> None:
+    """A PNG says them in parts of its own: cICP, cHRM, gAMA."""
+    values = np.arange(16 * 8).reshape(8, 16)
+    image = Image.fromarray((values * 500).astype(np.uint16)) if mode == "I;16" else Image.fromarray(values.astype(np.uint8)).convert(mode)
+    image.save(tmp_path / f"in.{suffix}")
+    upscaled(tmp_path / f"in.{suffix}", tmp_path / "out.png")
+    data = (tmp_path / "out.png").read_bytes()
+    assert not [name for name in (b"cICP", b"cHRM", b"gAMA", b"sRGB") if name in data]
+    with Image.open(tmp_path / "out.png") as out, Image.open(tmp_path / f"in.{suffix}") as given:
+        assert np.array_equal(np.asarray(out.convert("I"))[::2, ::2], np.asarray(given.convert("I")))

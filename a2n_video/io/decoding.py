@@ -10,7 +10,10 @@ import av
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from a2n_video.media.colorspec import UNSPECIFIED
+
 _FULL_RANGE_GRAY: Final = frozenset({"mjpeg", "jpegls", "jpeg2000", "tiff", "bmp"})
+_GRAY: Final = ("gray", "ya", "mono")
 
 
 def fed[P: Packet[Any]](packets: Iterable[P]) -> Iterator[P | None]:
@@ -23,11 +26,15 @@ def fed[P: Packet[Any]](packets: Iterable[P]) -> Iterator[P | None]:
 
 
 def frames_of(decoder: av.VideoCodecContext, packet: Packet[Any] | None) -> Iterator[av.VideoFrame]:
-    """What a decoder gives for a packet, or for None; gray of JPEG and TIFF is marked as the full range that it is and they do not say."""
-    stills = decoder.codec.canonical_name in _FULL_RANGE_GRAY
+    """What a decoder gives for a packet, or for None; gray of JPEG and TIFF is marked as the full range that it is and they do not say.
+
+    FFmpeg says a curve of gray TIFFs (2.2), which those do not: it is taken back.
+    """
+    name = decoder.codec.canonical_name
     for frame in decoder.decode(packet):
-        if stills and not frame.color_range and frame.format.name.startswith(("gray", "ya")):
-            frame.color_range = av.video.reformatter.ColorRange.JPEG
+        if name in _FULL_RANGE_GRAY and frame.format.name.startswith(_GRAY):
+            frame.color_range = frame.color_range or av.video.reformatter.ColorRange.JPEG
+            frame.color_trc = UNSPECIFIED if name == "tiff" else frame.color_trc
         yield frame
 
 
