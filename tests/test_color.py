@@ -6,6 +6,7 @@ Codes alone would not tell: a wrong matrix used both ways cancels. So results ar
 from __future__ import annotations
 
 import itertools
+import struct
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +18,9 @@ import pytest
 from PIL import Image
 
 from a2n_video import upscale_video
+from a2n_video.io.chunks import ycbcr_in_tiff
 from a2n_video.io.probe import probe
+from a2n_video.io.rgb import read_rgb
 from a2n_video.job.planning.plan import prepare
 from a2n_video.job.streaming import plan_stream
 from a2n_video.media.colorspec import ColorSpec
@@ -234,3 +237,33 @@ def test_a_picture_without_colour_tags_stays_without(suffix: str, mode: str, tmp
     assert not [name for name in (b"cICP", b"cHRM", b"gAMA", b"sRGB") if name in data]
     with Image.open(tmp_path / "out.png") as out, Image.open(tmp_path / f"in.{suffix}") as given:
         assert np.array_equal(np.asarray(out.convert("I"))[::2, ::2], np.asarray(given.convert("I")))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("size", [(16, 8), (1280, 8)])
+def test_ycbcr_of_a_tiff_is_full_range_bt601_unless_it_says_other(size: tuple[int, int], count: int, tmp_path: Path) -> None:
+    """Pillow writes full range, FFmpeg limited, and either says so; both are BT.601 at every size."""
+    rgb = np.broadcast_to(np.uint8((20, 200, 110)), (size[1], size[0], 3))
+    for number in range(1, 1 + count):
+        Image.fromarray(rgb).convert("YCbCr").save(tmp_path / f"full_{number}.tif", compression="tiff_lzw")
+        context: Any = av.CodecContext.create("tiff", "w")
+        context.width, context.height, context.pix_fmt, context.time_base = *size, "yuv444p", Fraction(1, 25)
+        limited = frame_of("yuv444p", [np.full(size[::-1], code, np.uint8) for code in (133, 115, 55)])
+        (tmp_path / f"limited_{number}.tif").write_bytes(b"".join(bytes(p) for f in (limited, None) for p in context.encode(f)))
+    for name in ("full", "limited"):
+        source = f"{name}_1.tif" if count == 1 else f"{name}_%d.tif"
+        upscaled(tmp_path / source, tmp_path / f"{name}_out_%d.png")
+        found = next(read_rgb(tmp_path / f"{name}_out_{count}.png"))
+        assert np.abs(found.astype(int) - (20, 200, 110)).max() <= 3
+        assert np.array_equal(next(read_rgb(tmp_path / f"{name}_{count}.tif")), found[::2, ::2])
+
+
+def test_the_coefficients_in_a_tiff_are_its_matrix() -> None:
+    """HDTV's, in the order of bytes that the file says."""
+    for order in ("<", ">"):
+        head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8)
+        page = struct.pack(order + "HHHIII", 1, 529, 5, 3, 26, 0)
+        kr, kg, kb = (2126, 10000), (7152, 10000), (722, 10000)
+        assert ycbcr_in_tiff(head + page + struct.pack(order + "6I", *kr, *kg, *kb)) == (1, True)
+        assert ycbcr_in_tiff(head + page) == (5, True)
+    assert ycbcr_in_tiff(b"") == (5, True)

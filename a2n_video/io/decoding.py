@@ -10,10 +10,12 @@ import av
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from a2n_video.io.chunks import ycbcr_in_tiff
 from a2n_video.media.colorspec import UNSPECIFIED
 
 _FULL_RANGE_GRAY: Final = frozenset({"mjpeg", "jpegls", "jpeg2000", "tiff", "bmp"})
 _GRAY: Final = ("gray", "ya", "mono")
+_FULL, _LIMITED = av.video.reformatter.ColorRange.JPEG, av.video.reformatter.ColorRange.MPEG
 
 
 def fed[P: Packet[Any]](packets: Iterable[P]) -> Iterator[P | None]:
@@ -28,13 +30,16 @@ def fed[P: Packet[Any]](packets: Iterable[P]) -> Iterator[P | None]:
 def frames_of(decoder: av.VideoCodecContext, packet: Packet[Any] | None) -> Iterator[av.VideoFrame]:
     """What a decoder gives for a packet, or for None; gray of JPEG and TIFF is marked as the full range that it is and they do not say.
 
-    FFmpeg says a curve of gray TIFFs (2.2), which those do not: it is taken back.
+    YCbCr of a TIFF is marked as its tags say. FFmpeg says a curve of gray TIFFs (2.2), which those do not: it is taken back.
     """
     name = decoder.codec.canonical_name
     for frame in decoder.decode(packet):
         if name in _FULL_RANGE_GRAY and frame.format.name.startswith(_GRAY):
-            frame.color_range = frame.color_range or av.video.reformatter.ColorRange.JPEG
+            frame.color_range = frame.color_range or _FULL
             frame.color_trc = UNSPECIFIED if name == "tiff" else frame.color_trc
+        elif name == "tiff" and frame.format.name.startswith("yuv"):
+            frame.colorspace, full = ycbcr_in_tiff(b"" if packet is None else bytes(packet))
+            frame.color_range = _FULL if full else _LIMITED
         yield frame
 
 
@@ -51,7 +56,7 @@ def open_decoder(stream: VideoStream, threads: int = 0) -> av.VideoCodecContext:
         context.extradata = stream.codec_context.extradata
         for tag in ("colorspace", "color_primaries", "color_trc", "color_range"):  # the container's, for what the bitstream leaves open
             setattr(context, tag, getattr(stream.codec_context, tag))
-    context.thread_type = "AUTO"
+    context.thread_type = "SLICE" if context.codec.canonical_name == "tiff" else "AUTO"  # a frame comes with its packet, which says more
     context.thread_count = threads
     return context  # type: ignore[no-any-return]
 
