@@ -6,6 +6,7 @@ Codes alone would not tell: a wrong matrix used both ways cancels. So results ar
 from __future__ import annotations
 
 import itertools
+import struct
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -14,15 +15,19 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from a2n_video import upscale_video
+from a2n_video.io.chunks import ycbcr_in_tiff
 from a2n_video.io.probe import probe
+from a2n_video.io.rgb import read_rgb
 from a2n_video.job.planning.plan import prepare
+from a2n_video.job.streaming import plan_stream
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.pixfmt import plane_format
 from a2n_video.options import JobOptions
 from tests.clips import Clip, level, write_clip
-from tests.test_picture import frame_of, planes_in, read, upscaled, write
+from tests.test_picture import frame_of, planes_in, planes_of, read, upscaled, write
 
 # Written down here again, from ITU-T H.273 table 4: the product's own table is what is tested.
 KR_KB = {1: (0.2126, 0.0722), 5: (0.299, 0.114), 6: (0.299, 0.114), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
@@ -198,3 +203,67 @@ def test_codecs_without_tags_of_their_own(codec: str, suffix: str, matrix: int, 
         lumas = [float(np.median(np.frombuffer(frame.planes[0], np.uint8)[:64])) for frame in container.decode(video=0)]
     wanted = [level(n) if full else 16 + level(n) * 219 / 255 for n in range(6)]
     assert lumas == pytest.approx(wanted, abs=2)
+
+
+@pytest.mark.parametrize(("primaries", "transfer"), [(2, 2), (1, 13), (9, 16), (1, 1), (2, 18)])
+@pytest.mark.parametrize(("dest", "what"), [("out.tif", "a TIFF"), ("out.jpg", "a JPEG"), ("out.png", None)])
+def test_pictures_lose_colour_tags_that_a_source_has(dest: str, what: str | None, primaries: int, transfer: int, tmp_path: Path) -> None:
+    """A picture without is taken for sRGB, with full range and JPEG's matrix: what says nothing else loses nothing."""
+    color = ColorSpec(matrix=5, full_range=False, primaries=primaries, transfer=transfer)
+    made = write(tmp_path / "in.mkv", [frame_of("yuv444p", planes_of("yuv444p", (16, 8)), color)], color=color)
+    named = what is not None and (primaries, transfer) not in ((2, 2), (1, 13))
+    plan = plan_stream(made, tmp_path / dest, JobOptions().with_changes(model="nearest"))
+    lost = [fate.reason for fate in plan.streams.losses if fate.kind == "color"]
+    assert lost == ([f"{what} has no place for them; .png has"] if named else [])
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+def test_pictures_that_say_nothing_of_colour_become_jpegs_that_keep_all(suffix: str, mode: str, tmp_path: Path) -> None:
+    Image.new(mode, (16, 8), 90 if mode == "L" else (200, 90, 30)).save(tmp_path / f"in.{suffix}")
+    plan = plan_stream(tmp_path / f"in.{suffix}", tmp_path / "out.jpg", JobOptions().with_changes(model="nearest", keep_all=True))
+    assert not plan.streams.losses
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "I;16"])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_a_picture_without_colour_tags_stays_without(suffix: str, mode: str, tmp_path: Path) -> None:
+    """A PNG says them in parts of its own: cICP, cHRM, gAMA."""
+    values = np.arange(16 * 8).reshape(8, 16)
+    image = Image.fromarray((values * 500).astype(np.uint16)) if mode == "I;16" else Image.fromarray(values.astype(np.uint8)).convert(mode)
+    image.save(tmp_path / f"in.{suffix}")
+    upscaled(tmp_path / f"in.{suffix}", tmp_path / "out.png")
+    data = (tmp_path / "out.png").read_bytes()
+    assert not [name for name in (b"cICP", b"cHRM", b"gAMA", b"sRGB") if name in data]
+    with Image.open(tmp_path / "out.png") as out, Image.open(tmp_path / f"in.{suffix}") as given:
+        assert np.array_equal(np.asarray(out.convert("I"))[::2, ::2], np.asarray(given.convert("I")))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("size", [(16, 8), (1280, 8)])
+def test_ycbcr_of_a_tiff_is_full_range_bt601_unless_it_says_other(size: tuple[int, int], count: int, tmp_path: Path) -> None:
+    """Pillow writes full range, FFmpeg limited, and either says so; both are BT.601 at every size."""
+    rgb = np.broadcast_to(np.uint8((20, 200, 110)), (size[1], size[0], 3))
+    for number in range(1, 1 + count):
+        Image.fromarray(rgb).convert("YCbCr").save(tmp_path / f"full_{number}.tif", compression="tiff_lzw")
+        context: Any = av.CodecContext.create("tiff", "w")
+        context.width, context.height, context.pix_fmt, context.time_base = *size, "yuv444p", Fraction(1, 25)
+        limited = frame_of("yuv444p", [np.full(size[::-1], code, np.uint8) for code in (133, 115, 55)])
+        (tmp_path / f"limited_{number}.tif").write_bytes(b"".join(bytes(p) for f in (limited, None) for p in context.encode(f)))
+    for name in ("full", "limited"):
+        source = f"{name}_1.tif" if count == 1 else f"{name}_%d.tif"
+        upscaled(tmp_path / source, tmp_path / f"{name}_out_%d.png")
+        found = next(read_rgb(tmp_path / f"{name}_out_{count}.png"))
+        assert np.abs(found.astype(int) - (20, 200, 110)).max() <= 3
+        assert np.array_equal(next(read_rgb(tmp_path / f"{name}_{count}.tif")), found[::2, ::2])
+
+
+def test_the_coefficients_in_a_tiff_are_its_matrix() -> None:
+    """HDTV's, in the order of bytes that the file says."""
+    for order in ("<", ">"):
+        head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8)
+        page = struct.pack(order + "HHHIII", 1, 529, 5, 3, 26, 0)
+        kr, kg, kb = (2126, 10000), (7152, 10000), (722, 10000)
+        assert ycbcr_in_tiff(head + page + struct.pack(order + "6I", *kr, *kg, *kb)) == (1, True)
+        assert ycbcr_in_tiff(head + page) == (5, True)
+    assert ycbcr_in_tiff(b"") == (5, True)

@@ -97,6 +97,18 @@ def repeated(plane: np.ndarray[Any, Any], times: int = 2) -> np.ndarray[Any, Any
     return plane.repeat(times, 0).repeat(times, 1)
 
 
+@pytest.mark.parametrize("options", [{"size": "48x36"}, {"codec": "mjpeg"}])
+def test_colours_beyond_white_keep_their_codes(options: dict[str, Any], tmp_path: Path) -> None:
+    """Captures of analogue video hold such, and edges in 4:2:0: as RGB they would be over 1.5."""
+    bt601 = ColorSpec(matrix=6, full_range=False, primaries=6, transfer=6)
+    planes = [np.full((24, 32), code, np.uint8) for code in (180, 110, 225)]
+    clip = write(tmp_path / "hot.mkv", [frame_of("yuv444p", planes, bt601)], color=bt601)
+    upscaled(clip, tmp_path / "out.mkv", **{"codec": "ffv1"} | options)
+    wanted = (180, 110, 225) if "size" in options else (191, 107, 238)  # of full range
+    (frame,) = read(tmp_path / "out.mkv")
+    assert [round(float(plane.mean())) for plane in planes_in(frame)] == pytest.approx(wanted, abs=1 if "codec" in options else 0)
+
+
 # Layouts whose samples are not subsampled come back as they were, each repeated; FFV1 loses nothing.
 EXACT = ["gray", "gray10le", "gray12le", "gray16le", "yuv444p", "yuv444p10le", "yuv444p12le", "gbrp", "gbrp10le", "gbrp12le", "gbrp16le"]
 EXACT += ["yuva444p", "yuva444p10le", "gbrap", "gbrap10le"]

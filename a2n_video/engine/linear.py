@@ -6,7 +6,6 @@ when shrinking, edges repeated; its overshoot stays where the range has room.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -20,57 +19,40 @@ from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.planes import PlaneFormat, Planes, Samples
 
 Floats = npt.NDArray[np.float32]
-Curve = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
-_ENTRIES: Final = 1 << 16
-_HEADROOM: Final = 1.25  # limited range holds 1.095, overshoot a little more
 _BLOCK: Final = 32  # outputs a product: larger multiplies more zeros
 _REACH: Final = 2.0
 
 
-def _srgb(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
+@dataclass(frozen=True)
+class Power:
+    """A display's curve between signal and light. Odd about zero and without an end: YUV codes reach R, G and B of -1.2 to 2.3."""
 
+    exponent: float
 
-def _power(exponent: float) -> Curve:
-    return lambda x: x**exponent
+    def light(self, signal: Floats) -> Floats:
+        return np.copysign(np.abs(signal) ** self.exponent, signal)
 
-
-# Signal to light by H.273 transfer number: displays' curves (ITU-R BT.1886: 2.4), not cameras'. PQ and HLG are left coded: their
-# light spans 1 : 10,000 and more, where a sharp kernel draws black rings around every highlight; 8 is linear already.
-_DISPLAY: Final = _power(2.4)
-CURVES: Final[dict[int, Curve | None]] = {4: _power(2.2), 5: _power(2.8), 8: None, 13: _srgb, 16: None, 17: _power(2.6), 18: None}
+    def signal(self, light: Floats) -> Floats:
+        return np.copysign(np.abs(light) ** (1 / self.exponent), light)
 
 
 @dataclass(frozen=True)
-class _Companding:
-    """Tables between signal and light, odd about zero: `to_light` by value, `to_signal` by its square root, where it bends little."""
+class Srgb:
+    """The same of IEC 61966-2-1, which is straight in black."""
 
-    to_light: Floats
-    to_signal: Floats
+    def light(self, signal: Floats) -> Floats:
+        x = np.abs(signal)
+        return np.copysign(np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4), signal)
 
-    def light(self, x: Floats) -> Floats:
-        return _looked_up(self.to_light, np.abs(x), x)
-
-    def signal(self, x: Floats) -> Floats:
-        return _looked_up(self.to_signal, np.sqrt(np.abs(x)), x)
-
-
-def _looked_up(table: Floats, place: Floats, sign: Floats) -> Floats:
-    place *= (_ENTRIES - 1) / _HEADROOM
-    place += 0.5
-    np.minimum(place, _ENTRIES - 1, out=place)
-    return np.copysign(table[place.astype(np.uint16)], sign)
+    def signal(self, light: Floats) -> Floats:
+        x = np.abs(light)
+        return np.copysign(np.where(x <= 0.0031308, x * 12.92, 1.055 * x ** (1 / 2.4) - 0.055), light)
 
 
-@lru_cache(maxsize=8)
-def _companding(transfer: int) -> _Companding | None:
-    curve = CURVES.get(transfer, _DISPLAY)
-    if curve is None:
-        return None
-    axis = np.linspace(0, _HEADROOM, _ENTRIES)
-    light = curve(np.linspace(0, 2, 1 << 20))
-    signal = np.interp(axis**2, light, np.linspace(0, 2, 1 << 20))
-    return _Companding(curve(axis).astype(np.float32), signal.astype(np.float32))
+# By H.273 transfer number: displays' curves (ITU-R BT.1886: 2.4), not cameras'. PQ and HLG are left coded: their light spans
+# 1 : 10,000 and more, where a sharp kernel draws black rings around every highlight; 8 is linear already.
+_DISPLAY: Final = Power(2.4)
+CURVES: Final[dict[int, Power | Srgb | None]] = {4: Power(2.2), 5: Power(2.8), 8: None, 13: Srgb(), 16: None, 17: Power(2.6), 18: None}
 
 
 @lru_cache(maxsize=16)
@@ -107,6 +89,14 @@ def resampled(x: Floats, height: int, width: int) -> Floats:
     return out
 
 
+def resampled_in_light(rgb: Floats, height: int, width: int, transfer: int) -> Floats:
+    """The same of R'G'B' whose light is what is resampled; `transfer` is H.273's number of its curve."""
+    curve = CURVES.get(transfer, _DISPLAY)
+    if curve is None:
+        return resampled(rgb, height, width)
+    return curve.signal(resampled(curve.light(rgb), height, width))
+
+
 def refit(planes: Planes, fmt: PlaneFormat, color: ColorSpec, target: PlaneFormat, target_color: ColorSpec) -> Samples:
     """A picture's planes as a flat row of another size, layout or colour; both colours settled.
 
@@ -115,10 +105,7 @@ def refit(planes: Planes, fmt: PlaneFormat, color: ColorSpec, target: PlaneForma
     rgb = planes_to_rgb(planes, fmt, color)
     alpha = _alpha(planes, fmt)
     if (fmt.height, fmt.width) != (target.height, target.width):
-        curve = _companding(color.transfer)
-        rgb = curve.light(rgb) if curve else rgb
-        rgb = resampled(rgb, target.height, target.width)
-        rgb = curve.signal(rgb) if curve else rgb
+        rgb = resampled_in_light(rgb, target.height, target.width, color.transfer)
         alpha = None if alpha is None else resampled(alpha, target.height, target.width)
     row = np.empty(target.samples, target.dtype)
     rgb_to_planes(rgb, target, target_color, row)

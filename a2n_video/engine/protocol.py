@@ -40,8 +40,11 @@ class Geometry:
 
     @property
     def target(self) -> PlaneFormat:
-        """The result's planes: always read this, never `source.scaled`."""
-        return replace(self.layout or self.source, width=self.source.width * self.scale, height=self.source.height * self.scale)
+        """The result's planes: always read this, never `source.scaled`. RGB, which has no matrix, stays RGB in whatever layout."""
+        layout = self.layout or self.source
+        if self.source.family == "rgb":
+            layout = replace(layout, family="rgb", log2_chroma_w=0, log2_chroma_h=0)
+        return replace(layout, width=self.source.width * self.scale, height=self.source.height * self.scale)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,11 +5,15 @@ reading the picture.
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterator
 from contextlib import suppress
+from io import BytesIO
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import BinaryIO, Final, Literal
+
+from a2n_video.media.colorspec import MATRICES
 
 READABLE: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 # FFmpeg's demuxers for pictures, each by what its files begin with, and how many bytes tell them all apart.
@@ -30,6 +34,9 @@ _NAMES: Final[dict[bytes | int, str]] = {
     **dict.fromkeys((b"eXIf", b"Exif", b"EXIF", 34665), _EXIF),
 }
 _SUBFILE, _NO_PAGE = 254, 1 | 4  # a TIFF's tag for pages that are another's thumbnail, or another's mask
+_COMPRESSION, _JPEG, _DNG = 259, (6, 7), 50706
+_COEFFICIENTS, _REFERENCES = 529, 532  # of a TIFF's YCbCr: of red, green and blue in luma; the codes of black and white
+_BT601: Final = 5
 _SHORT: Final = (b"\3\0", b"\0\3")  # the type of numbers of two bytes
 _PAGE: Final = b"page"
 
@@ -58,6 +65,37 @@ def pages(path: Path) -> int:
     """How many pages a TIFF has, thumbnails and masks left out, 0 for any other file."""
     parts = list(_parts(path, "tiff_pipe"))
     return sum(name == _PAGE for name, _ in parts) - sum(name == _SUBFILE and bool(kind & _NO_PAGE) for name, kind in parts)
+
+
+def is_jpeg_in_tiff(path: Path) -> bool:
+    """Whether a TIFF's first page is compressed as JPEG, of which FFmpeg makes a black picture without a word. False for any other file.
+
+    DNG is left to FFmpeg, which knows its kind of JPEG.
+    """
+    tags = _first_page(_parts(path, "tiff_pipe"))
+    return tags.get(_COMPRESSION) in _JPEG and _DNG not in tags
+
+
+def ycbcr_in_tiff(data: bytes) -> tuple[int, bool]:
+    """The matrix, by H.273, of the YCbCr in a TIFF's bytes, and whether its range is full: BT.601, full, unless its tags say other.
+
+    TIFF 6.0, section 21: FFmpeg, which reads neither tag, writes limited range, and one of them.
+    """
+    file = BytesIO(data)
+    tags = _first_page(islice(_tiff(file), _MOST))
+
+    def first_of(tag: int, usual: float) -> float:
+        above, below = struct.unpack("<2I" if data[:2] == b"II" else ">2I", _at(file, tags.get(tag, 0), 8).ljust(8, b"\0"))
+        return above / below if tag in tags and below else usual
+
+    red = first_of(_COEFFICIENTS, MATRICES[_BT601][0])
+    matrix = min((_BT601, *MATRICES), key=lambda number: abs(MATRICES[number][0] - red))
+    return matrix, first_of(_REFERENCES, 0) < 1
+
+
+def _first_page(parts: Iterator[_Part]) -> dict[bytes | int, int]:
+    """The tags of a TIFF's first page, which is the one that is taken."""
+    return dict(takewhile(lambda part: part[0] != _PAGE, islice(parts, 1, None)))
 
 
 def _parts(path: Path, only: str | None = None) -> Iterator[_Part]:

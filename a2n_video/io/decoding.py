@@ -15,11 +15,13 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from a2n_video.frames import color_of_frame, fraction, native_frame, tag_frame
+from a2n_video.io.chunks import ycbcr_in_tiff
 from a2n_video.io.graphs import alone_through, keeps_format
 from a2n_video.media.colorspec import UNSPECIFIED, ColorSpec
 from a2n_video.media.info import Said
 
 _FULL_RANGE_GRAY: Final = frozenset({"mjpeg", "jpegls", "jpeg2000", "tiff", "bmp"})
+_GRAY: Final = ("gray", "ya", "mono")
 _SIDE: Final = 16
 _CROP: Final = (("crop", "w=16:h=16:x=2:y=2:exact=1"),)  # for trying a format
 # Codecs whose frames may not say that two fields are woven in them where their container does.
@@ -50,12 +52,10 @@ class Decoder:
     said: Said
 
     def decode(self, packet: Packet[Any] | None) -> Iterator[av.VideoFrame]:
-        """What it gives for a packet, or for None. Gray of JPEG and TIFF is marked as the full range that it is and they do not say."""
+        """What it gives for a packet, or for None."""
         for frame in self.context.decode(packet):
             own = _own_color(frame, self.codec)
-            color = own.or_else(self.said.color)
-            if color.full_range is None and self.codec in _FULL_RANGE_GRAY and frame.format.name.startswith(("gray", "ya")):
-                color = replace(color, full_range=True)
+            color = _of_still(own.or_else(self.said.color), frame, packet, self.codec)
             if color != own:
                 tag_frame(frame, color)
             yield self._marked(_shown(frame, self.said))
@@ -71,6 +71,20 @@ class Decoder:
     def sar(self) -> Fraction:
         """The shape of the pixels of the frame that came last, which PyAV's frames do not say; 1 where nothing says it."""
         return fraction(self.context.sample_aspect_ratio) or Fraction(1)
+
+
+def _of_still(color: ColorSpec, frame: av.VideoFrame, packet: Packet[Any] | None, codec: str) -> ColorSpec:
+    """Gray of JPEG and TIFF is the full range that it is and they do not say; YCbCr of a TIFF is as its tags say.
+
+    FFmpeg says a curve of gray TIFFs (2.2), which those do not: it is taken back.
+    """
+    if codec in _FULL_RANGE_GRAY and frame.format.name.startswith(_GRAY):
+        transfer = UNSPECIFIED if codec == "tiff" else color.transfer
+        return replace(color, full_range=True if color.full_range is None else color.full_range, transfer=transfer)
+    if codec == "tiff" and frame.format.name.startswith("yuv"):
+        matrix, full = ycbcr_in_tiff(b"" if packet is None else bytes(packet))
+        return replace(color, matrix=matrix, full_range=full)
+    return color
 
 
 def _own_color(frame: av.VideoFrame, codec: str) -> ColorSpec:
@@ -121,7 +135,7 @@ def open_decoder(stream: VideoStream, threads: int = 0, said: Said | None = None
         context = av.VideoCodecContext.create(library, "r")
         context.extradata = stream.codec_context.extradata
     context.flags |= Flags.unaligned.value  # else columns stay at the left that the video itself hides, where memory lies better so
-    context.thread_type = "AUTO"
+    context.thread_type = "SLICE" if codec == "tiff" else "AUTO"  # a frame comes with its packet, which says more
     context.thread_count = threads
     return Decoder(context=context, codec=codec, said=said)
 

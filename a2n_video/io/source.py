@@ -11,7 +11,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from a2n_video.errors import DecodeError, InputError
-from a2n_video.io.chunks import HEAD, READABLE, animated_frames, demuxer_of
+from a2n_video.io.chunks import HEAD, READABLE, animated_frames, demuxer_of, is_jpeg_in_tiff
 
 # Nothing but local files is read, and no demuxer is used that opens files a file names (playlists, scripts, image patterns).
 PROTOCOLS: Final = "file,pipe"
@@ -32,11 +32,14 @@ def open_source(path: Path | str, *, ignore_edits: bool = False) -> InputContain
     """Open a local file for demuxing; the caller closes it and is its only thread.
 
     Whatever the name looks like, it is read as a file (`file:`): no network, no playlist, no device. InputError where it cannot be
-    read (missing, a folder, no permission), DecodeError where it is no video file. Both one line. `ignore_edits` passes over the edit
-    list of an MP4 or QuickTime file (`VideoInfo.ignore_edits`).
+    read (missing, a folder, no permission), DecodeError where it is no video file, or a picture that FFmpeg would make black. Both one
+    line. `ignore_edits` passes over the edit list of an MP4 or QuickTime file (`VideoInfo.ignore_edits`).
     """
     path = Path(path)
-    demuxer = _demuxer(path, _head(path))
+    head = _head(path)
+    demuxer = _demuxer(path, head)
+    if demuxer_of(head) == "tiff_pipe" and is_jpeg_in_tiff(path):
+        raise DecodeError(f"{path}: a TIFF compressed as JPEG is not taken; save it with LZW, Deflate or no compression, or as a .jpg")
     try:
         return av.open(
             f"file:{path}",

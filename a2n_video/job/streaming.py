@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 PIPE: Final = Path("-")
 _DEPTH: Final = 4
+_IN_WORDS: Final = {"mjpeg": "a JPEG", "tiff": "a TIFF"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,11 +172,13 @@ def _planned(stream: Stream, dest: Path, options: JobOptions) -> StreamedPlan:
 
 
 def _fates_in_pictures(streams: StreamPlan, picture: PicturePlan) -> Iterator[StreamFate]:
-    """What y4m loses is lost in picture files too, but for alpha, which most kinds of them hold."""
+    """What y4m loses is lost in picture files too, but for alpha and colour tags, which some kinds of them hold."""
     encoder = picture.encoder
     none = "a JPEG has none; .png and .tif do" if encoder.codec == "mjpeg" else f"{encoder.pix_fmt} has none"
     for fate in streams.fates:
-        if fate.kind != "alpha":
+        if fate.kind == "color":
+            yield replace(fate, reason=f"{_IN_WORDS.get(encoder.codec, encoder.codec)} has no place for them; .png has")
+        elif fate.kind != "alpha":
             yield replace(fate, reason=fate.reason.replace("y4m", "a picture file"))
         elif not picture.fit.target.alpha:
             yield replace(fate, reason=none)

@@ -63,7 +63,8 @@ class ColorSpec:
         """The same with nothing left open, by mpv's rule on the *source's* size: 1280 or wider, or over 576 lines, is BT.709, else BT.601.
 
         RGB is full range unless it says otherwise; anything else limited. Unknown primaries and transfer are guessed only along
-        with the matrix. Reserved numbers count as unknown, and so does what a gray picture says of its missing chroma.
+        with the matrix, and never of gray, which needs none to be read. Reserved numbers count as unknown, and so does what a gray
+        picture says of its missing chroma.
         UnsupportedFormatError for a matrix of `UNTAKEN`: a guess in its place would change the colours.
         """
         primaries = self.primaries if self.primaries in PRIMARIES else UNSPECIFIED
@@ -81,6 +82,8 @@ class ColorSpec:
             )
         hd = fmt.width >= 1280 or fmt.height > 576
         guess = 1 if hd else (5 if fmt.height == 576 else 6)
+        if fmt.family == "gray":
+            return replace(known, matrix=guess, full_range=full)
         primaries = guess if primaries == UNSPECIFIED else primaries
         transfer = (1 if hd else 6) if transfer == UNSPECIFIED else transfer
         return replace(known, matrix=guess, full_range=full, primaries=primaries, transfer=transfer)

@@ -163,7 +163,7 @@ ENCODERS: Final[dict[str, Encoder]] = {
     "mpeg2video": _quantised(counts=True, even=True, color=True, limited=True, display_aspect=True, fixed={"sc_threshold": "1000000000"}),
     "mjpeg": _quantised(gops=False, fixed={"strict": "unofficial"}),
     "png": Encoder(color=True),
-    "tiff": Encoder(color=True),
+    "tiff": Encoder(),
     "qtrle": Encoder(refused=frozenset({"gray"})),  # which it writes as a palette of grays
     "v210": Encoder(even=True, refused=frozenset({"yuv422p"})),  # which it deepens
     "wrapped_avframe": Encoder(),

@@ -14,11 +14,14 @@ from torch import Tensor
 
 from a2n_video.engine.resize import resize
 from a2n_video.errors import OptionError
+from a2n_video.frames import VideoFrameAdapter
+from a2n_video.io.fitting import Fit, fitted
 from a2n_video.io.rgb import Image, rgb_of
-from a2n_video.job.planning.picture import settle_size
+from a2n_video.job.planning.picture import full_layout, settle_size
+from a2n_video.media.pixfmt import pix_fmt_of
 from a2n_video.media.size import PictureSize
 from a2n_video.net.catalog import resolve_model
-from a2n_video.options import JobOptions
+from a2n_video.options import JobOptions, ModelOptions
 from a2n_video.tools import plots
 from a2n_video.tools.footage import Footage
 from a2n_video.tools.images import JPEG_SUFFIXES, display_size, encoded, to_image
@@ -65,10 +68,16 @@ class Window:
     width: int
     height: int
 
-    def of(self, rgb: Tensor, scale: int = 1) -> Tensor:
-        """This part of a frame (1, 3, H, W) that is `scale` times as large as the source."""
-        rows = slice(scale * self.top, scale * (self.top + self.height))
-        return rgb[..., rows, scale * self.left : scale * (self.left + self.width)]
+    def within(self, source: tuple[int, int], size: tuple[int, int]) -> Window:
+        """The same part of a picture of another size (width, height), in whole pixels."""
+        across, down = (Fraction(new, old) for new, old in zip(size, source, strict=True))
+        width, height = max(1, round(across * self.width)), max(1, round(down * self.height))
+        left, top = min(round(across * self.left), size[0] - width), min(round(down * self.top), size[1] - height)
+        return Window(left=left, top=top, width=width, height=height)
+
+    def of(self, rgb: Tensor) -> Tensor:
+        """This part of a frame (1, 3, H, W)."""
+        return rgb[..., self.top : self.top + self.height, self.left : self.left + self.width]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,13 +127,13 @@ def preview(source: Path, dest: Path, wanted: PreviewOptions) -> Preview:
     window = settle(wanted.crop, rgb)
     results = enlarged(frame, footage, wanted)
     size = results[0].size
-    across, down = size.width * window.width / footage.info.width, size.height * window.height / footage.info.height
-    width, height = display_size(round(across), round(down), size.sar)
+    there = window.within((footage.info.width, footage.info.height), (size.width, size.height))
+    width, height = display_size(there.width, there.height, size.sar)
     part = window.of(rgb)
     panels = {
         "source (nearest)": F.interpolate(part, (height, width), mode="nearest-exact"),
         "bicubic": resize(part, height, width),
-        **{f"{each.name} x{each.scale}": resize(window.of(each.rgb, each.scale), height, width) for each in results},
+        **{f"{each.name} x{each.scale}": resize(there.of(each.rgb), height, width) for each in results},
     }
     images = {name: pixels_shown(footage.shown.upright(to_image(panel))) for name, panel in panels.items()}
     picture, named = side_by_side(images)
@@ -162,7 +171,7 @@ def most_detail(rgb: Tensor, crop: Crop) -> tuple[int, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Enlarged:
-    """A whole frame as one network made it; `size` is what the job would make of that."""
+    """A whole frame as the job would make it with one network: of that `size`."""
 
     name: str
     scale: int
@@ -178,11 +187,20 @@ def enlarged(frame: av.VideoFrame, footage: Footage, wanted: PreviewOptions) -> 
     results = []
     for model in wanted.models or (options.model,):
         scale, size = settle_size(footage.info, wanted.job.with_changes(model=model))
-        with Upscaler.from_options(replace(options, model=model, scale=scale)) as upscaler:
-            (result,) = upscaler.upscale_frames([frame])
-            name = Path(options.weights).stem if options.weights is not None else resolve_model(model, scale)
-            results.append(Enlarged(name=name, scale=scale, size=size, rgb=rgb_of(result)))
+        name = Path(options.weights).stem if options.weights is not None else resolve_model(model, scale)
+        made = upscaled(frame, replace(options, model=model, scale=scale), size)
+        results.append(Enlarged(name=name, scale=scale, size=size, rgb=rgb_of(made)))
     return results
+
+
+def upscaled(frame: av.VideoFrame, options: ModelOptions, size: PictureSize) -> av.VideoFrame:
+    """A frame in its own layout as the job would make it: larger by the options' scale, then brought to `size`."""
+    fmt, color = VideoFrameAdapter().describe(frame)
+    target = replace(fmt, width=size.width, height=size.height)
+    resized = target != fmt.scaled(options.scale)
+    with Upscaler.from_options(options, layout=full_layout(fmt, alpha=fmt.alpha) if resized else None) as upscaler:
+        (made,) = fitted(upscaler.upscale_frames([frame]), Fit(target=target, color=color, pix_fmt=pix_fmt_of(target)))
+    return made
 
 
 def side_by_side(images: dict[str, Image]) -> tuple[Image, bool]:

@@ -226,6 +226,14 @@ def test_the_result_may_have_another_layout(opened: Opener) -> None:
     assert abs(brightness(rows, geometry.target)[0] - 511) < 120
 
 
+def test_rgb_has_no_matrix_to_become_yuv_by() -> None:
+    """A source may become RGB on the way, where YUV was asked for at its beginning."""
+    layout = PlaneFormat(width=1, height=1, family="yuv", depth=16, log2_chroma_w=1)
+    rgb = PlaneFormat(width=6, height=4, family="rgb")
+    target = Geometry(source=rgb, color=ColorSpec().settled(rgb), scale=2, layout=layout).target
+    assert target == PlaneFormat(width=12, height=8, family="rgb", depth=16)
+
+
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_networks_compute_what_the_model_computes(opened: Opener, scale: int, request: pytest.FixtureRequest) -> None:
     if "nearest" in request.node.callspec.id:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import product
+
 import numpy as np
 import pytest
 
@@ -55,12 +58,24 @@ def test_no_shift(sizes: tuple[int, int]) -> None:
     assert np.abs(found - expected)[inner].max() < 0.03
 
 
+@pytest.mark.parametrize("transfer", [1, 4, 5, 13, 16, 17])
 @pytest.mark.parametrize("depth", [8, 10, 12, 16])
-def test_flat_codes_stay(depth: int) -> None:
+def test_flat_codes_stay(depth: int, transfer: int) -> None:
     fmt, target = gray(20, 20, depth), gray(13, 7, depth)
-    for code in np.linspace(0, (1 << depth) - 1, 23).astype(int):
-        row = refit([np.full((20, 20), code, fmt.dtype)], fmt, BT709, target, BT709)
-        assert np.abs(row.astype(int) - code).max() <= max(1, (1 << depth) >> 14)
+    color = replace(BT709, transfer=transfer)
+    for code in (*range(0, 64, 7), *np.linspace(0, (1 << depth) - 1, 23).astype(int)):
+        row = refit([np.full((20, 20), code, fmt.dtype)], fmt, color, target, color)
+        assert (row == code).all()
+
+
+@pytest.mark.parametrize("matrix", [1, 6, 8, 9])
+def test_flat_colours_stay(matrix: int) -> None:
+    """All that limited codes can say: red is then up to twice as bright as white."""
+    fmt, target = (PlaneFormat(width=width, height=width, family="yuv", depth=10) for width in (8, 6))
+    color = ColorSpec(matrix=matrix, full_range=False, transfer=1)
+    for codes in product((0, 400, 720, 940, 1023), (0, 200, 600, 1023), (0, 200, 600, 1023)):
+        row = refit([np.full((8, 8), code, np.uint16) for code in codes], fmt, color, target, color)
+        assert all((plane == code).all() for plane, code in zip(target.unpack(row), codes, strict=True)), codes
 
 
 def test_alpha_goes_along() -> None:

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from a2n_video.errors import OptionError
-from a2n_video.io.chunks import animated_frames, beside, pages
+from a2n_video.errors import DecodeError, OptionError
+from a2n_video.io.chunks import animated_frames, beside, is_jpeg_in_tiff, pages
+from a2n_video.io.probe import probe
+from a2n_video.io.rgb import read_rgb
 from a2n_video.job.incoming import stream_of
 from a2n_video.job.streaming import plan_stream
 from a2n_video.media.streams import StreamFate
@@ -48,6 +50,30 @@ def test_a_thumbnail_or_a_mask_is_no_page(kind: int, count: int, tmp_path: Path)
     assert data.count(width) == 2
     made.write_bytes(data.replace(width, b"\xfe\0\4\0\1\0\0\0" + bytes([kind, 0, 0, 0]), 1))
     assert pages(made) == count
+
+
+@pytest.mark.parametrize("mode", ["RGB", "YCbCr", "L"])
+def test_jpeg_in_a_tiff_is_refused_by_name(mode: str, tmp_path: Path) -> None:
+    """FFmpeg would make a black picture of it."""
+    gray = Image.new(mode, SIZE, 200 if mode == "L" else (200, 100, 90))
+    for name, compression in (("a", "jpeg"), ("b", "tiff_lzw")):
+        gray.save(tmp_path / f"{name}.tif", compression=compression)
+    for reading in (lambda path: next(read_rgb(path)), probe, lambda path: unread(path, tmp_path / "o.png")):
+        with pytest.raises(DecodeError, match="compressed as JPEG"):
+            reading(tmp_path / "a.tif")
+        reading(tmp_path / "b.tif")
+
+
+def test_a_later_page_is_not_the_picture(tmp_path: Path) -> None:
+    made = paged(tmp_path / "a.tif", 2)
+    plain, data = b"\3\1\3\0\1\0\0\0\1\0", made.read_bytes()
+    assert data.count(plain) == 2
+    as_jpeg = plain[:-2] + b"\7\0"
+    made.write_bytes(data.replace(plain, as_jpeg, 1))
+    assert is_jpeg_in_tiff(made)
+    second = data.rindex(plain)
+    made.write_bytes(data[:second] + as_jpeg + data[second + len(plain) :])
+    assert not is_jpeg_in_tiff(made)
 
 
 def test_frames_after_the_first_of_an_animated_png_are_named_as_lost(tmp_path: Path) -> None:

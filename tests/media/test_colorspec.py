@@ -30,6 +30,11 @@ def test_a_matrix_that_is_not_taken_is_an_error_and_never_another_one(matrix: in
     assert ColorSpec(matrix=matrix).settled(GRAY).matrix == 6  # it speaks of chroma, and there is none
 
 
+def test_gray_gets_no_primaries_that_it_does_not_have() -> None:
+    assert ColorSpec().settled(GRAY) == ColorSpec(matrix=6, full_range=False)
+    assert ColorSpec(primaries=9, transfer=16).settled(GRAY) == ColorSpec(matrix=6, full_range=False, primaries=9, transfer=16)
+
+
 def tagged(path: Path, matrix: int) -> Path:
     """Three frames of one colour, lossless, 4:4:4."""
     with av.open(str(path), "w") as out:

@@ -15,6 +15,8 @@ import torch
 from a2n_video import cli
 from a2n_video.engine.resize import resize
 from a2n_video.errors import OptionError, OutputExistsError
+from a2n_video.io.rgb import frame_to_rgb
+from a2n_video.job.run import upscale_video
 from a2n_video.options import JobOptions
 from a2n_video.tools import plots
 from a2n_video.tools import preview as preview_module
@@ -66,6 +68,25 @@ def test_panels_hold_source_bicubic_and_result(source: Path, tmp_path: Path) -> 
     np.testing.assert_array_equal(cubic, to_image(resize(rgb, 24, 40)))
     # The stand-in repeats chroma samples as they lie, so edges of colour may differ; luma is the same.
     assert np.abs(ours.astype(int).mean(axis=2) - near.mean(axis=2)).mean() < 6
+
+
+@pytest.mark.parametrize("size", ["88x66", "40x30", "128x96"])
+def test_another_size_is_what_the_job_makes(size: str, source: Path, tmp_path: Path) -> None:
+    job = NEAREST.with_changes(size=size, codec="ffv1", frames=1)
+    upscale_video(source, tmp_path / "job.mkv", options=job)
+    with av.open(str(tmp_path / "job.mkv")) as container:
+        wanted = frame_to_rgb(next(container.decode(video=0)))
+    preview(source, tmp_path / "out.png", PreviewOptions(job=job, at=Fraction(0), crop=Crop.parse("32x24+16+8")))
+    height, width = wanted.shape[0] // 2, wanted.shape[1] // 2
+    zoom = 400 // width
+    *_, ours = (panel[::zoom, ::zoom] for panel in panels(tmp_path / "out.png", zoom * width))
+    left, top = round(16 / 64 * wanted.shape[1]), round(8 / 48 * wanted.shape[0])
+    np.testing.assert_array_equal(ours, wanted[top : top + height, left : left + width])
+
+
+def test_a_part_stays_within_a_smaller_picture() -> None:
+    corner = preview_module.Window(left=62, top=47, width=2, height=1).within((64, 48), (10, 6))
+    assert corner == preview_module.Window(left=9, top=5, width=1, height=1)
 
 
 def test_the_network_sees_the_whole_frame(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,13 +15,13 @@ from a2n_video.io.fitting import Fit
 from a2n_video.io.mux.joining import segment_container
 from a2n_video.io.mux.rehearsal import rehearse
 from a2n_video.io.writer import EncoderSettings
-from a2n_video.media.colorspec import PRIMARIES, RGB_MATRIX, UNSPECIFIED, ColorSpec
+from a2n_video.media.colorspec import PRIMARIES, RGB_MATRIX, TRANSFERS, UNSPECIFIED, ColorSpec
 from a2n_video.media.containers import HOLDS
 from a2n_video.media.encoders import default_codec, encoded_pix_fmt, encoder, encoder_options, merge_options
 from a2n_video.media.hdr import HDR_WORDS, hdr_params, lost_hdr
 from a2n_video.media.info import VideoInfo
 from a2n_video.media.pixfmt import encodable
-from a2n_video.media.planes import PlaneFormat
+from a2n_video.media.planes import Family, PlaneFormat
 from a2n_video.media.size import PictureSize, aligned, network_scale, parse_size, target_size
 from a2n_video.media.streams import Container, StreamFate
 from a2n_video.net.catalog import AUTO, available_models
@@ -37,6 +37,7 @@ _FIXED: Final[dict[str, dict[str, Any]]] = {
 }
 # Codecs that know one number alone where two mean the same matrix.
 _SAID_AS: Final[dict[str, dict[int, int]]] = {"utvideo": {6: 5}}
+_SRGB_PRIMARIES, _SRGB_TRANSFER = 1, 13
 _SAY_THE_RANGE: Final = frozenset({"mkv", "webm", "mp4", "y4m"})  # mov says all but that
 _FULL_RANGE: Final = frozenset({"png", "tiff"})  # picture files know no other
 
@@ -179,13 +180,22 @@ def _said_by(codec: str, color: ColorSpec) -> ColorSpec:
 
 
 def _engine_layout(source: PlaneFormat, color: ColorSpec, scale: int, size: PictureSize, fit: Fit) -> PlaneFormat | None:
-    """What the engine gives: the result but for its edge, else 16 bit RGB to make it from; None is the source's own layout."""
+    """What the engine gives: the result but for its edge, else `full_layout` to make it from; None is the source's own layout."""
     target = fit.target
     resized = (size.width, size.height) != (source.width * scale, source.height * scale)
     if resized or fit.color != color:
-        return PlaneFormat(width=source.width, height=source.height, family="rgb", depth=16, alpha=target.alpha)
+        return full_layout(source, alpha=target.alpha)
     layout = replace(target, width=source.width, height=source.height)
     return None if layout == source else layout
+
+
+def full_layout(source: PlaneFormat, *, alpha: bool) -> PlaneFormat:
+    """What a picture of another size or colour is made from: 16 bits, chroma in every pixel.
+
+    YUV where the source is: RGB would cut what its codes hold beyond white and below black.
+    """
+    family: Family = "yuv" if source.family == "yuv" else "rgb"
+    return PlaneFormat(width=source.width, height=source.height, family=family, depth=16, alpha=alpha)
 
 
 def _encoder_options(codec: str, container: Container, info: VideoInfo, options: JobOptions) -> dict[str, str]:
@@ -226,6 +236,17 @@ def _notes(info: VideoInfo, codec: str, size: PictureSize, fit: Fit) -> Iterator
         yield f"pixels are {size.sar.numerator}:{size.sar.denominator} instead of {info.sar.numerator}:{info.sar.denominator}, shown alike"
 
 
+def _leaves_a_guess(said: ColorSpec, codec: str, target: PlaneFormat) -> bool:
+    """Whether a result without colour tags could be taken for what it is not.
+
+    The matrix and the range of YUV are guessed, unless the codec has only one; curves and primaries are sRGB's where nothing is said, which
+    is right for a source that says nothing either.
+    """
+    if target.family == "yuv" and codec not in _FIXED:
+        return True
+    return said.primaries in PRIMARIES - {_SRGB_PRIMARIES} or said.transfer in TRANSFERS - {_SRGB_TRANSFER}
+
+
 def _fates(info: VideoInfo, codec: str, container: Container, fit: Fit) -> Iterator[StreamFate]:
     source, target = info.planes, fit.target
     lost = lost_hdr(codec, info.hdr, boxed=HOLDS[container].hdr)
@@ -233,7 +254,7 @@ def _fates(info: VideoInfo, codec: str, container: Container, fit: Fit) -> Itera
         reason = f"{codec} cannot be given it; libx265, libsvtav1 and libx264 can, and mp4 and mov hold it for any"
         reason = "it can only be written whole, in numbers that H.265 knows" if codec in HDR_WORDS or HOLDS[container].hdr else reason
         yield StreamFate(what=f"HDR10 {lost}", kind="hdr", fate="dropped", reason=reason)
-    if not (encoder(codec).color or HOLDS[container].color):
+    if not (encoder(codec).color or HOLDS[container].color) and _leaves_a_guess(info.color, codec, target):
         holders = "y4m has no" if container == "y4m" else f"neither {container} nor {codec}'s video has a"
         reason = f"{holders} place for them: players will guess"
         yield StreamFate(what="colour tags", kind="color", fate="dropped", reason=reason)
