@@ -15,6 +15,7 @@ from weakref import WeakSet
 
 import numpy as np
 
+from a2n_video.engine.owned import LEFT_BEHIND, left_behind
 from a2n_video.engine.protocol import Engine, EngineStats, Geometry, Rows
 from a2n_video.engine.select import check_numbers, open_engine, resolve_plan
 from a2n_video.errors import DeviceError, named_as_in_python
@@ -68,6 +69,11 @@ class _Batch:
             self.frames = []
         return self.future
 
+    def lose(self) -> None:
+        """In a process forked off: what the engine was given comes out in the other one."""
+        self.frames, self.future = [], Future()
+        self.future.set_exception(DeviceError(LEFT_BEHIND))
+
 
 @dataclass
 class _Ticket:
@@ -94,7 +100,9 @@ class Upscaler:
 
     A value of the wrong kind is an OptionError at once; UnknownModelError, WeightsError, DeviceError and other OptionErrors come when the
     first geometry is known. After frames that failed it goes on with a new engine. `close` ends the engine's thread, and so does leaving
-    the `with`; an iteration that then misses frames it had given the engine says so with a DeviceError.
+    the `with`; an iteration that then misses frames it had given the engine says so with a DeviceError. What is not closed ends when it is
+    collected, or with the program. In a process forked off it opens an engine of its own; an iteration that was under way is a DeviceError
+    there.
     """
 
     def __init__(
@@ -133,17 +141,27 @@ class Upscaler:
         self.close()
 
     def close(self) -> None:
-        if self._engine is not None:
-            self._engine.close()
-            self._engine = None
+        engine, self._engine = self._present(), None
+        if engine is not None:
+            engine.close()
 
     def engine(self, geometry: Geometry) -> Engine:
         """The engine for a geometry, owned by this object: the one there is, or a new one in its place."""
-        if self._engine is None or self._engine.geometry != geometry:
+        engine = self._present()
+        if engine is None or engine.geometry != geometry:
             self._finish_engine()
             with nullcontext() if self._for_job else named_as_in_python():
                 plan = self.plan or resolve_plan(self.options, geometry)
-                self._engine = open_engine(plan, geometry)
+                engine = self._engine = open_engine(plan, geometry)
+        return engine
+
+    def _present(self) -> Engine | None:
+        """The engine there is; none in a process forked off while there was one, nor the frames that it had."""
+        if self._engine is not None and left_behind(self._engine):
+            for batch in self._batches:
+                if batch.engine is self._engine:
+                    batch.lose()
+            self._engine = None
         return self._engine
 
     def _finish_engine(self) -> None:
@@ -153,7 +171,8 @@ class Upscaler:
 
     def stats(self) -> EngineStats:
         """What the present engine counted."""
-        return self._engine.stats() if self._engine is not None else EngineStats()
+        engine = self._present()
+        return engine.stats() if engine is not None else EngineStats()
 
     def upscale_frames(self, frames: Iterable[FrameT]) -> Iterator[FrameT]:
         """Upscaled frames of the same kind, lazily and in order; see `upscale_frames` in the package for what is taken.
@@ -199,7 +218,7 @@ class Upscaler:
             yield self._wrapped(*pending.popleft())
 
     def _wrapped(self, adapter: Adapter, ticket: _Ticket) -> Any:
-        present = ticket.batch.engine is self._engine
+        present = ticket.batch.engine is self._present()
         if not present and ticket.batch.future is None:
             raise DeviceError(_CLOSED)
         try:

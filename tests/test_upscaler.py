@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import itertools
+import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -344,6 +349,76 @@ def test_one_engine_at_a_time_whatever_the_turns(monkeypatch: pytest.MonkeyPatch
         assert len(list(zip(upscaler.upscale_frames(arrays(5)), upscaler.upscale_frames(arrays(5, size=(7, 9))), strict=True))) == 5
     assert len(opened) > 1
     assert all(len(engines) == 1 for engines in opened)
+
+
+def test_an_upscaler_that_is_let_go_takes_its_threads_along() -> None:
+    before = threading.active_count()
+    for _ in range(2):
+        list(Upscaler("a2n-tiny", device="cpu").upscale_frames(arrays(1)))
+    gc.collect()
+    soon = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < soon:
+        time.sleep(0.01)
+    assert threading.active_count() == before
+
+
+_LEFT_IN_THE_MIDDLE = """
+import numpy as np
+from a2n_video import Upscaler
+from a2n_video.options import ModelOptions
+upscaler = Upscaler()
+upscaler.options = ModelOptions(model="a2n-tiny", engine="torch", batch_size=1)
+results = upscaler.upscale_frames(np.full((90, 160, 3), n, np.uint8) for n in range(12))
+print(next(results).shape)
+"""
+
+
+def test_a_script_that_leaves_an_iteration_in_the_middle_ends_well() -> None:
+    done = subprocess.run([sys.executable, "-c", _LEFT_IN_THE_MIDDLE], capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "(180, 320, 3)\n", "")
+
+
+def forked(call: Callable[[], object]) -> int:
+    """What the exit status of a process forked off here is, that ends with 0 where the call comes back with something true."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # that there are threads is the point
+        child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        status = 1
+        with contextlib.suppress(Exception):
+            status = int(not call())
+        os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+def test_in_a_process_forked_off_it_opens_an_engine_of_its_own() -> None:
+    (frame,) = arrays(1)
+    with Upscaler("a2n-tiny", device="cpu", batch_size=1) as upscaler:
+        (expected,) = upscaler.upscale_frames([frame])
+        assert forked(lambda: np.array_equal(*upscaler.upscale_frames([frame]), expected)) == 0
+        assert forked(lambda: (upscaler.close(), True)) == 0
+        assert upscaler.stats().frames == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+def test_an_iteration_goes_on_in_the_process_that_began_it() -> None:
+    def told() -> bool:
+        try:
+            next(results)
+        except DeviceError as error:
+            return "forked off" in str(error)
+        return False
+
+    with Upscaler("a2n-tiny", device="cpu", batch_size=1) as upscaler:
+        results = upscaler.upscale_frames(arrays(5))
+        next(results)
+        assert forked(told) == 0
+        assert len(list(results)) == 4
+    results = upscale_frames(arrays(5), model="nearest")  # which has no thread
+    next(results)
+    assert forked(lambda: len(list(results)) == 4) == 0
 
 
 @pytest.mark.parametrize("model", ["nearest", "a2n-tiny"])

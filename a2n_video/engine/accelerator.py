@@ -28,6 +28,7 @@ import torch
 from a2n_video.engine.backend import Backend, TorchBackend
 from a2n_video.engine.channel import Channel, Hub, Stopped
 from a2n_video.engine.network_step import Layout, exact_step, network_step, time_layouts
+from a2n_video.engine.owned import ends_at_exit
 from a2n_video.engine.pipeline import Pipeline, Steps
 from a2n_video.engine.protocol import NOT_FINITE, EngineStats, Geometry, Rows
 from a2n_video.engine.rings import HostOutput, InputSlot, Job
@@ -73,6 +74,7 @@ class AcceleratorEngine:
         self._submitted = 0
         stages = {"launch": partial(self._launch, open_pipeline), "collect": self._collect}
         self._threads = [threading.Thread(target=self._stage, args=item, name=f"a2n-{item[0]}", daemon=True) for item in stages.items()]
+        ends_at_exit(self, self._threads)
         for thread in self._threads:
             thread.start()
         self._pipeline: Pipeline | None = self._wait_for_pipeline()
@@ -90,9 +92,13 @@ class AcceleratorEngine:
     def stats(self) -> EngineStats:
         return self._ledger.stats()
 
-    def close(self) -> None:
+    def stop(self) -> None:
+        """See `Threaded.stop`."""
         self._pipeline = None
         self._inbox.put(_Drain())
+
+    def close(self) -> None:
+        self.stop()
         for thread in self._threads:
             thread.join()
         self._fail(DeviceError("the engine was closed"))
@@ -104,6 +110,9 @@ class AcceleratorEngine:
             for thread in self._threads:
                 thread.join()
             raise self._ledger.error or DeviceError("the engine did not start") from None
+        except BaseException:
+            self.stop()  # nobody gets the engine of a constructor that was interrupted
+            raise
 
     def _post(self, pipeline: Pipeline, frames: Sequence[Planes]) -> Future[Rows]:
         slot = self._free_inputs.take()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from a2n_video.engine.native import has_native
+from a2n_video.engine.owned import OwnedEngine, Threaded
 from a2n_video.engine.protocol import Engine, Geometry
 from a2n_video.errors import DeviceError, MissingDependencyError, OptionError, WeightsError
 from a2n_video.net.catalog import AUTO, NEAREST, SCALES, find_model, resolve_model, weights_sha256
@@ -103,7 +104,7 @@ def resolve_plan(options: ModelOptions, geometry: Geometry) -> ExecutionPlan:
 
 
 def open_engine(plan: ExecutionPlan, geometry: Geometry) -> Engine:
-    """The engine a plan names, ready for batches; the caller closes it.
+    """The engine a plan names, ready for batches; the caller closes it, or lets it go.
 
     WeightsError if the weights are not those of the plan; DeviceError if the device cannot be had.
     """
@@ -111,6 +112,10 @@ def open_engine(plan: ExecutionPlan, geometry: Geometry) -> Engine:
         from a2n_video.engine.nearest import NearestEngine
 
         return NearestEngine(geometry, plan.batch_size)
+    return OwnedEngine(_open_threaded(plan, geometry))
+
+
+def _open_threaded(plan: ExecutionPlan, geometry: Geometry) -> Threaded:
     model = _planned_model(plan, geometry)
     if plan.engine == "native":
         from a2n_video.engine.native.engine import open_native_engine
@@ -231,7 +236,7 @@ def _resolve_device(name: str | None) -> str:
 
     usable = {kind: getattr(torch, kind).device_count() for kind in ACCELERATORS if getattr(torch, kind).is_available()}
     if name is None:
-        return next(iter(usable), "cpu")
+        return _usable_here(next(iter(usable), "cpu"))
     kind, _, index = name.partition(":")
     if kind not in (*ACCELERATORS, "cpu") or (index and not index.isdecimal()):
         raise DeviceError(f"--device {name}: no such kind of device; there are: {', '.join((*ACCELERATORS, 'cpu'))}")
@@ -239,7 +244,19 @@ def _resolve_device(name: str | None) -> str:
         return kind
     if int(index or 0) >= usable.get(kind, 0):
         raise DeviceError(f"--device {name}: torch sees {usable.get(kind, 0)} of that kind; see --list-devices, or use --device cpu")
-    return name
+    return _usable_here(name)
+
+
+def _usable_here(device: str) -> str:
+    """The device; DeviceError where the process that this one was forked off has used it: drivers allow no second use then."""
+    import torch
+
+    if device != "cpu" and getattr(torch, device.partition(":")[0])._is_in_bad_fork():
+        raise DeviceError(
+            f"--device {device}: the process that this one was forked off has used it; start processes with multiprocessing's 'spawn', "
+            "or use --device cpu"
+        )
+    return device
 
 
 def _resolve_engine(options: ModelOptions, device: str, geometry: Geometry) -> str:

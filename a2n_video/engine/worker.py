@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
+from a2n_video.engine.owned import ends_at_exit
 from a2n_video.engine.protocol import EngineStats, Geometry, Rows, pack_rows
 from a2n_video.media.planes import Planes
 
@@ -54,7 +55,7 @@ class WorkerEngine:
 
     The constructor waits for that and raises what it raises. `submit` packs in the caller's thread and waits while two batches
     are under way. Frames that do not fit the geometry are a ValueError of `submit` and leave the engine as it was; what fails
-    later ends the engine: that future and every later one has the error. `close` drops what has not been started.
+    later ends the engine: that future and every later one has the error. `close` and `stop` drop what has not been started.
     """
 
     def __init__(self, geometry: Geometry, batch_size: int, open_compute: Callable[[], Compute]) -> None:
@@ -65,11 +66,16 @@ class WorkerEngine:
         self._stats = EngineStats()
         self._error: BaseException | None = None
         self._closed = False
-        self._posting = threading.Lock()  # nothing is posted behind the end
+        self._posting = threading.RLock()  # nothing is posted behind the end; again in one thread where garbage is collected in `stop`
         ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._work, args=(open_compute, ready), name="a2n-engine", daemon=True)
+        ends_at_exit(self, [self._thread])
         self._thread.start()
-        ready.result()
+        try:
+            ready.result()
+        except BaseException:
+            self.stop()  # nobody gets the engine of a constructor that was interrupted
+            raise
 
     def submit(self, frames: Sequence[Planes]) -> Future[Rows]:
         """See `Engine.submit`."""
@@ -88,10 +94,14 @@ class WorkerEngine:
     def stats(self) -> EngineStats:
         return self._stats
 
-    def close(self) -> None:
+    def stop(self) -> None:
+        """See `Threaded.stop`."""
         with self._posting:
             self._closed = True
             self._jobs.put(None)
+
+    def close(self) -> None:
+        self.stop()
         self._thread.join()
 
     def _work(self, open_compute: Callable[[], Compute], ready: Future[None]) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from a2n_video.engine import select
 from a2n_video.engine.protocol import Geometry
-from a2n_video.errors import OptionError, WeightsError
+from a2n_video.errors import DeviceError, OptionError, WeightsError
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.planes import PlaneFormat
 from a2n_video.net.catalog import find_model
@@ -35,6 +35,14 @@ def planned(**options: str) -> ExecutionPlan:
 
 def test_the_card_is_taken_where_nothing_else_was_said() -> None:
     assert (planned().engine, planned().device) == ("accelerator", "cuda")
+    assert planned(device="cpu").device == "cpu"
+
+
+@pytest.mark.parametrize("device", [None, "cuda:0"])
+def test_a_card_that_the_process_before_a_fork_has_used_is_told(device: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)
+    with pytest.raises(DeviceError, match=r"--device cuda.* forked off has used it; .*'spawn', or use --device cpu"):
+        select.resolve_plan(ModelOptions(model="a2n-tiny", device=device), GEOMETRY)
     assert planned(device="cpu").device == "cpu"
 
 
