@@ -184,7 +184,7 @@ class ColorConverter:
 
     def _alpha_codes(self, target: Tensor, alpha: Tensor | None) -> Tensor:
         opaque, rounding = (1.0, 0.0) if self._highest is None else (float(self._highest), 0.5)
-        return torch.full(target.shape, opaque, device=target.device) if alpha is None else alpha[:, 0] * opaque + rounding
+        return target.new_full(target.shape, opaque, dtype=torch.float32) if alpha is None else alpha[:, 0] * opaque + rounding
 
 
 @lru_cache(maxsize=16)

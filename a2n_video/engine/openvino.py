@@ -56,7 +56,7 @@ def converted(net: nn.Module, shape: Sequence[int]) -> openvino.Model:
     ov = _openvino()
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the converter's own use of torch.jit
-        graph = ov.convert_model(net, example_input=torch.rand(1, 3, 16, 24))
+        graph = ov.convert_model(net, example_input=torch.rand(1, 3, 16, 24, dtype=torch.float32))
     graph.reshape(ov.PartialShape(list(shape)))
     return graph
 

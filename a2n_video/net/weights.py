@@ -269,7 +269,7 @@ def probe_picture(scale: int = 1, side: int = 48) -> Tensor:
 
     So smooth that bicubic and any good network enlarge it alike; what differs most has the wrong range or scale.
     """
-    places = (torch.arange(float(scale * side)) + 0.5) / scale - 0.5
+    places = (torch.arange(scale * side, dtype=torch.float32) + 0.5) / scale - 0.5
     y, x = torch.meshgrid(places, places, indexing="ij")
     waves = ((0.31, 0.07, 0.3), (-0.11, 0.45, 1.1), (0.52, 0.38, 2.0), (0.05, 0.02, 0.5), (0.6, -0.45, 0.0))
     grey = 0.5 + torch.stack([0.09 * torch.sin(PITCH * (u * x + v * y) + phase) for u, v, phase in waves]).sum(dim=0)

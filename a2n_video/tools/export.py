@@ -63,7 +63,7 @@ def _traced(network: nn.Module, opset: int) -> bytes:
         try:
             torch.onnx.export(
                 network,
-                (torch.rand(1, 3, 16, 24),),
+                (torch.rand(1, 3, 16, 24, dtype=torch.float32),),
                 buffer,  # type: ignore[arg-type]  # the tracing exporter takes one
                 opset_version=opset,
                 input_names=[INPUT],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -139,6 +140,20 @@ def test_one_out_for_one_in_and_in_order(opened: Opener, count: int) -> None:
     assert len(set(shown)) == count
     stats = engine.stats()
     assert (stats.frames, stats.batches) == (count, -(-count // BATCH))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_programs_default_dtype_changes_nothing(opened: Opener, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    geometry, model = geometry_of(replace(YUV, alpha=True)), small_model()
+    monkeypatch.setattr(sys.modules[__name__], "small_model", lambda scale: model)
+    frames = [[*planes, planes[0]] for planes in numbered(BATCH)]
+    expected = opened(geometry).submit(frames).result(SOON_S)
+    torch.set_default_dtype(dtype)
+    try:
+        result = opened(geometry).submit(frames).result(SOON_S)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    np.testing.assert_array_equal(result, expected)
 
 
 def test_a_short_batch_gives_what_a_full_one_gives(opened: Opener) -> None:

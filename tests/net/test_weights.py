@@ -284,3 +284,15 @@ def test_weights_that_may_not_be_shipped_are_not(shared: Path) -> None:
 def test_the_catalogue_needs_no_torch() -> None:
     code = "import sys; from a2n_video.net.catalog import *; resolve_model('auto', 2); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_file_of_others_is_tried_whatever_the_programs_default_dtype(tmp_path: Path) -> None:
+    path = tmp_path / "w.pt"
+    torch.save(network().state_dict(), path)
+    expected = load_model(path).state_dict()
+    torch.set_default_dtype(torch.float64)
+    try:
+        loaded = load_model(path).state_dict()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(loaded[name], value) for name, value in expected.items())

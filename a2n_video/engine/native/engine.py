@@ -60,7 +60,7 @@ class NativeCompute:
     def _enlarge(self, rgb: Tensor) -> Tensor:
         n, _, height, width = rgb.shape
         if self._strips is None:
-            result = torch.empty((n, 3, height * self._scale, width * self._scale))
+            result = rgb.new_empty((n, 3, height * self._scale, width * self._scale))
             try:
                 for frame, target in zip(rgb, result, strict=True):
                     self._network.run(frame, target)
