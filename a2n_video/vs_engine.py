@@ -286,12 +286,15 @@ class Filter:
         shown = self._shown.get(tags)
         if shown is None:
             said = TAGS.unpack(tags)
-            color = color_of(said).settled(self.fmt)
+            gray, color = self.fmt.family == "gray", color_of(said)
+            if gray and color.matrix == RGB_MATRIX:  # a plane of RGB
+                color = replace(color, full_range=color.full_range is not False)
+            color = color.settled(self.fmt)
             used = engine_color(self.fmt, color)
-            if self.fmt.family == "gray" and said[0] == RGB_MATRIX:  # a plane of RGB, which may be joined with the others again
-                color = replace(color, matrix=RGB_MATRIX)
+            # Gray may be a plane of anything, and joined with the others again: it gets no tag that it had not.
+            answer = tags if gray else TAGS.pack(*tags_of(color, self.fmt))
             key = (used.matrix, used.full_range is True, used.chroma_location)
-            shown = self._shown[tags] = _Shown(TAGS.pack(*tags_of(color, self.fmt)), used, key)
+            shown = self._shown[tags] = _Shown(answer, used, key)
         return shown
 
     def _geometry(self, color: ColorSpec) -> Geometry:

@@ -103,12 +103,16 @@ def test_properties_come_out_settled_and_the_others_stay(core: Any) -> None:
     assert props["_DurationNum"] == clip.get_frame(0).props["_DurationNum"]
 
 
-def test_a_plane_of_rgb_stays_one(core: Any) -> None:
-    """Joined again, the clip would else be RGB with a matrix of YUV."""
-    clip = core.std.BlankClip(format=vs.RGB24, width=16, height=8, length=1).std.SetFrameProps(_Matrix=0)
-    planes = [core.a2n.Upscale(core.std.ShufflePlanes(clip, n, vs.GRAY), model="nearest") for n in range(3)]
-    joined = core.std.ShufflePlanes(planes, [0, 0, 0], vs.RGB)
-    assert joined.get_frame(0).props["_Matrix"] == 0
+@pytest.mark.parametrize("tags", [{"_Matrix": 0}, {"_Matrix": 2}, {}, {"_Matrix": 0, "_Range": 0}])
+def test_a_plane_of_rgb_stays_one(core: Any, tags: dict[str, int]) -> None:
+    """Joined again, the clip would else be RGB with a matrix, a range or primaries of YUV."""
+    clip = core.std.BlankClip(format=vs.RGB24, width=16, height=8, length=1, color=[200, 100, 50]).std.SetFrameProps(**tags)
+    planes = [core.std.ShufflePlanes(clip, n, vs.GRAY) for n in range(3)]
+    untouched = core.std.ShufflePlanes(planes, [0, 0, 0], vs.RGB)
+    joined = core.std.ShufflePlanes([core.a2n.Upscale(plane, model="nearest") for plane in planes], [0, 0, 0], vs.RGB)
+    assert dict(joined.get_frame(0).props) == dict(untouched.get_frame(0).props)
+    before, after = (each.resize.Bicubic(format=vs.YUV444P8, matrix=1).get_frame(0) for each in (untouched, joined))
+    assert [after[p][3, 5] for p in range(3)] == [before[p][3, 5] for p in range(3)]
 
 
 @pytest.mark.parametrize("threads", [1, 2, 8, 16])

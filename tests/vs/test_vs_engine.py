@@ -161,6 +161,17 @@ def test_the_answer_has_the_settled_tags() -> None:
     assert target.tags == [[6, 0, 6, 6, 0], [9, 1, 9, 16, 2]]
 
 
+@pytest.mark.parametrize(
+    ("tags", "full"),
+    [(UNTAGGED, False), ((0, -1, -1, -1, -1), True), ((0, 0, -1, -1, -1), False), ((2, -1, 2, 2, -1), False), ((1, 1, 1, 1, 0), True)],
+)
+def test_gray_is_answered_what_it_said(engines: list[Recording], tags: tuple[int, ...], full: bool) -> None:
+    """A plane of RGB is full range, as RGB is."""
+    opened = vs_engine.Filter(vs_engine.ClipFormat(1, 0, 8, 0, 0, 16, 12).plane_format(), request().options())
+    assert upscale(opened, Frames(opened.fmt, [tags], seed=3)).tags == [list(tags)]
+    assert engines[-1].geometry.color.full_range is full
+
+
 def test_tags_that_mean_the_same_arithmetic_share_an_engine(engines: list[Recording]) -> None:
     opened = vs_engine.Filter(YUV420P8.plane_format(), request().options())
     upscale(opened, Frames(opened.fmt, [UNTAGGED, (5, 0, 5, 6, 0), (6, 0, 6, 8, vs_engine.UNSET)], seed=4))
