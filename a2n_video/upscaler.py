@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, wait
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -110,12 +111,13 @@ class Upscaler:
         model: str = "auto",
         *,
         scale: int = 2,
-        weights: str | None = None,
-        device: str | None = None,
+        weights: str | os.PathLike[str] | None = None,
+        device: str | torch.device | None = None,
         dtype: Dtype = "auto",
         batch_size: int | None = None,
     ) -> None:
-        self.options = ModelOptions(model=model, scale=scale, weights=weights, device=device, dtype=dtype, batch_size=batch_size)
+        open_kinds: dict[str, Any] = {"weights": weights, "device": device}  # made texts there, as everything is settled there
+        self.options = ModelOptions(model=model, scale=scale, dtype=dtype, batch_size=batch_size, **open_kinds)
         self.plan: ExecutionPlan | None = None
         self.layout: PlaneFormat | None = None
         self.repeated = 0  # frames that reused the result before them
@@ -174,7 +176,7 @@ class Upscaler:
         engine = self._present()
         return engine.stats() if engine is not None else EngineStats()
 
-    def upscale_frames(self, frames: Iterable[FrameT]) -> Iterator[FrameT]:
+    def upscale_frames(self, frames: Iterable[FrameT]) -> Generator[FrameT, None, None]:
         """Upscaled frames of the same kind, lazily and in order; see `upscale_frames` in the package for what is taken.
 
         Takes at most a few batches ahead of what it gives. An error of the source, or of a frame that does not fit, comes after the
@@ -232,17 +234,16 @@ class Upscaler:
         return adapter.wrap(row, ticket.target, ticket.note)
 
     def _ticket(self, came: _Arrival, previous: tuple[Planes, _Ticket] | None) -> _Ticket:
-        target = came.geometry.target
         if previous is not None and _equal(came.planes, previous[0]):
             self.repeated += 1
-            return _Ticket(came.note, previous[1].batch, previous[1].row, target)
+            return replace(previous[1], note=came.note)
         engine = self.engine(came.geometry)
         batch = previous[1].batch if previous is not None else _Batch(engine)
         if not batch.takes(engine):
             batch = _Batch(engine)
         self._batches.add(batch)
         batch.frames.append(came.planes)
-        ticket = _Ticket(came.note, batch, len(batch.frames) - 1, target)
+        ticket = _Ticket(came.note, batch, len(batch.frames) - 1, came.geometry.target)
         if batch.full:
             batch.send()
         return ticket
@@ -258,7 +259,7 @@ class Upscaler:
             raise ValueError(f"a tensor of shape {tuple(batch.shape)} came; taken is (batch, 3, height, width)")
         if not len(batch):
             return self._empty(batch)
-        with closing(self.upscale_frames(batch)) as results:  # type: ignore[type-var]
+        with closing(self.upscale_frames(batch)) as results:
             return torch.stack(list(results))
 
     @named_as_in_python()
@@ -276,11 +277,11 @@ def upscale_frames(
     *,
     scale: int = 2,
     model: str = "auto",
-    weights: str | None = None,
-    device: str | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    device: str | torch.device | None = None,
     dtype: Dtype = "auto",
     batch_size: int | None = None,
-) -> Iterator[FrameT]:
+) -> Generator[FrameT, None, None]:
     """Upscale frames lazily: one out for one in, in order, each of the kind it came in.
 
     Taken are HWC arrays of RGB (uint8, or uint16 with all 16 bits used), CHW tensors of RGB (uint8, or float in 0..1, where the results

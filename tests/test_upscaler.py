@@ -12,9 +12,10 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import get_args, get_origin, get_type_hints
 
 import av
 import numpy as np
@@ -27,6 +28,7 @@ from a2n_video.engine.protocol import Geometry
 from a2n_video.errors import DeviceError, OptionError, UnknownModelError, UnsupportedFormatError, WeightsError
 from a2n_video.frames import VideoFrameAdapter, frame_planes, rearranged
 from a2n_video.media.pixfmt import FOLDED, UNFOLDED
+from a2n_video.net.catalog import find_model
 from a2n_video.options import ModelOptions
 from tests.conftest import ROOT
 from tests.io.test_filters import flagged_frame
@@ -177,6 +179,17 @@ def test_a_format_that_does_not_fold_is_told() -> None:
     for name in ("bayer_rggb8", "gbrpf32le", "grayf32le"):
         with pytest.raises(UnsupportedFormatError, match="reformat it to a planar one of 8 to 16 bit integers, such as yuv420p"):
             list(upscale_frames([av.VideoFrame(16, 16, name)], model="nearest"))
+
+
+def test_hints_tell_all_that_is_taken_and_that_results_can_be_closed() -> None:
+    for call in (upscale_frames, Upscaler.__init__):
+        hints = get_type_hints(call, localns={"torch": torch})
+        assert (torch.device in get_args(hints["device"]), os.PathLike[str] in get_args(hints["weights"])) == (True, True)
+    for call in (upscale_frames, Upscaler.upscale_frames):
+        assert get_origin(get_type_hints(call, localns={"torch": torch})["return"]) is Generator
+    path = find_model("a2n-tiny", 2).path
+    with contextlib.closing(upscale_frames(arrays(1), weights=path, device=torch.device("cpu"))) as results:
+        assert next(results).shape == (24, 32, 3)
 
 
 def test_lazy_and_endless() -> None:
@@ -365,6 +378,7 @@ def test_an_upscaler_that_is_let_go_takes_its_threads_along() -> None:
 _LEFT_IN_THE_MIDDLE = """
 import numpy as np
 from a2n_video import Upscaler
+from a2n_video.net.catalog import find_model
 from a2n_video.options import ModelOptions
 upscaler = Upscaler()
 upscaler.options = ModelOptions(model="a2n-tiny", engine="torch", batch_size=1)
@@ -463,8 +477,9 @@ def test_models_and_options_that_do_not_fit(tmp_path: Path) -> None:
     frames = arrays(1)
     with pytest.raises(UnknownModelError, match="a2n"):
         list(upscale_frames(frames, model="a3n"))
-    with pytest.raises(OptionError):
-        list(upscale_frames(frames, model="nearest", scale=7))
+    for scale in (-2, 0, 1, 7):
+        with pytest.raises(OptionError, match=f"scale {scale}: the scale is 2, 3 or 4"):
+            list(upscale_frames(frames, model="nearest", scale=scale))
     (tmp_path / "w.safetensors").write_bytes(b"no tensors")
     with pytest.raises(WeightsError, match=r"w\.safetensors"):
         list(upscale_frames(frames, weights=str(tmp_path / "w.safetensors")))
