@@ -139,10 +139,32 @@ void python_leave(void) {
     gate_leave();
 }
 
+static int inside_character(char byte) {
+    return ((unsigned char)byte & 0xC0) == 0x80;
+}
+
+/* UTF-8 in `size` bytes: of what is longer its beginning and its end, in whole characters. A path stands first, the reason last. */
+static void shorten(const char *from, char *to, size_t size) {
+    static const char gap[] = " ... ";
+    size_t length = strlen(from);
+    if (length < size) {
+        memcpy(to, from, length + 1);
+        return;
+    }
+    size_t head = (size - sizeof gap) / 2, tail = length - (size - sizeof gap - head);
+    while (head && inside_character(from[head]))
+        head--;
+    while (inside_character(from[tail]))
+        tail++;
+    memcpy(to, from, head);
+    memcpy(to + head, gap, sizeof gap - 1);
+    memcpy(to + head + sizeof gap - 1, from + tail, length - tail + 1);
+}
+
 static void copy_text(PyObject *object, char *text, size_t size) {
     PyObject *string = object ? py.Str(object) : NULL;
     const char *utf8 = string ? py.AsUTF8(string) : NULL;
-    snprintf(text, size, "%s", utf8 ? utf8 : "?");
+    shorten(utf8 ? utf8 : "?", text, size);
     if (string)
         py.DecRef(string);
     py.Clear();
@@ -180,9 +202,10 @@ static void take_exception(char error[A2N_ERROR_SIZE]) {
 PyObject *python_open(const A2NRequest *r, const VSVideoInfo *vi, char error[A2N_ERROR_SIZE]) {
     PyObject *module = py.ImportModule("a2n_video.vs_engine");
     if (!module) {
-        char why[A2N_ERROR_SIZE];
+        char why[A2N_ERROR_SIZE], brief[300];
         take_exception(why);
-        snprintf(error, A2N_ERROR_SIZE, "the Python of this host cannot import a2n_video (%.300s); install a2n-video into that Python", why);
+        shorten(why, brief, sizeof brief);
+        snprintf(error, A2N_ERROR_SIZE, "the Python of this host cannot import a2n_video (%s); install a2n-video into that Python", brief);
         return NULL;
     }
     const VSVideoFormat *f = &vi->format;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -301,6 +302,17 @@ def test_a_matrix_that_is_not_taken_is_that_frames_error_alone(core: Any, distin
         result.get_frame(2)
     right = reference(distinct, 4)
     assert [digest(result.get_frame(n)) for n in (0, 1, 3)] == [right[0], right[1], right[3]]
+
+
+@pytest.mark.parametrize("before", ["", "x"])
+def test_a_long_error_keeps_its_reason_and_whole_characters(core: Any, before: str) -> None:
+    """Characters of two bytes, cut at an even place or an odd one."""
+    path = f"/{before}{'ф' * 600}.pt"
+    with pytest.raises(vs.Error) as told:
+        core.std.BlankClip(format=vs.GRAY8, width=16, height=16).a2n.Upscale(weights=path)
+    text = str(told.value)
+    assert re.fullmatch(rf"a2n\.Upscale: /{before}ф+ \.\.\. ф+\.pt: cannot be read: .+", text), text
+    assert len(text.encode()) > 900
 
 
 def test_rgb_has_no_matrix_to_refuse(core: Any, distinct: Callable[..., Any]) -> None:
