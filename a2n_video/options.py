@@ -274,6 +274,8 @@ def _text(value: object) -> str:
     told = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(told, str):
         raise OptionError(f"{value!r} is no text")
+    if "\0" in told:
+        raise OptionError(f"{told!r} holds a null byte, which neither a name nor a path may")
     return told
 
 

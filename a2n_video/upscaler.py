@@ -198,14 +198,18 @@ class Upscaler:
 
     def _arrivals(self, frames: Iterable[FrameT]) -> Iterator[_Arrival]:
         warns = not self._for_job
-        for frame in frames:
+        for number, frame in enumerate(frames):
             if warns and is_interlaced(frame):
                 warns = False
                 warnings.warn(_INTERLACED, UserWarning, skip_file_prefixes=(_PACKAGE,))
             adapter = adapter_of(frame)
             source, color = adapter.describe(frame)
             geometry = Geometry(source=source, color=color, scale=self.options.scale, layout=self.layout)
-            yield _Arrival(adapter, geometry, adapter.planes(frame), adapter.note(frame))
+            planes = adapter.planes(frame)
+            # The engine would end over these, and take the other frames of its batch along.
+            if source.floating and not all(np.isfinite(plane).all() for plane in planes):
+                raise ValueError(f"frame {number} holds values that are infinite or no numbers")
+            yield _Arrival(adapter, geometry, planes, adapter.note(frame))
 
     def _next(self, arrivals: Iterator[_Arrival], pending: deque[tuple[Adapter, _Ticket]]) -> Generator[Any, None, _Arrival | None]:
         """The next frame, None after the last. Results of the frames before an error come out before it; a stop waits for none."""
@@ -255,6 +259,8 @@ class Upscaler:
         """
         import torch
 
+        if not isinstance(batch, torch.Tensor):
+            raise TypeError(f"a {type(batch).__name__} came; taken is a tensor, and `upscale_frames` takes arrays and video frames")
         if batch.ndim != 4:
             raise ValueError(f"a tensor of shape {tuple(batch.shape)} came; taken is (batch, 3, height, width)")
         if not len(batch):

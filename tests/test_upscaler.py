@@ -45,7 +45,7 @@ def test_after_frames_that_failed_it_goes_on_with_a_new_engine() -> None:
         right = upscaler(good)
         for _ in range(2):
             with pytest.raises(DeviceError, match="no numbers"):
-                upscaler(torch.full((1, 3, 12, 16), torch.nan))
+                upscaler(torch.full((1, 3, 12, 16), 1e38))  # whose sum is infinite
             assert torch.equal(upscaler(good), right)
 
 
@@ -225,6 +225,19 @@ def test_what_came_before_an_error_of_the_source_comes_out_first(error: object) 
         np.testing.assert_array_equal(next(results), repeated(frame))
     with pytest.raises(OSError if isinstance(error, OSError) else TypeError, match=r"unplugged|str"):
         next(results)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_frame_of_no_numbers_takes_none_of_its_batch_along(value: float) -> None:
+    frames = torch.rand(8, 3, 12, 16)
+    frames[5, 1, 3, 4] = value
+    with Upscaler("nearest", batch_size=8) as upscaler:
+        results = upscaler.upscale_frames(frames)
+        for frame in frames[:5]:
+            assert torch.equal(next(results), frame.repeat_interleave(2, 1).repeat_interleave(2, 2))
+        with pytest.raises(ValueError, match="frame 5 holds values that are infinite or no numbers"):
+            next(results)
+        assert upscaler.stats().frames == 5
 
 
 def test_a_stop_in_the_source_waits_for_no_result() -> None:
@@ -449,7 +462,7 @@ def test_what_was_under_way_at_close_is_told(model: str) -> None:
 
 def test_an_iteration_that_fails_leaves_the_engine_of_the_others() -> None:
     with Upscaler("nearest", batch_size=1) as upscaler:
-        bad = upscaler.upscale_frames(torch.full((2, 3, 12, 16), torch.nan))
+        bad = upscaler.upscale_frames(torch.full((2, 3, 12, 16), 1e38))
         good = upscaler.upscale_frames(arrays(9))
         next(good)
         with pytest.raises(DeviceError, match="no numbers"):
@@ -471,6 +484,13 @@ def test_an_iteration_that_fails_leaves_the_engine_of_the_others() -> None:
 def test_what_does_not_fit_is_said(frame: object, error: type[Exception], told: str) -> None:
     with pytest.raises(error, match=told):
         list(upscale_frames([frame], model="nearest"))  # type: ignore[type-var]
+
+
+def test_a_batch_that_is_no_tensor_is_told_before_any_work() -> None:
+    with Upscaler("nearest") as upscaler:
+        with pytest.raises(TypeError, match="a ndarray came; taken is a tensor, and `upscale_frames` takes arrays"):
+            upscaler(np.stack(arrays(2)))  # type: ignore[arg-type]
+        assert upscaler.stats().frames == 0
 
 
 def test_models_and_options_that_do_not_fit(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ class AcceleratorEngine:
         self._submitted = 0
         stages = {"launch": partial(self._launch, open_pipeline), "collect": self._collect}
         self._threads = [threading.Thread(target=self._stage, args=item, name=f"a2n-{item[0]}", daemon=True) for item in stages.items()]
-        ends_at_exit(self)
+        ends_at_exit(self, self._threads)
         for thread in self._threads:
             thread.start()
         self._pipeline: Pipeline | None = self._wait_for_pipeline()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import atexit
 import os
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from functools import cache
+from itertools import chain
+from threading import Thread
 from typing import Final, Protocol
 from weakref import WeakKeyDictionary, finalize
 
@@ -15,6 +17,7 @@ from a2n_video.engine.protocol import Engine, EngineStats, Geometry, Rows
 from a2n_video.errors import DeviceError
 from a2n_video.media.planes import Planes
 
+_PATIENCE_S: Final = 60.0  # for what the engines have begun; a device that hangs must not hold the process for ever
 LEFT_BEHIND: Final = (
     "this process was forked off another one, in which the engine's threads stayed, with the frames that it had; begin the iteration here"
 )
@@ -64,13 +67,14 @@ def left_behind(engine: Engine) -> bool:
     return isinstance(engine, OwnedEngine) and engine.left_behind
 
 
-def ends_at_exit(engine: Threaded) -> None:
-    """Close the engine when the interpreter ends, if its threads are still there: before they start."""
-    _running[engine] = os.getpid()
+def ends_at_exit(engine: Threaded, threads: Sequence[Thread]) -> None:
+    """Stop the engine when the interpreter ends, and wait for its threads a while; before they start."""
+    _running[engine] = os.getpid(), threads
     _register_exit()
 
 
-_running: WeakKeyDictionary[Threaded, int] = WeakKeyDictionary()  # and the process of its threads, which hold it as long as they run
+# The process of each, and its threads, which hold it as long as they run.
+_running: WeakKeyDictionary[Threaded, tuple[int, Sequence[Thread]]] = WeakKeyDictionary()
 
 
 @cache
@@ -81,12 +85,13 @@ def _register_exit() -> None:
 
 def _end_all() -> None:
     """A thread that comes out of torch or OpenVINO into an interpreter that has ended takes the process along (SIGABRT)."""
-    ours = [engine for engine, process in list(_running.items()) if process == os.getpid()]
-    for engine in ours:
+    until = time.monotonic() + _PATIENCE_S
+    ours = [(engine, threads) for engine, (process, threads) in list(_running.items()) if process == os.getpid()]
+    for engine, _ in ours:
         engine.stop()
-    for engine in ours:
-        with suppress(Exception):
-            engine.close()
+    for thread in chain.from_iterable(threads for _, threads in ours):
+        if thread.is_alive():
+            thread.join(max(0.0, until - time.monotonic()))
 
 
 def _let_go(engine: Threaded, process: int) -> None:

@@ -69,7 +69,7 @@ class WorkerEngine:
         self._posting = threading.RLock()  # nothing is posted behind the end; again in one thread where garbage is collected in `stop`
         ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._work, args=(open_compute, ready), name="a2n-engine", daemon=True)
-        ends_at_exit(self)
+        ends_at_exit(self, [self._thread])
         self._thread.start()
         try:
             ready.result()

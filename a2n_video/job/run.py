@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from a2n_video.errors import IncompleteSourceError, JobConflictError, OptionError, named_as_in_python
+from a2n_video.errors import IncompleteSourceError, JobConflictError, OptionError, OutputError, named_as_in_python
 from a2n_video.io.outfile import publish
 from a2n_video.io.reader import Damage
 from a2n_video.io.sandbox import MOVED_BYTES, MOVED_TIMES, Limits, bytes_moved, limited, memory_for
@@ -58,6 +58,8 @@ def upscale_video(
     refuse_scale_beside_size(changes)
     if not isinstance(options, JobOptions | None):
         raise OptionError(f"{options!r} is no JobOptions; single options are given by name, such as crf=18")
+    if "\0" in str(dest):
+        raise OutputError(f"{str(dest)!r}: cannot be written (a path may not hold a null byte)")
     wanted = (options or JobOptions()).with_changes(**changes)
     if is_streamed(Path(source), Path(dest)):
         return upscale_stream(Path(source), Path(dest), wanted, on_progress)

@@ -131,8 +131,8 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
     try:
         with path.open("rb") as file:
             start = file.read(16)
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        raise WeightsError(f"{path}: cannot be read: {getattr(error, 'strerror', error)}") from error
     metadata: dict[str, str] = {}
     try:
         if start[8:9] == b"{":

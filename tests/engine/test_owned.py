@@ -21,7 +21,7 @@ from tests.engine.pipelines import GEOMETRY, PLAIN, frame, numbers
 SOON_S = 20.0
 
 _ENDS_IN_THE_MIDDLE = """
-import time
+import threading, time
 import numpy as np
 from a2n_video.engine.owned import OwnedEngine
 from a2n_video.engine.protocol import Geometry
@@ -29,9 +29,11 @@ from a2n_video.engine.worker import WorkerEngine
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.planes import PlaneFormat
 
+begun = threading.Event()
+
 class Slow:
     def start(self, rows):
-        return lambda: (time.sleep(0.3), print("computed", flush=True), rows)[-1]
+        return lambda: (begun.set(), time.sleep(SLEEP_S), rows)[-1]
     def recoveries(self):
         return 0
     def close(self):
@@ -41,6 +43,7 @@ fmt = PlaneFormat(width=2, height=2, family="gray")
 engine = OwnedEngine(WorkerEngine(Geometry(source=fmt, color=ColorSpec(), scale=1), 1, Slow))
 for _ in range(2):
     engine.submit([[np.zeros((2, 2), np.uint8)]])
+begun.wait()
 LET_GO
 """
 
@@ -82,7 +85,17 @@ def test_an_engine_that_nobody_has_ends(opened: Callable[[], Threaded]) -> None:
 @pytest.mark.parametrize("let_go", ["", "del engine"])
 def test_the_interpreter_ends_after_its_engines(let_go: str) -> None:
     """One that somebody still has, and one that is on its way out: its thread comes out of whatever it runs in."""
-    script = _ENDS_IN_THE_MIDDLE.replace("LET_GO", let_go)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert ended(_ENDS_IN_THE_MIDDLE.replace("LET_GO", let_go), sleep_s=0.3) == "closed\n"
+
+
+def test_a_device_that_hangs_does_not_hold_the_interpreter_for_ever() -> None:
+    patience = "from a2n_video.engine import owned; owned._PATIENCE_S = 0.1"
+    assert ended(_ENDS_IN_THE_MIDDLE.replace("LET_GO", patience), sleep_s=1000) == ""
+
+
+def ended(script: str, sleep_s: float) -> str:
+    """What a script wrote that ended well."""
+    command = [sys.executable, "-c", script.replace("SLEEP_S", str(sleep_s))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[-1] == "closed"
+    return done.stdout

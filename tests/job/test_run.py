@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from a2n_video import upscale_video
-from a2n_video.errors import EncodeError, InputError, JobConflictError, OptionError
+from a2n_video import load_model, upscale_video
+from a2n_video.errors import EncodeError, InputError, JobConflictError, OptionError, OutputError, WeightsError
 from a2n_video.io.writer import VideoWriter
 from a2n_video.job.directory import JobDirectory, job_path
 from a2n_video.job.journal import Journal, SegmentRecord
@@ -176,3 +176,13 @@ def test_options_that_are_none_are_told(source: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"\{'crf': 3\} is no JobOptions; single options are given by name"):
         upscale_video(source, tmp_path / "out.mkv", {"crf": 3})  # type: ignore[arg-type]
     assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize("name", ["a\0.mkv", "a\0_%d.png"])
+def test_a_path_with_a_null_byte_is_told(source: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(OutputError, match=r"a\\x00.*: cannot be written \(a path may not hold a null byte\)"):
+        upscale_video(source, tmp_path / name, model="nearest")
+    with pytest.raises(OptionError, match=r"^weights: 'a\\x00.pt' holds a null byte"):
+        upscale_video(source, tmp_path / "out.mkv", weights="a\0.pt")
+    with pytest.raises(WeightsError, match="null byte"):
+        load_model(str(tmp_path / "a\0.pt"))
