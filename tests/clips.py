@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -142,16 +142,26 @@ def read_stream(path: Path, kind: str, number: int = 0, strip: int = 0) -> list[
         return [(p.pts * Fraction(p.time_base), hashlib.sha1(bytes(p)[strip:]).hexdigest()) for p in packets if p.pts is not None]
 
 
-def with_gap(source: Path, path: Path, gap: tuple[Fraction, Fraction]) -> Path:
-    """A copy of a file without the packets of sound that begin in [gap)."""
+def with_sound_at(source: Path, path: Path, when: Callable[[Fraction], Fraction | None]) -> Path:
+    """A copy of a file whose packets of sound say other times, in seconds; those for which there is none are left out."""
     with av.open(str(source)) as given, av.open(str(path), "w") as output:
         targets = {stream.index: output.add_stream_from_template(stream, opaque=True) for stream in given.streams}
         for packet in given.demux():
-            time = (packet.pts or 0) * Fraction(packet.time_base)
-            if packet.size and (packet.stream.type != "audio" or not gap[0] <= time < gap[1]):
-                packet.stream = targets[packet.stream_index]
-                output.mux(packet)
+            if not packet.size:
+                continue
+            if packet.stream.type == "audio":
+                time = when((packet.pts or 0) * Fraction(packet.time_base))
+                if time is None:
+                    continue
+                packet.pts = packet.dts = round(time / Fraction(packet.time_base))
+            packet.stream = targets[packet.stream_index]
+            output.mux(packet)
     return path
+
+
+def with_gap(source: Path, path: Path, gap: tuple[Fraction, Fraction]) -> Path:
+    """A copy of a file without the packets of sound that begin in [gap)."""
+    return with_sound_at(source, path, lambda time: None if gap[0] <= time < gap[1] else time)
 
 
 def in_pieces(source: Path, path: Path, pieces: Sequence[tuple[Fraction, Fraction]]) -> Path:

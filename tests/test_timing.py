@@ -21,7 +21,7 @@ from a2n_video import upscale_video
 from a2n_video.errors import OptionError, UnsupportedFormatError
 from a2n_video.job.planning.plan import prepare
 from a2n_video.options import JobOptions
-from tests.clips import MS, QUICK, TICK, Clip, Sound, in_pieces, read_frames, read_sound, read_stream, with_gap, write_clip
+from tests.clips import MS, QUICK, TICK, Clip, Sound, in_pieces, read_frames, read_sound, read_stream, with_gap, with_sound_at, write_clip
 from tests.fields import write_fields
 from tests.made import picture
 
@@ -438,6 +438,31 @@ def test_a_gap_in_sound_stays_one_where_samples_are_counted(codec: str, containe
     assert np.abs(found[begin + 48 : end - 48]).max() < 1e-3, "silence, to the millisecond that Matroska knows"
     for part in (slice(begin - 48), slice(end + 48, None)):
         assert np.array_equal(found[part], due[part])
+
+
+# How times are moved, milliseconds of silence, and what is lost: nothing, some of the times, or all of the sound.
+WAVERING: dict[str, tuple[Callable[[Fraction], Fraction], int, str]] = {
+    "by some milliseconds": (lambda time: time + int(1000 * time) % 7 * MS, 0, ""),
+    "by more": (lambda time: time + int(1000 * time) % 2 * 15 * MS, 15, ""),
+    "too slow": (lambda time: time * Fraction(104, 100), 40, ""),
+    "too fast": (lambda time: time * Fraction(96, 100), 0, "delay"),
+    "much too fast": (lambda time: time * Fraction(85, 100), 0, "audio"),
+}
+
+
+@pytest.mark.parametrize("container", ["mov", "mp4", "avi"])
+@pytest.mark.parametrize("name", list(WAVERING))
+def test_raw_sound_whose_times_are_not_those_of_its_samples_is_whole(name: str, container: str, tmp_path: Path) -> None:
+    """Where its samples are counted: silence makes up for times that run ahead, what runs behind is late, and too much is dropped."""
+    moved, silence, lost = WAVERING[name]
+    clip = Clip(times=steady(25), options=NO_B_FRAMES, sounds=(Sound(codec="pcm_s16le"),))
+    source = with_sound_at(write_clip(tmp_path / "even.mkv", clip), tmp_path / "in.mkv", moved)
+    plan = prepare(source, tmp_path / f"plan.{container}", JobOptions().with_changes(model="nearest"))
+    assert [fate.kind for fate in plan.streams.losses if fate.kind in ("audio", "delay")] == ([lost] if lost else [])
+    done = upscale_video(source, tmp_path / f"out.{container}", model="nearest", **QUICK["libx264"])
+    assert done.verified == f"verified: 25 frames{'' if lost == 'audio' else ', 1 audio identical'}" and not done.damage
+    if lost != "audio":
+        assert abs(len(read_sound(tmp_path / f"out.{container}")) - 48000 - 48 * silence) <= 48 * 11
 
 
 @pytest.mark.parametrize("gap", [(Fraction(3, 20), Fraction(3, 10)), (Fraction(7, 10), Fraction(17, 20))])

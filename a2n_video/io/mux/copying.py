@@ -157,25 +157,31 @@ class Copying:
             dts = pts = ceil(span[0] / base)
             duration = max(0, int(span[1] // base) - pts)
         if stream.index in self._silence:
-            yield from self._silent(stream, base, span[0], packet.size)
+            yield from self._counted(stream, base, span[0], packet)
+            return
         packet.time_base, packet.duration = base, duration
         packet.pts, packet.dts = self._in_order(stream, base, pts, dts, duration)
         self._counts[stream.index] += 1
         yield packet
 
-    def _silent(self, stream: StreamInfo, base: Fraction, begins: Fraction, size: int) -> Iterator[Packet[Any]]:
-        """The silence before a packet: right after the one before, whose own time may be a little late."""
-        for time, packet in self._silence[stream.index].before(begins, size):
-            earliest = self._last_dts[stream.index] + self._least(stream, base)
-            packet.time_base = base
-            packet.pts = packet.dts = self._last_dts[stream.index] = max(int(time / base), earliest)
-            yield packet
+    def _counted(self, stream: StreamInfo, base: Fraction, begins: Fraction, packet: Packet[Any]) -> Iterator[Packet[Any]]:
+        """A packet of raw sound, after the silence that belongs before it, each where the samples before it end.
+
+        A reader of MP4 shows no more of them than their times have room for.
+        """
+        for time, samples, made in self._silence[stream.index].filled(begins, packet):
+            made.time_base, made.duration = base, round(samples / base / stream.sample_rate)
+            made.pts, made.dts = self._in_order(stream, base, round(time / base), round(time / base), made.duration)
+            yield made
+        self._counts[stream.index] += 1
 
     def _base(self, stream: StreamInfo) -> Fraction:
         """The time base for a stream's packets: in the stream's own, a shift would be rounded, in AVI to a whole packet of sound."""
         if stream.index not in self._bases:
-            times = self.time_map
-            self._bases[stream.index] = fine_base(stream.time_base, *(times.shift + epoch.offset for epoch in times.epochs))
+            shifts = [self.time_map.shift + epoch.offset for epoch in self.time_map.epochs]
+            if stream.index in self._silence:
+                shifts.append(Fraction(1, stream.sample_rate))
+            self._bases[stream.index] = fine_base(stream.time_base, *shifts)
         return self._bases[stream.index]
 
     def _times(self, packet: Packet[Any], stream: StreamInfo, base: Fraction, shift: int) -> tuple[int, int, int]:

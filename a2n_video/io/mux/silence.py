@@ -19,15 +19,19 @@ class Silence:
     """Fills the gaps of one stream of raw sound, on the result's clock."""
 
     def __init__(self, sound: RawSound) -> None:
+        self.rate = sound.rate
         self._sound = sound
         self._count = SampleCount(sound.rate)
 
-    def before(self, begins: Fraction, size: int) -> Iterator[tuple[Fraction, Packet[Any]]]:
-        """The packets that are missing before one of `size` bytes, each with when it begins; their times are still to be set."""
-        time = self._count.end
-        for samples in _pieces(self._count.missing(begins, size // self._sound.block), self._sound.rate):
-            yield time, av.Packet(self._sound.silence(samples))
-            time += Fraction(samples, self._sound.rate)
+    def filled(self, begins: Fraction, packet: Packet[Any]) -> Iterator[tuple[Fraction, int, Packet[Any]]]:
+        """A packet that says `begins`, after silent ones for what is missing before it: when each begins by its samples, and how many."""
+        samples = packet.size // self._sound.block
+        missing = self._count.missing(begins, samples)
+        time = self._count.end - Fraction(samples + missing, self.rate)
+        for silent in _pieces(missing, self.rate):
+            yield time, silent, av.Packet(self._sound.silence(silent))
+            time += Fraction(silent, self.rate)
+        yield time, samples, packet
 
 
 def without_gaps(frames: Iterator[av.AudioFrame]) -> Iterator[av.AudioFrame]:
