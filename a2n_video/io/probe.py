@@ -20,6 +20,7 @@ from a2n_video.frames import color_of_frame, fraction
 from a2n_video.io.chunks import beside, pages
 from a2n_video.io.decoding import fed, frames_of, open_decoder
 from a2n_video.io.graphs import through
+from a2n_video.io.programs import programs
 from a2n_video.io.source import open_source, video_stream
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.info import Chapter, HdrMetadata, StreamInfo, VideoInfo
@@ -66,10 +67,16 @@ def _probed(path: Path, max_pixels: int, video_number: int | None, *, ignore_edi
             streams=streams,
             video_index=stream.index,
             ignore_edits=ignore_edits,
-            beside=beside(path),
+            beside=(*beside(path), *_division(path)),
             unread=more(pages(path), "page"),
             **_picture(stream, frame, path),
         )
+
+
+def _division(path: Path) -> tuple[str, ...]:
+    """The programs of a broadcast, where there are several: a result has one."""
+    found = programs(path)
+    return (f"the division into programs ({', '.join(found)})",) if len(found) > 1 else ()
 
 
 def more(count: int, what: str) -> tuple[str, ...]:
