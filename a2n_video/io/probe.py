@@ -20,6 +20,7 @@ from a2n_video.frames import color_of_frame, fraction
 from a2n_video.io.chunks import beside, pages
 from a2n_video.io.decoding import fed, open_decoder, said_of
 from a2n_video.io.graphs import through
+from a2n_video.io.programs import programs
 from a2n_video.io.source import open_source, video_stream
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.info import Chapter, HdrMetadata, StreamInfo, VideoInfo
@@ -75,6 +76,12 @@ def _probed(path: Path, max_pixels: int, video_number: int | None, *, ignore_edi
         )
 
 
+def _division(path: Path) -> tuple[str, ...]:
+    """The programs of a broadcast, where there are several: a result has one."""
+    found = programs(path)
+    return (f"the division into programs ({', '.join(found)})",) if len(found) > 1 else ()
+
+
 def more(count: int, what: str) -> tuple[str, ...]:
     """How many there are of something beside the first one, in words, if there are."""
     return (f"{count - 1} more {what}{'s' * (count > 2)}",) if count > 1 else ()
@@ -125,7 +132,7 @@ def _picture(stream: VideoStream, frame: av.VideoFrame, path: Path) -> dict[str,
         "interlaced": bool(frame.interlaced_frame),
         "hdr": hdr_metadata(side_data, coded),
         "dynamic_hdr": _dynamic_hdr(side_data, coded),
-        "beside": beside(path) + _marks(side_data, coded),
+        "beside": (*beside(path), *_division(path), *_marks(side_data, coded)),
         "alpha": planes.alpha,
         "first_pts": told(frame.pts),
     }

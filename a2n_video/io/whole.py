@@ -134,8 +134,13 @@ def _riff_missing(file: BinaryIO, size: int) -> int:
 def _ts_missing(file: BinaryIO, size: int) -> int:
     file.seek(0)
     head = file.read(1024)
-    packet = next(n for n in _TS_PACKETS if _is_ts_of(head, n))
-    return -size % packet
+    packet = ts_packet_size(head)
+    return -size % packet if packet else 0
+
+
+def ts_packet_size(head: bytes) -> int | None:
+    """How long a transport stream's packets are, by a file's first kilobyte; None for any other file."""
+    return next((packet for packet in _TS_PACKETS if _is_ts_of(head, packet)), None)
 
 
 def _is_ts_of(head: bytes, packet: int) -> bool:
@@ -150,5 +155,5 @@ _FORMATS: Final[tuple[_Check, ...]] = (
     (lambda head: head[:4] == b"\x1a\x45\xdf\xa3", _matroska_missing),
     (lambda head: head[:4] == b"RIFF", _riff_missing),
     (lambda head: head.startswith(y4m.MAGIC), y4m.missing_bytes),
-    (lambda head: any(_is_ts_of(head, packet) for packet in _TS_PACKETS), _ts_missing),
+    (lambda head: ts_packet_size(head) is not None, _ts_missing),
 )
