@@ -33,7 +33,7 @@ class NativeCompute:
     def __init__(self, model: A2N, geometry: Geometry, plan: ExecutionPlan) -> None:
         set_threads_here(1)  # for colour: a team would spin beside the network's threads
         self._model, self._scale = model, geometry.scale
-        self._source = ColorConverter(geometry.source, geometry.color)
+        self._source = ColorConverter(geometry.source, geometry.color, covers=geometry.target.alpha)
         self._target = ColorConverter(geometry.target, geometry.color)
         self._network = Network(model, plan.threads)
         self._beside = ThreadPoolExecutor(1, "a2n-native", set_threads_here, (plan.threads,))  # torch's, for strips
