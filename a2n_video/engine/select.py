@@ -24,6 +24,7 @@ _CPU_ENGINES: Final = ("native", "torch", "openvino")
 _CPU_BATCH_PIXELS: Final = 1 << 16
 _ACCELERATOR_BATCH_PIXELS: Final = 1 << 20
 _MAX_BATCH: Final = 8
+_MOST_THREADS: Final = 1024  # each has buffers of its own
 # OpenVINO and the native network keep maps of the whole frame, and Linux kills what grows too large: a frame whose maps would not fit
 # goes to torch in strips, decided beforehand. Bytes a pixel and some room: OpenVINO took 832 between 320x180 and 1280x720 (x2, bfloat16),
 # the native network has four maps of 40 channels, 640, and the frame and its result. What each of many threads takes besides depends
@@ -186,6 +187,8 @@ def check_numbers(options: ModelOptions) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise OptionError(f"--{name.replace('_', '-')} {value}: at least 1")
+    if options.threads is not None and options.threads > (most := max(_MOST_THREADS, _cores())):
+        raise OptionError(f"--threads {options.threads}: at most {most}; more than this machine's {_cores()} cores make nothing faster")
     if options.weights is not None:
         _check_weights(options, options.weights)
 

@@ -20,7 +20,7 @@ from a2n_video.engine.native import engine as native
 from a2n_video.engine.native import has_native
 from a2n_video.engine.native.library import Network
 from a2n_video.engine.protocol import Geometry
-from a2n_video.errors import MissingDependencyError, OptionError
+from a2n_video.errors import DeviceError, MissingDependencyError, OptionError
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.planes import PlaneFormat
 from a2n_video.net.fuse import FusedA2N, fuse
@@ -215,6 +215,16 @@ def test_when_memory_ends_torch_goes_on_with_the_same_frame(monkeypatch: pytest.
     assert count == 1 and len(calls) == 4 and len(halves) == 6
     assert all(np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(whole, halves, strict=True))
     assert sum("out of memory" in message for message in caplog.messages) == 1
+
+
+def test_threads_that_cannot_be_had_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(self: Network, model: A2N, threads: int) -> None:
+        raise MemoryError("no memory or threads for the network")
+
+    monkeypatch.setattr(Network, "__init__", none)
+    plan = ExecutionPlan(model="weights", engine="native", batch_size=1, threads=900)
+    with pytest.raises(DeviceError, match="no memory or threads for the network in 900 threads; give fewer with --threads"):
+        native.open_native_engine(model_of(CONFIGS["small-x2"]), geometry(), plan)
 
 
 def planned(**options: object) -> ExecutionPlan:

@@ -52,6 +52,17 @@ def test_what_contradicts_itself_is_told() -> None:
         planned(engine="native", device="cuda:0")
 
 
+@pytest.mark.parametrize("engine", ["auto", "native", "torch"])
+def test_more_threads_than_any_machine_has_are_refused(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(select, "_cores", lambda: 2)
+    for asked in (1025, 100_000):
+        with pytest.raises(OptionError, match=rf"--threads {asked}: at most 1024"):
+            planned(engine=engine, threads=asked)  # type: ignore[arg-type]
+    assert planned(engine=engine, threads=1024).threads == 1024  # type: ignore[arg-type]
+    monkeypatch.setattr(select, "_cores", lambda: 2000)
+    assert planned(engine=engine, threads=2000).threads == 2000  # type: ignore[arg-type]
+
+
 def weights(scale: int = 2, name: str = "a2n") -> str:
     return str(find_model(name, scale).path)
 
