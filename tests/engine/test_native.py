@@ -26,6 +26,7 @@ from a2n_video.media.planes import PlaneFormat
 from a2n_video.net.fuse import FusedA2N, fuse
 from a2n_video.net.model import A2N, A2NConfig
 from a2n_video.options import ExecutionPlan, ModelOptions
+from tests.net.test_fuse import one_sided
 
 MUST_BE_THERE = os.environ.get("A2N_REQUIRE_NATIVE", "0") != "0"
 pytestmark = pytest.mark.skipif(not has_native() and not MUST_BE_THERE, reason="the native network was not built")
@@ -179,6 +180,13 @@ def test_what_is_no_number_stays_none() -> None:
 def test_large_values_do_not_overflow_the_gates() -> None:
     model = model_of(CONFIGS["small-x2"])
     model.AAB_trunk[0].attention.k2.weight.mul_(1e5)  # type: ignore[union-attr, operator]
+    x = torch.rand(3, 12, 12)
+    assert torch.allclose(enlarged(network(model), x), model(x[None])[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("favoured", [0, 1])
+def test_a_branch_without_any_weight_is_no_infinity(favoured: int) -> None:
+    model = one_sided(model_of(CONFIGS["small-x2"]), favoured)
     x = torch.rand(3, 12, 12)
     assert torch.allclose(enlarged(network(model), x), model(x[None])[0], atol=1e-4)
 
