@@ -22,6 +22,7 @@ from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.planes import PlaneFormat
 
 _BAND_SAMPLES: Final = 1 << 18
+_HALVINGS: Final = 3  # under a cut-out's edge: as far as a network lets much be seen
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,14 @@ def _repeat_rows(x: Tensor, before: int, after: int) -> Tensor:
 
 
 class ColorConverter:
-    """Conversion tables for one format and settled colour, on one device; without state, so any thread may use it."""
+    """Conversion tables for one format and settled colour, on one device; without state, so any thread may use it.
 
-    def __init__(self, fmt: PlaneFormat, color: ColorSpec, device: torch.device | str = "cpu") -> None:
+    `covers`: what the format's alpha hides is given the colour beside it (`covered`), for a result that has alpha too.
+    """
+
+    def __init__(self, fmt: PlaneFormat, color: ColorSpec, device: torch.device | str = "cpu", *, covers: bool = False) -> None:
         device = torch.device(device)
-        self.fmt = fmt
+        self.fmt, self._covers = fmt, covers
         codes = code_matrices(fmt, color)
         self._decode, self._decode_bias, self._encode, self._encode_bias = (
             torch.tensor(table, dtype=torch.float32, device=device)
@@ -111,7 +115,8 @@ class ColorConverter:
         for band in self._bands(rows.device):
             codes = self._codes(rows, band)
             torch.baddbmm(self._decode_bias, decode, codes, out=flat[:, :, band.start * width : band.stop * width])
-        return rgb
+        alpha = self.alpha(rows) if self._covers else None
+        return rgb if alpha is None else covered(rgb, alpha)
 
     def to_rows(self, rgb: Tensor, alpha: Tensor | None = None) -> Tensor:
         """RGB (N, 3, H, W), any floating dtype -> rows (N, samples) of the format: rounded, held within the depth.
@@ -209,6 +214,35 @@ def finite(rgb: Tensor) -> Tensor:
     if not torch.isfinite(rgb.sum(dtype=torch.float32)):
         raise DeviceError(NOT_FINITE)
     return rgb
+
+
+def covered(rgb: Tensor, alpha: Tensor) -> Tensor:
+    """RGB (N, 3, H, W) whose pixels of alpha 0 have the colour of what is seen up to a few pixels beside them.
+
+    The one colour that a cut-out hides, black mostly, would mix into its edge. Frames that hide several are left alone: there alpha may
+    be a mask of something else, and what is under it meant.
+    """
+    hidden = alpha == 0
+    if rgb.device.type == "cpu" and not hidden.any():  # elsewhere the question would hold the stream
+        return rgb
+    darkest, lightest = rgb.masked_fill(~hidden, torch.inf).amin((2, 3)), rgb.masked_fill(~hidden, -torch.inf).amax((2, 3))
+    one_colour = (lightest <= darkest).all(1)[:, None, None, None]
+    spread, reached = _spread(rgb, alpha, _HALVINGS)
+    return torch.where(hidden & one_colour & reached, spread, rgb)
+
+
+def _spread(rgb: Tensor, weight: Tensor, halvings: int) -> tuple[Tensor, Tensor]:
+    """Colours where there is weight, where there is none those around, from ever smaller pictures; and where any was found."""
+    found = weight > 0
+    if not halvings:
+        return rgb, found
+    # Windows overlap by one pixel on either side: each halving reaches one of its pixels further, wherever an edge lies.
+    smaller = F.avg_pool2d(torch.cat([rgb * weight, weight], 1), 4, 2, 1, ceil_mode=True)
+    mass = smaller[:, 3:]
+    around = _spread(smaller[:, :3] / mass.clamp_min(1e-6), mass, halvings - 1)
+    height, width = rgb.shape[2:]
+    spread, reached = (F.interpolate(x.float(), scale_factor=2, mode="nearest")[..., :height, :width] for x in around)
+    return torch.where(found, rgb, spread), found | (reached > 0)
 
 
 def enlarge_alpha(alpha: Tensor, scale: int) -> Tensor:

@@ -59,7 +59,7 @@ class TorchCompute:
     def __init__(self, model: A2N, geometry: Geometry, plan: ExecutionPlan) -> None:
         set_threads_here(plan.threads)
         self._scale = geometry.scale
-        self._source = ColorConverter(geometry.source, geometry.color)
+        self._source = ColorConverter(geometry.source, geometry.color, covers=geometry.target.alpha)
         self._target = ColorConverter(geometry.target, geometry.color)
         self._net = lowered(model, getattr(torch, plan.dtype))
         self._recovery = Recovery(batch_size=plan.batch_size, strip_rows=plan.strip_rows, height=geometry.source.height)

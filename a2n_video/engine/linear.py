@@ -21,6 +21,7 @@ from a2n_video.media.planes import PlaneFormat, Planes, Samples
 Floats = npt.NDArray[np.float32]
 _BLOCK: Final = 32  # outputs a product: larger multiplies more zeros
 _REACH: Final = 2.0
+_SEEN: Final = 2.0**-10  # of alpha: what divides by less may become any colour
 
 
 @dataclass(frozen=True)
@@ -89,12 +90,18 @@ def resampled(x: Floats, height: int, width: int) -> Floats:
     return out
 
 
-def resampled_in_light(rgb: Floats, height: int, width: int, transfer: int) -> Floats:
-    """The same of R'G'B' whose light is what is resampled; `transfer` is H.273's number of its curve."""
+def resampled_in_light(rgb: Floats, height: int, width: int, transfer: int, alpha: Floats | None = None) -> Floats:
+    """The same of R'G'B' whose light is what is resampled; `transfer` is H.273's number of its curve.
+
+    With `alpha` (1, H, W) pixels count for as much as is seen of them, so that no hidden colour comes into the edge of a cut-out.
+    """
     curve = CURVES.get(transfer, _DISPLAY)
-    if curve is None:
-        return resampled(rgb, height, width)
-    return curve.signal(resampled(curve.light(rgb), height, width))
+    light = rgb if curve is None else curve.light(rgb)
+    made = resampled(light, height, width)
+    if alpha is not None:
+        weight = resampled(alpha, height, width)
+        made = np.where(weight > _SEEN, resampled(light * alpha, height, width) / np.maximum(weight, _SEEN), made)
+    return made if curve is None else curve.signal(made)
 
 
 def refit(planes: Planes, fmt: PlaneFormat, color: ColorSpec, target: PlaneFormat, target_color: ColorSpec) -> Samples:
@@ -104,8 +111,9 @@ def refit(planes: Planes, fmt: PlaneFormat, color: ColorSpec, target: PlaneForma
     """
     rgb = planes_to_rgb(planes, fmt, color)
     alpha = _alpha(planes, fmt)
+    opaque = alpha is None or bool(alpha.min() >= 1)
     if (fmt.height, fmt.width) != (target.height, target.width):
-        rgb = resampled_in_light(rgb, target.height, target.width, color.transfer)
+        rgb = resampled_in_light(rgb, target.height, target.width, color.transfer, None if opaque else alpha)
         alpha = None if alpha is None else resampled(alpha, target.height, target.width)
     row = np.empty(target.samples, target.dtype)
     rgb_to_planes(rgb, target, target_color, row)

@@ -42,7 +42,7 @@ class NetworkStep:
     def __init__(self, net: FusedA2N, geometry: Geometry, device: torch.device) -> None:
         self._net = net
         self._scale = geometry.scale
-        self._source = ColorConverter(geometry.source, geometry.color, device)
+        self._source = ColorConverter(geometry.source, geometry.color, device, covers=geometry.target.alpha)
         self._target = ColorConverter(geometry.target, geometry.color, device)
 
     def __call__(self, rows: Tensor, out: Tensor, flags: Tensor, *, strip_rows: int = 0) -> None:

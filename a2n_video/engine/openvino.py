@@ -88,7 +88,7 @@ class OpenVINOCompute:
         set_threads_here(1)  # for colour: a team would spin beside OpenVINO's threads
         self._scale = geometry.scale
         self._batch_size = plan.batch_size
-        self._source = ColorConverter(geometry.source, geometry.color)
+        self._source = ColorConverter(geometry.source, geometry.color, covers=geometry.target.alpha)
         self._target = ColorConverter(geometry.target, geometry.color)
         shape = (plan.batch_size, 3, geometry.source.height, geometry.source.width)
         graph = compiled(model, shape, plan.dtype, plan.threads)

@@ -25,11 +25,14 @@ _CPU_ENGINES: Final = ("native", "torch", "openvino")
 _CPU_BATCH_PIXELS: Final = 1 << 16
 _ACCELERATOR_BATCH_PIXELS: Final = 1 << 20
 _MAX_BATCH: Final = 8
+_MOST_THREADS: Final = 1024  # each has buffers of its own
 # OpenVINO and the native network keep maps of the whole frame, and Linux kills what grows too large: a frame whose maps would not fit
 # goes to torch in strips, decided beforehand. Bytes a pixel and some room: OpenVINO took 832 between 320x180 and 1280x720 (x2, bfloat16),
 # the native network has four maps of 40 channels, 640, and the frame and its result. What each of many threads takes besides depends
 # on the network, which is not loaded yet: the native engine looks again, exactly, and goes in strips where it must.
 _WHOLE_FRAME_BYTES_PER_PIXEL: Final = 1100
+# Of a frame that waits in a batch, and of its result: RGB in float32 and samples, of two batches under way.
+_WAITING_BYTES_PER_PIXEL: Final = 32
 WHOLE_FRAME_MAX_PIXELS: Final = 4096 * 2304
 # Bytes of maps a pixel, at most, in torch: where this is far from the free memory, nothing needs to be probed.
 _TORCH_BYTES_PER_PIXEL: Final = 2048
@@ -168,11 +171,14 @@ def _fitted(plan: ExecutionPlan, geometry: Geometry) -> ExecutionPlan:
     return plan if at_most < free // 4 else fitted(plan, _planned_model(plan, geometry), geometry, free)
 
 
-def _fits_whole(options: ModelOptions, geometry: Geometry) -> bool:
+def _fits_whole(engine: str, options: ModelOptions, geometry: Geometry) -> bool:
+    """Whether maps of whole frames fit: of a batch's frames at once in OpenVINO, of one after the other in the native network."""
     from a2n_video.engine.host_memory import free_host_bytes
 
     pixels = geometry.source.width * geometry.source.height
-    need = pixels * (options.batch_size or 1) * _WHOLE_FRAME_BYTES_PER_PIXEL
+    beside = (options.batch_size or 1) - 1
+    each = _WAITING_BYTES_PER_PIXEL * (1 + geometry.scale**2) if engine == "native" else _WHOLE_FRAME_BYTES_PER_PIXEL
+    need = pixels * (_WHOLE_FRAME_BYTES_PER_PIXEL + beside * each)
     return pixels <= WHOLE_FRAME_MAX_PIXELS and need <= free_host_bytes() // 2
 
 
@@ -186,6 +192,8 @@ def check_numbers(options: ModelOptions) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise OptionError(f"--{name.replace('_', '-')} {value}: at least 1")
+    if options.threads is not None and options.threads > (most := max(_MOST_THREADS, _cores())):
+        raise OptionError(f"--threads {options.threads}: at most {most}; more than this machine's {_cores()} cores make nothing faster")
     if options.weights is not None:
         _check_weights(options, options.weights)
 
@@ -273,9 +281,8 @@ def _resolve_engine(options: ModelOptions, device: str, geometry: Geometry) -> s
         return engine
     if device != "cpu":
         return "accelerator"
-    if not _fits_whole(options, geometry):
-        return "torch"
-    return _fastest_cpu_engine(options.dtype) if engine == "auto" else engine
+    wanted = _fastest_cpu_engine(options.dtype) if engine == "auto" else engine
+    return wanted if _fits_whole(wanted, options, geometry) else "torch"
 
 
 def _fastest_cpu_engine(dtype: str) -> str:

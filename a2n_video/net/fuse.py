@@ -12,12 +12,16 @@ Every stage also works on a strip of rows (see engine/memory.py), which is why s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from a2n_video.net.model import A2N, A2NConfig, AttentionInAttentionBlock, PixelAttention, lrelu
+
+# Of attention: from there on the other branch is lost in rounding, and where its weight is none the ratio would have no end.
+MOST_ODDS: Final = 2.0**64
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:
@@ -107,13 +111,14 @@ class FusedBlock(nn.Module):
 
     def mix(self, x: Tensor, inner: Tensor, gates: Tensor, borders: Borders = WHOLE) -> Tensor:
         """The block's result on rows of `x`; `inner` has two rows more on each side that is not a border."""
-        ratio = (gates[:, 0] / gates[:, 1])[:, None, None, None].to(x.dtype)
+        ratio = (gates[:, 0] / gates[:, 1]).clamp(max=MOST_ODDS)
+        attention, non_attention = (weight[:, None, None, None].to(x.dtype) for weight in (ratio, 1 / (1 + ratio)))
         both = self.k13(inner, borders)
         near = inner[:, :, 0 if borders.top else 1 : inner.shape[2] if borders.bottom else -1]
         a, y = both.chunk(2, dim=1)
-        attended = y * torch.sigmoid(self.k2(lrelu(a))) * ratio
+        attended = y * torch.sigmoid(self.k2(lrelu(a))) * attention
         mixed = lrelu(self.k4n(torch.cat([attended, near], dim=1), borders))
-        correction: Tensor = self.conv_last(mixed) * gates[:, 1][:, None, None, None].to(x.dtype)
+        correction: Tensor = self.conv_last(mixed) * non_attention
         return x + correction
 
     def forward(self, x: Tensor) -> Tensor:

@@ -221,6 +221,35 @@ def test_alpha_keeps_its_codes_and_is_opaque_where_none_was(depth: int) -> None:
     assert set(fmt.unpack(tables.to_rows(rgb)[0].numpy())[3].ravel().tolist()) == {2**depth - 1}
 
 
+def cut_out(hidden: float | torch.Tensor, size: tuple[int, int] = (33, 47)) -> tuple[torch.Tensor, torch.Tensor]:
+    """A white square, half seen at its edge, on a colour that is not seen at all."""
+    alpha = torch.zeros(1, 1, *size)
+    alpha[..., 8:24, 8:24] = 0.5
+    alpha[..., 9:23, 9:23] = 1
+    return torch.where(alpha > 0, torch.ones(1, 3, *size), torch.as_tensor(hidden)), alpha
+
+
+@pytest.mark.parametrize("hidden", [0.0, 0.3])
+def test_what_a_cut_out_hides_beside_its_edge_has_the_colour_of_the_edge(hidden: float) -> None:
+    rgb, alpha = cut_out(hidden)
+    covered = torch_color.covered(rgb, alpha)
+    assert (covered[..., 4:28, 4:28] == 1).all()
+    assert (covered[..., 32:] == hidden).all()
+
+
+def test_colours_that_may_be_meant_are_left_under_alpha() -> None:
+    """All that is seen, and all of a frame that hides more than one; frames of a batch stand for themselves."""
+    one, alpha = cut_out(0.0)
+    noise = torch.rand(1, 3, 33, 47)
+    several, _ = cut_out(noise)
+    batch = torch_color.covered(torch.cat([several, noise, one]), torch.cat([alpha, torch.ones_like(alpha), alpha]))
+    assert torch.equal(batch[:2], torch.cat([several, noise]))
+    assert torch.equal(batch[2:], torch_color.covered(one, alpha))
+    seen = torch.where(alpha > 0, noise, 0.0)
+    assert torch.equal(torch_color.covered(seen, alpha)[alpha.expand(-1, 3, -1, -1) > 0], noise[alpha.expand(-1, 3, -1, -1) > 0])
+    assert torch.equal(torch_color.covered(one, torch.zeros_like(alpha)), one)
+
+
 def test_batches_are_frames_side_by_side() -> None:
     fmt, color = yuv(21, 13), ColorSpec(matrix=5, full_range=False, chroma_location=2)
     rows = torch.from_numpy(np.stack([smooth_row(fmt, seed) for seed in range(3)]))

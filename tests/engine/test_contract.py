@@ -18,6 +18,7 @@ from a2n_video.engine.accelerator import AcceleratorEngine, open_pipeline
 from a2n_video.engine.color import planes_to_rgb, rgb_to_planes
 from a2n_video.engine.native import engine as native
 from a2n_video.engine.native import has_native
+from a2n_video.engine.nearest import repeated
 from a2n_video.engine.protocol import Engine, Geometry, Rows
 from a2n_video.engine.select import has_openvino
 from a2n_video.media.colorspec import ColorSpec
@@ -224,6 +225,23 @@ def test_the_result_may_have_another_layout(opened: Opener) -> None:
     assert rows.shape[1] == 40 * 28 + 2 * 20 * 28
     assert rows.dtype == np.uint16
     assert abs(brightness(rows, geometry.target)[0] - 511) < 120
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_cut_out_is_the_same_whatever_colour_it_hides(opened: Opener, kept: bool) -> None:
+    """Where it is seen; without alpha in the result all is seen, and as it was."""
+    fmt = PlaneFormat(width=40, height=24, family="rgb", alpha=True)
+    engine = opened(replace(geometry_of(fmt), layout=replace(fmt, alpha=kept)), 1)
+    alpha = np.zeros((24, 40), np.uint8)
+    alpha[8:16, 8:16] = 255
+    rows = [
+        engine.submit([[*(np.where(alpha > 0, np.uint8(240), np.uint8(hidden)) for _ in range(3)), alpha]]).result(SOON_S)[0]
+        for hidden in (0, 200)
+    ]
+    dark, light = (np.stack(engine.geometry.target.unpack(row)[:3]).astype(int) for row in rows)
+    seen = repeated(alpha, 2) > 0
+    assert (np.abs(dark - light)[:, seen].max() <= 2) == kept or isinstance(engine, nearest.NearestEngine)
+    assert np.abs(dark - light)[:, :, 64:].mean() > 50
 
 
 def test_rgb_has_no_matrix_to_become_yuv_by() -> None:

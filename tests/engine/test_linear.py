@@ -89,6 +89,22 @@ def test_alpha_goes_along() -> None:
     assert found[:, 5:].min() >= 247
 
 
+@pytest.mark.parametrize("transfer", [13, 16])
+@pytest.mark.parametrize("side", [17, 40, 61])
+def test_no_hidden_colour_comes_into_an_edge(side: int, transfer: int) -> None:
+    """White on hidden black stays white wherever it is seen; what is hidden stays black."""
+    fmt = PlaneFormat(width=40, height=40, family="rgb", depth=16, alpha=True)
+    target = PlaneFormat(width=side, height=side, family="rgb", alpha=True)
+    color = ColorSpec(matrix=0, full_range=True, transfer=transfer)
+    alpha = np.zeros((40, 40), np.uint16)
+    alpha[10:30, 10:30] = 30000
+    alpha[12:28, 12:28] = 65535
+    white = np.where(alpha > 0, np.uint16(65535), np.uint16(0))
+    *rgb, seen = target.unpack(refit([white, white, white, alpha], fmt, color, target, color))
+    assert all((plane[seen > 0] == 255).all() for plane in rgb)
+    assert all((plane[: side // 6] == 0).all() for plane in rgb)
+
+
 def test_edges_are_repeated() -> None:
     target = PlaneFormat(width=4, height=6, family="yuv", log2_chroma_w=1, log2_chroma_h=1)
     planes = [np.arange(15, dtype=np.uint8).reshape(5, 3), np.ones((3, 2), np.uint8), np.zeros((3, 2), np.uint8)]

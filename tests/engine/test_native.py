@@ -20,12 +20,13 @@ from a2n_video.engine.native import engine as native
 from a2n_video.engine.native import has_native
 from a2n_video.engine.native.library import Network
 from a2n_video.engine.protocol import Geometry
-from a2n_video.errors import MissingDependencyError, OptionError
+from a2n_video.errors import DeviceError, MissingDependencyError, OptionError
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.planes import PlaneFormat
 from a2n_video.net.fuse import FusedA2N, fuse
 from a2n_video.net.model import A2N, A2NConfig
 from a2n_video.options import ExecutionPlan, ModelOptions
+from tests.net.test_fuse import one_sided
 
 MUST_BE_THERE = os.environ.get("A2N_REQUIRE_NATIVE", "0") != "0"
 pytestmark = pytest.mark.skipif(not has_native() and not MUST_BE_THERE, reason="the native network was not built")
@@ -183,6 +184,13 @@ def test_large_values_do_not_overflow_the_gates() -> None:
     assert torch.allclose(enlarged(network(model), x), model(x[None])[0], atol=1e-4)
 
 
+@pytest.mark.parametrize("favoured", [0, 1])
+def test_a_branch_without_any_weight_is_no_infinity(favoured: int) -> None:
+    model = one_sided(model_of(CONFIGS["small-x2"]), favoured)
+    x = torch.rand(3, 12, 12)
+    assert torch.allclose(enlarged(network(model), x), model(x[None])[0], atol=1e-4)
+
+
 def geometry() -> Geometry:
     fmt = PlaneFormat(width=40, height=32, family="rgb")
     return Geometry(source=fmt, color=ColorSpec().settled(fmt), scale=2)
@@ -215,6 +223,16 @@ def test_when_memory_ends_torch_goes_on_with_the_same_frame(monkeypatch: pytest.
     assert count == 1 and len(calls) == 4 and len(halves) == 6
     assert all(np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(whole, halves, strict=True))
     assert sum("out of memory" in message for message in caplog.messages) == 1
+
+
+def test_threads_that_cannot_be_had_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(self: Network, model: A2N, threads: int) -> None:
+        raise MemoryError("no memory or threads for the network")
+
+    monkeypatch.setattr(Network, "__init__", none)
+    plan = ExecutionPlan(model="weights", engine="native", batch_size=1, threads=900)
+    with pytest.raises(DeviceError, match="no memory or threads for the network in 900 threads; give fewer with --threads"):
+        native.open_native_engine(model_of(CONFIGS["small-x2"]), geometry(), plan)
 
 
 def planned(**options: object) -> ExecutionPlan:

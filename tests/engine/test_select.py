@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from a2n_video.engine import select
+from a2n_video.engine import host_memory, select
 from a2n_video.engine.protocol import Geometry
 from a2n_video.errors import DeviceError, OptionError, WeightsError
 from a2n_video.media.colorspec import ColorSpec
@@ -60,6 +60,17 @@ def test_what_contradicts_itself_is_told() -> None:
         planned(engine="native", device="cuda:0")
 
 
+@pytest.mark.parametrize("engine", ["auto", "native", "torch"])
+def test_more_threads_than_any_machine_has_are_refused(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(select, "_cores", lambda: 2)
+    for asked in (1025, 100_000):
+        with pytest.raises(OptionError, match=rf"--threads {asked}: at most 1024"):
+            planned(engine=engine, threads=asked)  # type: ignore[arg-type]
+    assert planned(engine=engine, threads=1024).threads == 1024  # type: ignore[arg-type]
+    monkeypatch.setattr(select, "_cores", lambda: 2000)
+    assert planned(engine=engine, threads=2000).threads == 2000  # type: ignore[arg-type]
+
+
 def weights(scale: int = 2, name: str = "a2n") -> str:
     return str(find_model(name, scale).path)
 
@@ -86,3 +97,16 @@ def test_weights_are_looked_at_before_anything_is_promised(tmp_path: Path) -> No
 def test_weights_stand_alone(options: dict[str, str]) -> None:
     with pytest.raises(OptionError, match=r"--(model|engine) \S+ beside --weights .*a2n_x2.safetensors: .*leave one of them away"):
         select.check_numbers(ModelOptions(weights=weights(), **options))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("batch_size", "free_gib", "fit"), [(1, 8, "no"), (8, 10, "n"), (1, 4, ""), (16, 20, "n"), (64, 20, "")])
+def test_the_native_network_has_the_maps_of_one_frame_of_a_batch(
+    batch_size: int, free_gib: int, fit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_memory, "free_host_bytes", lambda: free_gib << 30)
+    monkeypatch.setattr(select, "_fitted", lambda plan, geometry: plan)
+    fmt = PlaneFormat(width=1920, height=1080, family="yuv", log2_chroma_w=1, log2_chroma_h=1)
+    geometry = Geometry(source=fmt, color=ColorSpec().settled(fmt), scale=2)
+    for engine in ("native", "openvino"):
+        plan = select.resolve_plan(ModelOptions(model="a2n", engine=engine, batch_size=batch_size), geometry)  # type: ignore[arg-type]
+        assert plan.engine == (engine if engine[0] in fit else "torch")

@@ -7,7 +7,7 @@ import torch
 
 from a2n_video.engine.memory import MIN_STRIP_ROWS, in_strips, strips_of
 from a2n_video.net.fuse import fuse
-from a2n_video.net.model import A2N, A2NConfig
+from a2n_video.net.model import A2N, A2NConfig, AttentionInAttentionBlock
 
 CONFIGS = [
     A2NConfig(scale=2, n_features=12, n_upsample_features=8, n_blocks=3),
@@ -48,6 +48,27 @@ def test_fused_equals_plain(config: A2NConfig) -> None:
         plain = model(x)
         assert (plain - model.skip(x)).abs().max() > 0.05  # the network does something
         assert difference(fused(x), plain) < 1e-10
+
+
+@pytest.mark.parametrize("favoured", [0, 1])
+def test_a_branch_without_any_weight_is_no_infinity(favoured: int) -> None:
+    """As where values are large, such as linear light of HDR: the scores of the branches are then far apart."""
+    model = one_sided(lively(CONFIGS[0]).float(), favoured)
+    x = frames(1, 16, 24).float()
+    inner = torch.rand(1, 12, 4, 4)
+    assert model.AAB_trunk[0].gates(inner)[0].tolist() == [1.0 - favoured, favoured]  # type: ignore[union-attr, operator]
+    assert difference(fuse(model)(x), model(x)) < 1e-5
+    assert difference(in_strips(fuse(model), x, 8), model(x)) < 1e-5
+
+
+def one_sided(model: A2N, favoured: int) -> A2N:
+    """The network with gates that give all weight to one of the branches, for inputs of either sign."""
+    for block in model.AAB_trunk:
+        if isinstance(block, AttentionInAttentionBlock):
+            squeeze, excite = block.ADM[0].weight.data, block.ADM[2].weight.data
+            squeeze[0], squeeze[1:] = 1, -1  # type: ignore[index]
+            excite[favoured], excite[1 - favoured] = 1e6, -1e6  # type: ignore[index]
+    return model
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=NAMES)

@@ -17,6 +17,7 @@ from a2n_video.engine.memory import Recovery, in_strips
 from a2n_video.engine.native.library import Network
 from a2n_video.engine.protocol import Geometry, Rows
 from a2n_video.engine.worker import WorkerEngine
+from a2n_video.errors import DeviceError
 from a2n_video.net.model import A2N
 from a2n_video.options import ExecutionPlan
 
@@ -33,9 +34,12 @@ class NativeCompute:
     def __init__(self, model: A2N, geometry: Geometry, plan: ExecutionPlan) -> None:
         set_threads_here(1)  # for colour: a team would spin beside the network's threads
         self._model, self._scale = model, geometry.scale
-        self._source = ColorConverter(geometry.source, geometry.color)
+        self._source = ColorConverter(geometry.source, geometry.color, covers=geometry.target.alpha)
         self._target = ColorConverter(geometry.target, geometry.color)
-        self._network = Network(model, plan.threads)
+        try:
+            self._network = Network(model, plan.threads)
+        except MemoryError as error:
+            raise DeviceError(f"the native engine: {error} in {plan.threads} threads; give fewer with --threads") from None
         self._beside = ThreadPoolExecutor(1, "a2n-native", set_threads_here, (plan.threads,))  # torch's, for strips
         self._strips: Recovery | None = None
         # Linux gives more memory than there is, and kills whoever uses it: what would not fit is found out beforehand.

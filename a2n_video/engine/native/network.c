@@ -11,6 +11,8 @@
 
 #include <math.h>
 
+#define MOST_ODDS 0x1p64 /* as in net/fuse.py */
+
 /* ------- the passes */
 
 /* `count` pixels of the first convolution from (row, column) on, written `out`. */
@@ -142,6 +144,7 @@ static void set_gates(frame *f, int bands) {
             score[i] += b->excite[i * hidden + h] * (value > 0 ? value : 0);
     }
     double odds = exp((score[0] - score[1]) / net->config.temperature);
+    odds = odds > MOST_ODDS ? MOST_ODDS : odds; /* what is no number stays none */
     f->ratio = (float)odds;
     f->weight = (float)(1 / (1 + odds));
 }
