@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from a2n_video.errors import InputError
+from a2n_video.errors import InputError, OptionError
 from a2n_video.io.rgb import Image
 from a2n_video.training.degrade import CLEAN, Degradation, degrade, sample_degradation, x264_medium
 from a2n_video.training.draw import draw_picture
@@ -67,9 +67,9 @@ class DataConfig:
     def __post_init__(self) -> None:
         # libx265 goes beyond its buffers on frames of one block of 64x64: 48x32 corrupted the heap, 64x64 gave other bytes each time.
         if min(self.frame) <= 64 or any(side % 2 for side in self.frame):
-            raise ValueError(f"frames are even and more than 64 on each side, not {self.frame}")
+            raise OptionError(f"frames are even and more than 64 on each side, not {self.frame}")
         if self.patch > min(self.frame):
-            raise ValueError(f"patches of {self.patch} do not fit into frames of {self.frame}")
+            raise OptionError(f"patches of {self.patch} do not fit into frames of {self.frame}")
 
 
 @dataclass(frozen=True, kw_only=True)
