@@ -61,7 +61,8 @@ def load_model(name_or_path: str | Path, scale: int | None = None) -> A2N:
     """
     path = Path(name_or_path)
     if isinstance(name_or_path, str) and not _names_file(path):
-        model = find_model(resolve_model(name_or_path, scale or 2), scale or 2)
+        wanted = 2 if scale is None else scale
+        model = find_model(resolve_model(name_or_path, wanted), wanted)
         if model.path is None:
             raise UnknownModelError(f"{NEAREST!r} repeats pixels and has no network to load; choose another model")
         path = model.path

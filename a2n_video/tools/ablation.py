@@ -19,7 +19,7 @@ from a2n_video.io.sequences import is_picture
 from a2n_video.net.model import A2N, AttentionInAttentionBlock
 from a2n_video.tools import plots
 from a2n_video.tools.footage import shot_of
-from a2n_video.tools.metrics import psnr_y
+from a2n_video.tools.metrics import check_measurable, psnr_y
 from a2n_video.tools.results import write_rows
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def pairs(folder: Path, scale: int) -> list[tuple[Tensor, Tensor]]:
     for path in files:
         large = shot_of(path).rgb
         height, width = (size - size % scale for size in large.shape[-2:])
+        check_measurable(path, width, height, scale, window=1)
         large = large[..., :height, :width]
         small = resize(large.double(), height // scale, width // scale)
         result.append((((255 * small).round().clamp(0, 255) / 255).float(), large))

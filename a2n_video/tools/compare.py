@@ -18,6 +18,7 @@ from a2n_video.errors import InputError, OptionError
 from a2n_video.tools.footage import Footage
 from a2n_video.tools.images import pillow
 from a2n_video.tools.measuring import Cast, Comparison, Measurement, measure
+from a2n_video.tools.metrics import check_measurable
 from a2n_video.tools.page import PNG_QUALITY, Page, render
 from a2n_video.tools.results import check_output, described, write_file, write_rows
 from a2n_video.tools.shell import count, guarded, seconds
@@ -68,6 +69,8 @@ def cast_of(options: CompareOptions) -> Cast:
         raise OptionError(f"{options.base}: {base.info.width}x{base.info.height} is neither the results' size nor smaller")
     if not cast.has_reference and options.source is not None:
         raise OptionError(f"{options.base} is a source already; --source goes with a reference of the results' size")
+    if cast.has_reference:
+        check_measurable(options.base, cast.width, cast.height)
     small = Footage.open(options.source) if options.source else None if cast.has_reference else base
     return replace(cast, base_name="reference" if cast.has_reference else "source", small=small)
 

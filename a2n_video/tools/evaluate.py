@@ -32,7 +32,7 @@ from a2n_video.io.sequences import is_picture
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.planes import PlaneFormat
 from a2n_video.options import Dtype, ModelOptions
-from a2n_video.tools.metrics import luma, psnr_y, shave, ssim_y
+from a2n_video.tools.metrics import check_measurable, luma, psnr_y, shave, ssim_y
 from a2n_video.tools.shell import guarded
 from a2n_video.upscaler import Upscaler
 
@@ -113,14 +113,16 @@ def shrunk(large: Tensor, scale: int) -> Tensor:
 
 
 def image_row(folder: Path, enlarger: Enlarger) -> Row:
-    """The means over a folder of pictures. InputError if it holds none."""
+    """The means over a folder of pictures. InputError if it holds none, or one too small to measure."""
     scale = enlarger.scale
     paths = sorted(path for path in folder.iterdir() if is_picture(path)) if folder.is_dir() else []
     if not paths:
         raise InputError(f"{folder}: no folder with pictures in it ({', '.join(sorted(READABLE))})")
     scores = []
     for path in paths:
-        large = to_tensor([cropped(next(read_rgb(path)), scale)])
+        picture = cropped(next(read_rgb(path)), scale)
+        check_measurable(path, picture.shape[1], picture.shape[0], scale)
+        large = to_tensor([picture])
         result = enlarger(shrunk(large, scale))
         scores.append((psnr_y(result, large, scale).item(), ssim_y(result, large, scale).item()))
     psnr, ssim = (math.fsum(column) / len(scores) for column in zip(*scores, strict=True))
@@ -144,6 +146,7 @@ class Clip:
         self.pairs = [pair for pair in FLICKER_PAIRS if max(pair) < len(self.large)]
         if not self.pairs:
             raise InputError(f"{self.path}: {len(self.large)} frames, more than {max(FLICKER_PAIRS[0])} are needed")
+        check_measurable(self.path, self.large[0].shape[1], self.large[0].shape[0], self.scale)
 
     def small(self, crf: int | None) -> list[Image]:
         frames = [shrunk(to_tensor([image]), self.scale)[0].permute(1, 2, 0).numpy() for image in self.large]

@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _export(args: argparse.Namespace) -> None:
     check_output(args.output, (".onnx",), [Path(args.weights)] if args.weights else [], overwrite=args.overwrite)
-    model = load_model(args.weights or args.model, args.scale or (None if args.weights else 2))
+    model = load_model(args.weights or args.model, args.scale)
     write(model, args.output, opset=args.opset, metadata={"model": Path(args.weights).name if args.weights else args.model})
     print(f"{args.output}: x{model.config.scale}, input {INPUT!r} (batch, 3, height, width) RGB 0..1, {args.output.stat().st_size} bytes")
 

@@ -7,6 +7,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from a2n_video.errors import InputError
+
 PEAK = 255.0
 LUMA = (65.738, 129.057, 25.064)
 BEST_DB: Final = 99.0  # stands for the infinity of equal pictures, which neither a mean nor a curve nor JSON can hold
@@ -30,6 +32,13 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
     """PSNR in dB of each image of two batches (N, C, H, W) with values in 0..255, at most BEST_DB. Shape (N,)."""
     error = (a.double() - b.double()).square().mean(dim=(1, 2, 3))
     return (10 * torch.log10(PEAK**2 / error)).clamp(max=BEST_DB)
+
+
+def check_measurable(what: object, width: int, height: int, border: int = 0, window: int = WINDOW) -> None:
+    """InputError for a picture that is smaller than the window (SSIM's) once `border` pixels on each side are left out."""
+    least = window + 2 * border
+    if min(width, height) < least:
+        raise InputError(f"{what}: {width}x{height} is too small to measure, {least} pixels on each side are the least; leave it out")
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ class Crop:
     def parse(cls, text: str) -> Crop:
         """WxH or WxH+X+Y; OptionError for anything else."""
         match = _CROP.fullmatch(text)
-        if match is None or "0" in (match[1], match[2]):
+        if match is None or 0 in (int(match[1]), int(match[2])):
             raise OptionError(f"--crop {text!r}: write WxH or WxH+X+Y, such as 320x240+100+60")
         place = (int(match[3]), int(match[4])) if match[3] is not None else None
         return cls(width=int(match[1]), height=int(match[2]), place=place)

@@ -16,7 +16,7 @@ The complete form of each run, in the order to spend hours in. `CLEAN` and `VIDE
 all with `--loss psnr`; on a processor with `--optimiser muon --side 32`, on a card with `--batch 16 --side 64 --workers 3`.
 What a bundled file really had is in its card. On a lent card `--minutes M` ends the schedule by the clock; leave a minute for the
 last judging. Pictures are what is short: in 7,500 steps on a card x3 won 0.29 dB on those it was trained on and 0.10 dB on
-held-out ones.
+held-out ones. Folders name their files, and a pair of a file that another folder of the run holds out is left out.
 
 Several runs on few busy cores go faster with `--threads 1` each: two threads that wait for one another stand still whenever either is
 held up.

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import signal
+import sys
 from dataclasses import MISSING, fields
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, Final
 
+from a2n_video.tools.shell import guarded
 from a2n_video.training.data import DataConfig, prepare
 from a2n_video.training.train import TrainConfig, train
+
+PROG: Final = "python -m a2n_video.training"
 
 
 def add_fields(parser: argparse.ArgumentParser, config: type[Any]) -> None:
@@ -38,7 +42,7 @@ def taken(args: argparse.Namespace, config: type[Any]) -> dict[str, Any]:
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m a2n_video.training", description=__doc__)
+    parser = argparse.ArgumentParser(prog=PROG, description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     data = commands.add_parser("data", help="make pairs of patches from a folder of pictures and videos")
     data.add_argument("pictures", type=Path)
@@ -54,16 +58,21 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
+    return guarded(PROG, lambda: work(args))
+
+
+def work(args: argparse.Namespace) -> None:
+    """Do what was asked for."""
     if args.command == "data":
         prepare(args.pictures, args.folder, DataConfig(**taken(args, DataConfig)), workers=args.workers)
-    else:
-        stop = Event()
-        for number in (signal.SIGTERM, signal.SIGINT):  # a step is finished first, so that the state kept is whole
-            signal.signal(number, lambda *_: stop.set())
-        train(args.pairs, args.run, TrainConfig(**taken(args, TrainConfig)), start=args.start, stop_at=args.stop_at, stopped=stop.is_set)
+        return
+    stop = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):  # a step is finished first, so that the state kept is whole
+        signal.signal(number, lambda *_: stop.set())
+    train(args.pairs, args.run, TrainConfig(**taken(args, TrainConfig)), start=args.start, stop_at=args.stop_at, stopped=stop.is_set)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,11 +1,12 @@
 """Pairs of small and large patches in memory-mapped arrays: made once, so that no encoder slows the training loop.
 
 A folder of pairs holds `{train,held}_{low,high,kind}.npy` (uint8; (N, P, P, 3), (N, P*scale, P*scale, 3), (N,)) and
-`pairs.json`, which says how they were made and what each kind is.
+`pairs.json`, which says how they were made, what each kind is, and which files each pair is of.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from a2n_video.errors import InputError
+from a2n_video.errors import InputError, OptionError
 from a2n_video.io.rgb import Image
 from a2n_video.training.degrade import CLEAN, Degradation, degrade, sample_degradation, x264_medium
 from a2n_video.training.draw import draw_picture
@@ -66,9 +67,9 @@ class DataConfig:
     def __post_init__(self) -> None:
         # libx265 goes beyond its buffers on frames of one block of 64x64: 48x32 corrupted the heap, 64x64 gave other bytes each time.
         if min(self.frame) <= 64 or any(side % 2 for side in self.frame):
-            raise ValueError(f"frames are even and more than 64 on each side, not {self.frame}")
+            raise OptionError(f"frames are even and more than 64 on each side, not {self.frame}")
         if self.patch > min(self.frame):
-            raise ValueError(f"patches of {self.patch} do not fit into frames of {self.frame}")
+            raise OptionError(f"patches of {self.patch} do not fit into frames of {self.frame}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +110,46 @@ def plan(config: DataConfig, sources: list[Source]) -> list[Job]:
     pairs = [(source, kind) for source in held for kind in range(len(HELD_KINDS))]
     jobs += [job(i, "held", k, s, HELD_KINDS[k][1]) for i, (s, k) in enumerate(pairs)]
     return jobs
+
+
+def named_files(jobs: Sequence[Job]) -> dict[str, Any]:
+    """What of `pairs.json` names files: their names, what tells them apart wherever they lie, and for each clip of a split its two files.
+
+    The second file of a clip is what moves in front; None is a drawn picture, or nothing in front.
+    """
+    paths = sorted({source.path for job in jobs for source in (job.source, job.front) if source is not None and source.path is not None})
+    place = {path: number for number, path in enumerate(paths)}
+
+    def clips(split: str) -> list[list[int | None]]:
+        taken = [job for job in jobs if job.split == split]
+        return [[place[s.path] if s is not None and s.path is not None else None for s in (job.source, job.front)] for job in taken]
+
+    files = [{"name": path.name, "content": content_of(path)} for path in paths]
+    return {"files": files, "clips": {split: clips(split) for split in ("train", "held")}}
+
+
+def content_of(path: Path) -> str:
+    """A file's size and a digest of its first megabyte: enough to know it again under another name."""
+    with path.open("rb") as file:
+        return f"{path.stat().st_size}-{hashlib.sha256(file.read(1 << 20)).hexdigest()[:16]}"
+
+
+def files_of(folder: Path, split: str) -> list[set[str]]:
+    """The files, as `content_of` knows them, that each pair of a split is of; nothing where the folder does not name them."""
+    meta = _read_json(folder)
+    per_clip, names = meta["config"]["per_clip"], [file["content"] for file in meta.get("files", ())]
+    clips = [{names[number] for number in clip if number is not None} for clip in meta.get("clips", {}).get(split, ())]
+    return [clip for clip in clips for _ in range(per_clip)]
+
+
+def held_elsewhere(folders: Sequence[Path]) -> list[set[int]]:
+    """For each folder the rows of its training pairs that show a file which another of the folders holds out."""
+    held = [set().union(*files_of(folder, "held")) for folder in folders]
+    result = []
+    for number, folder in enumerate(folders):
+        others = set().union(*(files for other, files in enumerate(held) if other != number))
+        result.append({row for row, files in enumerate(files_of(folder, "train")) if files & others} if others else set())
+    return result
 
 
 def gradient(image: Image) -> float:
@@ -209,6 +250,7 @@ def prepare(pictures: Path, folder: Path, config: DataConfig, *, workers: int | 
     `pairs.json` is written last: a folder without it is unfinished.
     """
     jobs = plan(config, list_sources(pictures))
+    files = named_files(jobs)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "pairs.json").unlink(missing_ok=True)
     for split in ("train", "held"):
@@ -222,16 +264,23 @@ def prepare(pictures: Path, folder: Path, config: DataConfig, *, workers: int | 
         for _ in tqdm(pool.map(work, jobs, chunksize=8), total=len(jobs), unit="clip", disable=None):
             pass
     kinds = {"train": ["clean", "compressed"], "held": [name for name, _ in HELD_KINDS]}
-    (folder / "pairs.json").write_text(json.dumps({"config": asdict(config), "kinds": kinds}, indent=1) + "\n")
+    told = {"config": asdict(config), "kinds": kinds, **files}
+    (folder / "pairs.json").write_text("{\n" + ",\n".join(f" {json.dumps(k)}: {json.dumps(v)}" for k, v in told.items()) + "\n}\n")
 
 
 def read_meta(folder: Path) -> DataConfig:
     """The config a folder of pairs was made with. InputError if it is missing or unfinished."""
+    values = _read_json(folder)["config"]
+    return DataConfig(**{**values, "frame": tuple(values["frame"])})
+
+
+def _read_json(folder: Path) -> dict[str, Any]:
     try:
-        values = json.loads((folder / "pairs.json").read_text())["config"]
+        values: dict[str, Any] = json.loads((folder / "pairs.json").read_text())
+        values["config"]
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{folder}: pairs.json is missing or broken; make the pairs with `python -m a2n_video.training data`") from error
-    return DataConfig(**{**values, "frame": tuple(values["frame"])})
+    return values
 
 
 class PairBatches(Dataset[tuple[Tensor, Tensor]]):
@@ -240,7 +289,7 @@ class PairBatches(Dataset[tuple[Tensor, Tensor]]):
     Item `step` is decided by (seed, step) alone, so a resumed run and any number of reading processes see the same batches.
     `recoloured` is the share of clean pairs whose channels change places: colours that few pictures do not have. Compressed ones keep
     theirs, since an encoder treats them unlike. It is (low, high), uint8 (N, 3, side, side) and (N, 3, side*scale, side*scale) in
-    channels_last memory.
+    channels_last memory. `left_out` pairs show what another of the folders holds out, where both name their files.
     """
 
     def __init__(self, *folders: Path, batch: int, side: int, clean_share: float, seed: int, recoloured: float = 0.0) -> None:
@@ -248,7 +297,14 @@ class PairBatches(Dataset[tuple[Tensor, Tensor]]):
         low, high, _ = self.arrays[0]
         self.scale = high.shape[1] // low.shape[1]
         self.batch, self.side, self.clean_share, self.seed, self.recoloured = batch, side, clean_share, seed, recoloured
-        kinds = [(kind, number, row) for number, (_, _, rows) in enumerate(self.arrays) for row, kind in enumerate(rows.tolist())]
+        left = held_elsewhere(folders)
+        self.left_out = sum(map(len, left))
+        kinds = [
+            (kind, number, row)
+            for number, (_, _, rows) in enumerate(self.arrays)
+            for row, kind in enumerate(rows.tolist())
+            if row not in left[number]
+        ]
         self.rows = [[(number, row) for kind, number, row in kinds if kind == wanted] for wanted in (CLEAN_KIND, COMPRESSED_KIND)]
         wanted = [clean_share > 0, clean_share < 1]
         named = ", ".join(map(str, folders))

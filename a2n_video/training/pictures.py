@@ -28,6 +28,8 @@ class Source:
 
 def list_sources(folder: Path) -> list[Source]:
     """Every picture of a folder and frames of its videos, sorted by name. InputError if there is none, or a video cannot be read."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in READABLE | VIDEOS)
     sources = [Source(path=path, frame=frame) for path in files for frame in _frames_of(path)]
     if not sources:

@@ -304,6 +304,8 @@ def batches(config: TrainConfig, pairs: Sequence[Path], start: int, *, pinned: b
         seed=config.seed,
         recoloured=config.recoloured,
     )
+    if data.left_out:
+        tqdm.write(f"left out: {data.left_out} training pairs of files that another of the folders holds out")
     context = "spawn" if config.workers else None
     yield from DataLoader(
         data,

@@ -163,6 +163,12 @@ def test_a_start_past_the_last_frame_is_told(folder: Path) -> None:
         compare(options)
 
 
+def test_videos_too_small_to_measure_are_named(tmp_path: Path) -> None:
+    small = made(tmp_path / "small.mkv", pts=range(3), size=(16, 10))
+    with pytest.raises(InputError, match=r"small\.mkv: 16x10 is too small to measure, 11 pixels"):
+        compare(CompareOptions(base=small, results=(small,), vmaf=False))
+
+
 def test_the_slider_shows_what_is_shown_then(folder: Path) -> None:
     """Between two frames the first, after the last frame's time that one."""
     at = (Fraction(3, 50), Fraction(5, 25), Fraction(47, 100))

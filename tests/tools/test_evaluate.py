@@ -170,6 +170,17 @@ def test_what_cannot_be_used(arguments: list[str], code: int, words: str, capsys
     assert words in error and len(error.splitlines()) == 1 and not out
 
 
+@pytest.mark.parametrize("side", [1, 14])
+def test_a_picture_too_small_to_measure_is_named(side: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_png(tmp_path / "a.png", picture(1))
+    save_png(tmp_path / "b.png", picture(1)[:side, :side])
+    assert main(["--images", str(tmp_path), "--model", "nearest"]) == 3
+    assert "b.png: " in (told := capsys.readouterr().err) and "15 pixels on each side are the least" in told
+    save_clip(tmp_path / "small.mkv", [frame[:14] for frame in moving(12)])
+    assert main(["--clips", str(tmp_path / "small.mkv"), "--model", "nearest"]) == 3
+    assert "small.mkv: 96x12 is too small" in capsys.readouterr().err
+
+
 def test_too_short_a_clip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_clip(tmp_path / "short.mkv", moving(4))
     assert main(["--clips", str(tmp_path / "short.mkv"), "--model", "nearest"]) == 3

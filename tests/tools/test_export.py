@@ -95,6 +95,7 @@ def test_the_command_writes_a_bundled_model(tmp_path: Path, capsys: pytest.Captu
     [
         (["--model", "nobody"], 2, "nobody"),
         (["--model", "nearest"], 2, "nearest"),
+        (["--scale", "0"], 2, "scale 0"),
         (["--opset", "11"], 2, "from 17 to 23"),
         (["--opset", "99"], 2, "from 17 to 23"),
         (["--weights", "none.safetensors"], 6, "none.safetensors"),

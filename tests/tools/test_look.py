@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from a2n_video.tools import ablation, attention, compare, look
+from a2n_video.tools.images import png_bytes
 from tests.made import make_source
 
 CODES = {
@@ -19,6 +21,8 @@ CODES = {
     "outside the frame": (2, ["lam", "in.mp4", "-o", "out.png", "--at", "64,0"]),
     "beyond the end": (2, ["attention", "in.mp4", "-o", "out.png", "--at", "9"]),
     "no pictures": (3, ["ablation", ".", "-o", "out.png"]),
+    "too small a picture": (3, ["ablation", ".", "-o", "out.png"]),
+    "no such scale": (2, ["lam", "in.mp4", "-o", "out.png", "--scale", "0"]),
 }
 
 
@@ -36,6 +40,10 @@ def test_errors_are_one_line(case: str, folder: Path, monkeypatch: pytest.Monkey
     if case == "no pictures":
         (folder / "empty").mkdir(exist_ok=True)
         given = ["ablation", "empty", *given[2:]]
+    if case == "too small a picture":
+        (folder / "tiny").mkdir(exist_ok=True)
+        (folder / "tiny" / "a.png").write_bytes(png_bytes(np.zeros((4, 4, 3), np.uint8)))
+        given = ["ablation", "tiny", *given[2:]]
     monkeypatch.chdir(folder)
     assert look.main(given) == code
     told = capsys.readouterr()

@@ -128,7 +128,7 @@ def test_the_default_crop_is_where_the_detail_is() -> None:
     assert settle(None, torch.rand(1, 3, 48, 64)).width == 64
 
 
-@pytest.mark.parametrize("text", ["0x5", "12", "12x", "axb", "12x8+1", "12x8-1-1"])
+@pytest.mark.parametrize("text", ["0x5", "00x10", "12", "12x", "axb", "12x8+1", "12x8-1-1"])
 def test_crops_that_are_none(text: str) -> None:
     with pytest.raises(OptionError, match="write WxH"):
         Crop.parse(text)

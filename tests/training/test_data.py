@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
 from dataclasses import replace
 from fractions import Fraction
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 
 from a2n_video.engine.resize import resize_array
 from a2n_video.errors import InputError
-from a2n_video.training.data import DataConfig, PairBatches, choose_patch, open_arrays, plan, prepare, read_meta
+from a2n_video.training.data import DataConfig, Job, PairBatches, choose_patch, open_arrays, plan, prepare, read_meta
 from a2n_video.training.pictures import Source, list_sources, read_picture
 from tests.clips import Clip, write_clip
 
@@ -82,6 +84,36 @@ def test_folders_are_taken_together(pictures: Path, pairs: Path, tmp_path: Path)
     assert len(pickle.dumps(both)) < 1000 and torch.equal(again[3][1], both[3][1])
     with pytest.raises(InputError, match="one size and scale"):
         PairBatches(clean, other, batch=1, side=8, clean_share=1.0, seed=1)
+
+
+def test_what_another_folder_holds_out_is_not_trained_on(pictures: Path, pairs: Path, tmp_path: Path) -> None:
+    """One picture more, before the others, and another one of the old ones is held out."""
+    more, folder = tmp_path / "more", tmp_path / "pairs"
+    shutil.copytree(pictures, more)
+    shutil.copy(pictures / "p00.png", more / "first.png")
+    with (more / "first.png").open("ab") as file:
+        file.write(b"another one")
+    config = replace(SMALL, clean=12, compressed=0)
+    prepare(more, folder, config, workers=1)
+    plans = [plan(SMALL, list_sources(pictures)), plan(config, list_sources(more))]
+    held, trained = (
+        [{name for job in jobs if job.split == split for name in names_in(job)} for jobs in plans] for split in ("held", "train")
+    )
+    assert held == [{"p05.png"}, {"p04.png"}] and held[0] <= trained[1] and held[1] <= trained[0]
+    options: dict[str, Any] = {"batch": 1, "side": 24, "clean_share": 0.5, "seed": 4}
+    both = PairBatches(pairs, folder, **options)
+    kept = [plans[number][row // SMALL.per_clip] for rows in both.rows for number, row in rows]
+    assert not {name for job in kept for name in names_in(job)} & (held[0] | held[1])
+    leaks = sum(job.split == "train" and bool(names_in(job) & held[1 - n]) for n, jobs in enumerate(plans) for job in jobs)
+    assert both.left_out == leaks * SMALL.per_clip
+    assert PairBatches(pairs, **options).left_out == 0
+    told = json.loads((folder / "pairs.json").read_text())
+    (folder / "pairs.json").write_text(json.dumps({"config": told["config"]}))  # as folders were before
+    assert PairBatches(pairs, folder, **options).left_out == 0
+
+
+def names_in(job: Job) -> set[str]:
+    return {source.path.name for source in (job.source, job.front) if source is not None and source.path is not None}
 
 
 def holds(rows: NDArray[np.uint8], patch: NDArray[np.uint8]) -> bool:

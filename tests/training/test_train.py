@@ -310,10 +310,33 @@ def test_the_command_line(pairs: Path, tmp_path: Path) -> None:
         assert DataConfig(**taken(parse(["data", "in", "out", "--patch", "72", *given]), DataConfig)).frame == frame
     shape = ["--n-features", "8", "--n-blocks", "1", "--head", "pixelshuffle"]
     shape += ["--side", "12", "--batch", "1", "--threads", "1"]
-    main(["train", str(pairs), str(tmp_path / "run"), *shape, "--steps", "2", "--eval-every", "2"])
+    assert main(["train", str(pairs), str(tmp_path / "run"), *shape, "--steps", "2", "--eval-every", "2"]) == 0
     assert (tmp_path / "run" / "best.safetensors").is_file()
     with pytest.raises(SystemExit):
         parse(["train", str(pairs)])
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "told"),
+    [
+        (["train", "{here}/none", "{here}/run"], 3, "pairs.json is missing"),
+        (["train", "{pairs}", "{here}/run", "--loss", "l3", "--side", "12", "--threads", "1"], 2, "there are l1, psnr"),
+        (["data", "{here}/none", "{here}/out"], 3, "no such folder"),
+        (["data", "{here}", "{here}/out"], 3, "no picture or video"),
+        (["data", "{here}", "{here}/out", "--patch", "400"], 2, "do not fit"),
+    ],
+)
+def test_bad_use_is_one_line_and_a_code(
+    given: list[str], code: int, told: str, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        assert main([text.format(here=tmp_path, pairs=pairs) for text in given]) == code
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    error = capsys.readouterr().err
+    assert error.startswith("python -m a2n_video.training: ") and told in error and error.count("\n") == 1
 
 
 def test_the_psnr_loss_is_the_figure_in_db_and_weighs_patches_alike() -> None:
