@@ -82,3 +82,14 @@ def test_hidden_frames_are_not_counted(tmp_path: Path) -> None:
     result = scan(path, probe(path))
     assert len(result.packets) == 25
     assert result.time_map.times == scan(plain, probe(plain)).time_map.times
+
+
+@pytest.mark.parametrize(("stored", "found"), [(None, False), (TIMES, True)])
+@pytest.mark.parametrize("bf", ["0", "2"])
+def test_times_of_decoding_are_told_by_frames_that_go_back(bf: str, stored: list[Fraction] | None, found: bool, tmp_path: Path) -> None:
+    """MPEG-2 says of every stream that it may reorder; what rises in file order and is shown so has its own times."""
+    path = write_clip(
+        tmp_path / "clip.mkv", Clip(times=TIMES, stored=stored, codec="mpeg2video", options={"bf": bf}, time_base=Fraction(1, 25))
+    )
+    time_map = scan(path, probe(path)).time_map
+    assert time_map.decode_times is (found and bf == "2") and time_map.seekable is not time_map.decode_times
