@@ -137,9 +137,11 @@ def content_of(path: Path) -> str:
 def files_of(folder: Path, split: str) -> list[set[str]]:
     """The files, as `content_of` knows them, that each pair of a split is of; nothing where the folder does not name them."""
     meta = _read_json(folder)
-    per_clip, names = meta["config"]["per_clip"], [file["content"] for file in meta.get("files", ())]
-    clips = [{names[number] for number in clip if number is not None} for clip in meta.get("clips", {}).get(split, ())]
-    return [clip for clip in clips for _ in range(per_clip)]
+    if "files" not in meta:
+        return []
+    names = [file["content"] for file in meta["files"]]
+    clips = [{names[number] for number in clip if number is not None} for clip in meta["clips"][split]]
+    return [clip for clip in clips for _ in range(meta["config"]["per_clip"])]
 
 
 def held_elsewhere(folders: Sequence[Path]) -> list[set[int]]:
