@@ -21,6 +21,7 @@ from a2n_video.media.timemap import told
 
 _US: Final = Fraction(1, 1_000_000)
 _READ_RETRIES: Final = 100
+_CUT_ANYHOW: Final = ("pcm_", "adpcm_", "gsm")  # codecs whose samples or blocks follow each other, as many a packet as a container likes
 _WITHOUT_ADTS: Final = ("matroska", "mov")  # a damaged AAC frame in these may look like a header, and is none
 
 # seconds and byte offset of a packet, its duration, its stream's index, whether it is a keyframe, whether an edit list hides it -> seconds
@@ -33,8 +34,8 @@ class StreamPackets:
     """What one stream's packets carry, in file order: times and durations in microseconds, and a digest of each payload.
 
     Payloads are compared as their codec sees them: without ADTS headers, start codes and parameter sets, which containers add and take
-    away. Raw audio, which containers cut into packets as they like, is one digest and one packet, that ends where its samples do. `header`
-    is the codec's, for video of which a container may repeat it before pictures.
+    away. Audio in samples or blocks, which containers cut into packets as they like, is one digest and one packet; raw audio ends where its
+    samples do. `header` is the codec's, for video of which a container may repeat it before pictures.
     """
 
     times: array[int] = field(default_factory=lambda: array("q"))
@@ -83,7 +84,7 @@ def read_packets(
         whole = {
             index: _Whole(_raw(container.streams[index], codec), fills=index in filled)
             for index, codec in codecs.items()
-            if codec.startswith("pcm_")
+            if codec.startswith(_CUT_ANYHOW)
         }
         positions = Positions()
         for packet in _demuxed(container, [container.streams[index] for index in codecs]):
@@ -109,7 +110,7 @@ def _raw(stream: Any, codec: str) -> RawSound | None:
 
 
 class _Whole:
-    """The digest of raw audio; where it `fills`, of the silence in its gaps too."""
+    """The digest of audio in samples or blocks; where it `fills`, of the silence in the gaps of raw audio too."""
 
     def __init__(self, sound: RawSound | None, *, fills: bool) -> None:
         self._sound = sound
@@ -161,7 +162,7 @@ def _enter(stream: StreamPackets, time: Fraction, duration: Fraction) -> None:
 
 
 def _as_one(stream: StreamPackets, digest: int) -> None:
-    """Keep of raw audio when it begins and ends, and the digest of all."""
+    """Keep of a stream when it begins and ends, and the digest of all."""
     if stream.times:
         stream.times, stream.ends = array("q", [min(stream.times)]), array("q", [max(stream.ends)])
     stream.digests = array("Q", [digest])

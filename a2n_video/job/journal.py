@@ -24,6 +24,8 @@ from a2n_video.io.outfile import output_error, sync_directory
 FORMAT: Final = 1
 _SAMPLE_BYTES: Final = 1 << 20
 _CHECK_DIGITS: Final = 16
+# Of the encoder's settings: a resumed run takes its threads from the journal, and older journals know no muxer, which is that of pipes.
+_NO_SEGMENTS: Final = {"threads": None, "muxer": None}
 # Of a TimeMap: what times are counted from.
 _CLOCK: Final = ("time_base", "shift_pts", "limit_pts", "first_dts", "pts_trusted")
 
@@ -271,7 +273,7 @@ def _unequal(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
 
 def _settled_otherwise(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     """What another build of this program settled so for the same source and options that segments of both do not fit together."""
-    found = [f"encoder's {what}" for what in _unequal(*({**record["encoder"], "threads": None} for record in (mine, theirs)))]
+    found = [f"encoder's {what}" for what in _unequal(*({**record["encoder"], **_NO_SEGMENTS} for record in (mine, theirs)))]
     if _clock(mine["time_map"]) != _clock(theirs["time_map"]):
         found.append("the frames' times, which another build of a2n-video settled otherwise")
     return found

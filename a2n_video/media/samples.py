@@ -94,6 +94,9 @@ class CourseTracker:
     def __init__(self, time_base: Fraction, rate: int, *, raw: RawSound | None = None, frame_size: int = 0) -> None:
         self._base, self._rate = time_base, rate
         self._raw, self._frame_size = raw, frame_size
+        # Whole numbers, for there are hundreds of thousands of packets: a tick and a sample in parts of both, what is noted, a frame.
+        self._tick, self._sample = time_base.numerator * rate, time_base.denominator
+        self._least, self._frame = int(_NOTED * time_base.denominator * rate), frame_size * time_base.denominator
         self._known = rate > 0 and (raw is not None or frame_size > 0)
         self._odd = False  # the last packet was of another length: that is only right at the end
         self._samples = self._step = 0
@@ -110,8 +113,8 @@ class CourseTracker:
         samples = size // self._raw.block if self._raw is not None else self._frame_size
         self._odd = self._raw is None and not self._fits(duration)
         if time is not None:
-            off = time * self._base.numerator * self._rate - self._samples * self._base.denominator
-            if self._noted is None or abs(off - self._noted) > _NOTED * self._base.denominator * self._rate:
+            off = time * self._tick - self._samples * self._sample
+            if self._noted is None or abs(off - self._noted) > self._least:
                 self._noted = off
                 self._stamps.append(Stamp(time, position, self._samples))
         self._samples += samples
@@ -119,8 +122,7 @@ class CourseTracker:
 
     def _fits(self, duration: int) -> bool:
         """Whether a packet lasts as long as its samples, to a tick."""
-        tick = self._base.numerator * self._rate
-        return abs(duration * tick - self._frame_size * self._base.denominator) <= tick
+        return abs(duration * self._tick - self._frame) <= self._tick
 
     def course(self) -> Course | None:
         """None where nobody knows how many samples a packet has."""

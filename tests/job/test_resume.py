@@ -32,3 +32,11 @@ def test_a_job_goes_on_with_the_engine_it_began_with(tmp_path: Path) -> None:
         with pytest.raises(JobConflictError, match="weights have changed"):
             resumed(chosen(now, weights_sha256="others"), folder, journal)
         folder.remove()
+
+
+def test_a_job_of_a_build_that_knew_no_muxer_goes_on(tmp_path: Path) -> None:
+    source, dest = make_source(tmp_path / "in.mkv", pts=range(4)), tmp_path / "out.mkv"
+    plan = prepare(source, dest, JobOptions().with_changes(model="nearest"))
+    record = job_record(plan)
+    older = replace(record, encoder={name: value for name, value in record.encoder.items() if name != "muxer"})
+    assert not record.differences(older)

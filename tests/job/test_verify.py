@@ -17,6 +17,7 @@ from a2n_video import upscale_video
 from a2n_video.errors import OptionError, VerificationError
 from a2n_video.io.inspect import essence
 from a2n_video.io.mux import remux
+from a2n_video.io.mux.copying import stream_like
 from a2n_video.io.packets import scan
 from a2n_video.io.probe import probe
 from a2n_video.job.expected import Expected, expect
@@ -340,6 +341,28 @@ def test_sound_that_is_copied_comes_through_every_muxer(name: str, tmp_path: Pat
     source = write_clip(tmp_path / f"in.{suffix}", made)
     done = upscale_video(source, tmp_path / f"out.{box}", model="nearest", preset="ultrafast", keep_all=box != "avi")
     assert done.verified == f"verified: {len(STEADY)} frames, 1 audio identical"
+
+
+def test_sound_in_blocks_comes_through_avi_however_they_are_packed(tmp_path: Path) -> None:
+    """WAV's reader gives several blocks a packet, and so they lie in what FFmpeg copies from it; AVI's gives one."""
+    times = [Fraction(n, 25) for n in range(10)]
+    made = Clip(times=times, codec="mpeg4", time_base=Fraction(1, 25), sounds=(Sound(codec="adpcm_ms"),))
+    single = write_clip(tmp_path / "single.avi", made)
+    packed = tmp_path / "packed.mkv"
+    with av.open(str(single)) as source, av.open(str(packed), "w", format="matroska") as output:
+        targets: list[Any] = [stream_like(stream, output) for stream in source.streams]
+        blocks = list(source.demux(source.streams.audio[0]))[:-1]
+        source.seek(0)
+        packets: list[Any] = [packet for packet in source.demux(source.streams.video[0]) if packet.size]
+        for first, *more in (blocks[place : place + 4] for place in range(0, len(blocks), 4)):
+            joined = av.Packet(b"".join(map(bytes, (first, *more))))
+            joined.pts, joined.dts, joined.time_base, joined.stream = first.pts, first.dts, first.time_base, first.stream
+            joined.is_keyframe = True
+            packets.append(joined)
+        for packet in sorted(packets, key=lambda packet: packet.pts * packet.time_base):
+            packet.stream = targets[packet.stream.index]
+            output.mux(packet)
+    assert upscale_video(packed, tmp_path / "out.avi", model="nearest").verified == "verified: 10 frames, 1 audio identical"
 
 
 @pytest.mark.parametrize("codec", ["ac3", "aac", "libmp3lame"])
