@@ -267,3 +267,15 @@ def test_the_coefficients_in_a_tiff_are_its_matrix() -> None:
         assert ycbcr_in_tiff(head + page + struct.pack(order + "6I", *kr, *kg, *kb)) == (1, True)
         assert ycbcr_in_tiff(head + page) == (5, True)
     assert ycbcr_in_tiff(b"") == (5, True)
+
+
+@pytest.mark.parametrize("box", ["avi", "nut"])
+@pytest.mark.parametrize(("pix_fmt", "primaries", "transfer"), [("gbrp", 2, 2), ("gbrp", 1, 13), ("gbrp", 9, 16), ("gray", 2, 2)])
+def test_what_has_no_place_for_tags_takes_pictures_that_need_none(
+    pix_fmt: str, primaries: int, transfer: int, box: str, tmp_path: Path
+) -> None:
+    color = ColorSpec(matrix=0 if pix_fmt == "gbrp" else 2, full_range=True, primaries=primaries, transfer=transfer)
+    made = write(tmp_path / "in.mkv", [frame_of(pix_fmt, planes_of(pix_fmt, (16, 8)), color)], color=color)
+    plan = prepare(made, tmp_path / f"out.{box}", JobOptions().with_changes(model="nearest", codec="ffv1"))
+    assert [fate.kind for fate in plan.streams.losses] == ["color"] * (primaries == 9)
+    assert upscale_video(made, tmp_path / f"out.{box}", model="nearest", codec="ffv1").verified == "verified: 1 frame"

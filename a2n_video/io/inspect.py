@@ -81,11 +81,8 @@ def read_packets(
         own = {index: _header(container.streams[index], codec) for index, codec in codecs.items()}
         result = {index: StreamPackets(header=(headers or own).get(index, b"")) for index in codecs}
         bases = {index: fraction(container.streams[index].time_base) or Fraction(1, 1000) for index in codecs}
-        whole = {
-            index: _Whole(_raw(container.streams[index], codec), fills=index in filled)
-            for index, codec in codecs.items()
-            if codec.startswith(_CUT_ANYHOW)
-        }
+        cut = {index: codec for index, codec in codecs.items() if codec.startswith(_CUT_ANYHOW)}
+        whole = {index: _Whole(container.streams[index], codec, fills=index in filled) for index, codec in cut.items()}
         positions = Positions()
         for packet in _demuxed(container, [container.streams[index] for index in codecs]):
             index = packet.stream_index
@@ -104,16 +101,11 @@ def read_packets(
     return result
 
 
-def _raw(stream: Any, codec: str) -> RawSound | None:
-    context = stream.codec_context
-    return RawSound.of(codec, context.channels or 0, context.sample_rate or 0)
-
-
 class _Whole:
     """The digest of audio in samples or blocks; where it `fills`, of the silence in the gaps of raw audio too."""
 
-    def __init__(self, sound: RawSound | None, *, fills: bool) -> None:
-        self._sound = sound
+    def __init__(self, stream: Any, codec: str, *, fills: bool) -> None:
+        self._sound = sound = RawSound.of(codec, stream.codec_context.channels or 0, stream.codec_context.sample_rate or 0)
         self._count = SampleCount(sound.rate) if fills and sound is not None else None
         self._digest = blake2b(digest_size=8)
 

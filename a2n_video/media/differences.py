@@ -26,12 +26,11 @@ def picture_differences(want: FinalFile, got: VideoInfo, width: int | None = Non
         ("sample aspect ratio", want.sar, want.sar if abs(got.sar / want.sar - 1) <= off else got.sar),
         ("range", bool(want.color.full_range), _is_full(got)),
     ]
-    lost = {fate.kind for fate in want.plan.losses}
-    if "color" not in lost:
+    if want.tagged:
         # Gray has no chroma that a matrix could speak of: PNG says 0 of all that it holds.
         tags = ("primaries", "transfer") if got.planes.family == "gray" else ("matrix", "primaries", "transfer")
         pairs += [(tag, getattr(want.color, tag), getattr(got.color, tag)) for tag in tags]
-    if "rotation" not in lost:
+    if not any(fate.kind == "rotation" for fate in want.plan.losses):
         pairs.append(("display matrix", _turn(want.display_matrix), _turn(got.display_matrix)))
     yield from (f"{what} is {is_so}, not {wanted}" for what, wanted, is_so in pairs if wanted != is_so)
     if want.hdr is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from a2n_video.errors import OptionError
-from a2n_video.media.containers import TRANSPORT
+from a2n_video.media.containers import HOLDS, TRANSPORT
 from a2n_video.media.pixfmt import closest, encodable, pix_fmt_of
 from a2n_video.media.planes import PlaneFormat
 from a2n_video.media.streams import Container
@@ -185,6 +185,11 @@ DEFAULT_CODECS: Final[dict[Container, tuple[str, str, str, str]]] = {
 def encoder(codec: str) -> Encoder:
     """What we know of an encoder; of one that is not in the table only that even sizes are safe: it gets the user's options as they are."""
     return ENCODERS.get(codec, Encoder(even=True))
+
+
+def says_color(codec: str, container: Container) -> bool:
+    """Whether what an encoder makes has a place for colour tags in a container: in the video or beside it."""
+    return encoder(codec).color or HOLDS[container].color
 
 
 def default_codec(container: Container, fmt: PlaneFormat, size: tuple[int, int] | None = None) -> str:

@@ -16,7 +16,8 @@ class FinalFile:
     """The source, what becomes of its streams, and the picture's header.
 
     `time_map` places everything but the picture, and bounds it where --start, --end or --frames cut. `width`, `height`, `color`, `sar`,
-    `display_matrix` and `hdr` are those of the result; None for `pix_fmt` leaves the format open.
+    `display_matrix` and `hdr` are those of the result; None for `pix_fmt` leaves the format open. One that is not `tagged` has no place for
+    colour tags.
     """
 
     info: VideoInfo
@@ -25,6 +26,7 @@ class FinalFile:
     width: int
     height: int
     color: ColorSpec
+    tagged: bool = True
     pix_fmt: str | None = None
     sar: Fraction = Fraction(1)
     display_matrix: tuple[int, ...] | None = None

@@ -21,7 +21,7 @@ from a2n_video.io.outfile import OutFile
 from a2n_video.io.probe import probe
 from a2n_video.io.writer import EncoderSettings
 from a2n_video.media.differences import picture_differences
-from a2n_video.media.encoders import encoder
+from a2n_video.media.encoders import encoder, says_color
 from a2n_video.media.final import FinalFile
 from a2n_video.media.index import PacketTime, build_time_map
 from a2n_video.media.pixfmt import encodable, pix_fmt_of
@@ -81,6 +81,7 @@ def _tried(settings: EncoderSettings, container: Container, fates: Sequence[Stre
         width=settings.width,
         height=settings.height,
         color=settings.color,
+        tagged=says_color(settings.codec, container),
         pix_fmt=settings.pix_fmt,
         sar=settings.sar,
     )

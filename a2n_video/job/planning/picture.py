@@ -17,7 +17,7 @@ from a2n_video.io.mux.rehearsal import rehearse
 from a2n_video.io.writer import EncoderSettings
 from a2n_video.media.colorspec import PRIMARIES, RGB_MATRIX, TRANSFERS, UNSPECIFIED, ColorSpec
 from a2n_video.media.containers import HOLDS
-from a2n_video.media.encoders import default_codec, encoded_pix_fmt, encoder, encoder_options, merge_options
+from a2n_video.media.encoders import default_codec, encoded_pix_fmt, encoder, encoder_options, merge_options, says_color
 from a2n_video.media.hdr import HDR_WORDS, hdr_params, lost_hdr
 from a2n_video.media.info import VideoInfo
 from a2n_video.media.pixfmt import encodable
@@ -254,7 +254,7 @@ def _fates(info: VideoInfo, codec: str, container: Container, fit: Fit) -> Itera
         reason = f"{codec} cannot be given it; libx265, libsvtav1 and libx264 can, and mp4 and mov hold it for any"
         reason = "it can only be written whole, in numbers that H.265 knows" if codec in HDR_WORDS or HOLDS[container].hdr else reason
         yield StreamFate(what=f"HDR10 {lost}", kind="hdr", fate="dropped", reason=reason)
-    if not (encoder(codec).color or HOLDS[container].color) and _leaves_a_guess(info.color, codec, target):
+    if not says_color(codec, container) and _leaves_a_guess(info.color, codec, target):
         holders = "y4m has no" if container == "y4m" else f"neither {container} nor {codec}'s video has a"
         reason = f"{holders} place for them: players will guess"
         yield StreamFate(what="colour tags", kind="color", fate="dropped", reason=reason)

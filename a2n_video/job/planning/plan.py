@@ -28,6 +28,7 @@ from a2n_video.job.journal import InputIdentity
 from a2n_video.job.planning.picture import PicturePlan, pix_fmts_of_checked, settle_picture
 from a2n_video.media.containers import HOLDS
 from a2n_video.media.cuts import with_cut_videos
+from a2n_video.media.encoders import says_color
 from a2n_video.media.final import FinalFile
 from a2n_video.media.gaps import with_gaps
 from a2n_video.media.hdr import given_hdr
@@ -93,6 +94,7 @@ class JobPlan:
             width=encoder.width,
             height=encoder.height,
             color=encoder.color,
+            tagged=says_color(encoder.codec, self.streams.container),
             pix_fmt=encoder.pix_fmt,
             sar=encoder.sar,
             display_matrix=self.picture.display_matrix,
