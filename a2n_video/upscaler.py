@@ -7,7 +7,7 @@ import warnings
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, wait
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -152,10 +152,14 @@ class Upscaler:
         engine = self._present()
         if engine is None or engine.geometry != geometry:
             self._finish_engine()
-            with nullcontext() if self._for_job else named_as_in_python():
+            with self._naming():
                 plan = self.plan or resolve_plan(self.options, geometry)
                 engine = self._engine = open_engine(plan, geometry)
         return engine
+
+    def _naming(self) -> AbstractContextManager[None]:
+        """Errors from inside name options as the face does that this upscaler stands behind."""
+        return nullcontext() if self._for_job else named_as_in_python()
 
     def _present(self) -> Engine | None:
         """The engine there is; none in a process forked off while there was one, nor the frames that it had."""
@@ -228,7 +232,8 @@ class Upscaler:
         if not present and ticket.batch.future is None:
             raise DeviceError(_CLOSED)
         try:
-            row = ticket.result()
+            with self._naming():
+                row = ticket.result()
         except CancelledError:
             raise DeviceError(_CLOSED) from None
         except BaseException:

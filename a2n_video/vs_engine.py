@@ -211,7 +211,7 @@ class Filter:
     def submit(self, frames: int, count: int) -> Ticket:
         """Start `count` frames, 1 to batch_size, described at the address `frames` (A2NFrame).
 
-        The source planes are read before this returns. The colour tags are filled in: what the frames turned out to be, nothing left open.
+        The source planes are read before this returns. The tags of the results are filled in: nothing is left open but of gray.
         """
         table = self._tables.get(frames)
         if table is None:
@@ -226,6 +226,7 @@ class Filter:
             places.setdefault(self._current, []).append(at)
         return self._send(table, places)
 
+    @named_as_in_python()
     def finish(self, ticket: Ticket) -> int:
         """Wait for a group and write its results to its target planes; the nanoseconds that went to packing, the engine and unpacking.
 

@@ -32,6 +32,7 @@ def test_each_face_names_options_in_its_own_way(tmp_path: Path) -> None:
         "scale 5: the scale is": lambda: list(upscale_frames([frame], scale=5)),
         "batch_size 0: at least": lambda: Upscaler("nearest", batch_size=0)(_tensor(0)),
         "device nonsense: no such": lambda: Upscaler("a2n-tiny", device="nonsense")(_tensor(1)),
+        "try dtype float32 or device cpu": lambda: Upscaler("a2n-tiny")(torch.full((1, 3, 8, 8), 3e38)),
         "add overwrite to replace": lambda: upscale_video(source, there, model="nearest"),
         "--overwrite": lambda: prepare(source, there, JobOptions().with_changes(model="nearest")),  # for the command line
     }

@@ -22,7 +22,7 @@ typedef struct {
 
 typedef struct {
     int64_t color[A2N_COLOR_TAGS];  /* the source's */
-    int64_t answer[A2N_COLOR_TAGS]; /* what the engine worked with */
+    int64_t answer[A2N_COLOR_TAGS]; /* the result's: what the engine worked with; gray's are the source's */
     A2NPlanes source, target;
 } A2NFrame;
 

@@ -28,7 +28,7 @@ import torch
 from a2n_video.engine.backend import Backend, TorchBackend
 from a2n_video.engine.channel import Channel, Hub, Stopped
 from a2n_video.engine.network_step import Layout, exact_step, network_step, time_layouts
-from a2n_video.engine.owned import ends_at_exit
+from a2n_video.engine.owned import ends_at_exit, waited_for
 from a2n_video.engine.pipeline import Pipeline, Steps
 from a2n_video.engine.protocol import NOT_FINITE, EngineStats, Geometry, Rows
 from a2n_video.engine.rings import HostOutput, InputSlot, Job
@@ -99,9 +99,8 @@ class AcceleratorEngine:
 
     def close(self) -> None:
         self.stop()
-        for thread in self._threads:
-            thread.join()
-        self._fail(DeviceError("the engine was closed"))
+        if waited_for(self._threads):
+            self._fail(DeviceError("the engine was closed"))
 
     def _wait_for_pipeline(self) -> Pipeline:
         try:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from functools import cache
 from itertools import chain
-from threading import Thread
+from threading import Thread, current_thread
 from typing import Final, Protocol
 from weakref import WeakKeyDictionary, finalize
 
@@ -65,6 +65,15 @@ class OwnedEngine:
 def left_behind(engine: Engine) -> bool:
     """Whether an engine has threads and they are in another process; locks that they held are never given back here."""
     return isinstance(engine, OwnedEngine) and engine.left_behind
+
+
+def waited_for(threads: Sequence[Thread]) -> bool:
+    """Wait for an engine's threads to end. False, and no wait, in one of them: garbage that closes an engine is collected in any thread."""
+    if current_thread() in threads:
+        return False
+    for thread in threads:
+        thread.join()
+    return True
 
 
 def ends_at_exit(engine: Threaded, threads: Sequence[Thread]) -> None:

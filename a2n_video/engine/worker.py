@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
-from a2n_video.engine.owned import ends_at_exit
+from a2n_video.engine.owned import ends_at_exit, waited_for
 from a2n_video.engine.protocol import EngineStats, Geometry, Rows, pack_rows
 from a2n_video.media.planes import Planes
 
@@ -102,7 +102,7 @@ class WorkerEngine:
 
     def close(self) -> None:
         self.stop()
-        self._thread.join()
+        waited_for([self._thread])
 
     def _work(self, open_compute: Callable[[], Compute], ready: Future[None]) -> None:
         try:

@@ -7,8 +7,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
+from threading import Event, Thread
 
 import pytest
+from torch import Tensor
 
 from a2n_video.engine.accelerator import AcceleratorEngine
 from a2n_video.engine.owned import OwnedEngine, Threaded
@@ -16,7 +19,7 @@ from a2n_video.engine.pipeline import Pipeline
 from a2n_video.engine.protocol import Rows
 from a2n_video.engine.worker import WorkerEngine
 from tests.engine.host_backend import HostBackend
-from tests.engine.pipelines import GEOMETRY, PLAIN, frame, numbers
+from tests.engine.pipelines import GEOMETRY, PLAIN, frame, identity, numbers
 
 SOON_S = 20.0
 
@@ -49,9 +52,13 @@ LET_GO
 
 
 class Echo:
-    """A `Compute` whose rows come back."""
+    """A `Compute` whose rows come back, once the gate is open."""
+
+    def __init__(self, gate: Event) -> None:
+        self.gate = gate
 
     def start(self, rows: Rows) -> Callable[[], Rows]:
+        self.gate.wait(SOON_S)
         return lambda: rows
 
     def recoveries(self) -> int:
@@ -60,18 +67,27 @@ class Echo:
     def close(self) -> None: ...
 
 
-def worker() -> Threaded:
-    return WorkerEngine(GEOMETRY, 2, Echo)
+def worker(gate: Event) -> Threaded:
+    return WorkerEngine(GEOMETRY, 2, lambda: Echo(gate))
 
 
-def accelerator() -> Threaded:
-    return AcceleratorEngine(GEOMETRY, 2, lambda: Pipeline(HostBackend(), GEOMETRY, PLAIN, 2, 0))
+def accelerator(gate: Event) -> Threaded:
+    def gated(rows: Tensor, out: Tensor, flags: Tensor, *, strip_rows: int = 0) -> None:
+        gate.wait(SOON_S)
+        identity(rows, out, flags, strip_rows=strip_rows)
+
+    return AcceleratorEngine(GEOMETRY, 2, lambda: Pipeline(HostBackend(), GEOMETRY, replace(PLAIN, fast=gated), 2, 0))
+
+
+def opened_gate() -> Event:
+    (gate := Event()).set()
+    return gate
 
 
 @pytest.mark.parametrize("opened", [worker, accelerator])
-def test_an_engine_that_nobody_has_ends(opened: Callable[[], Threaded]) -> None:
+def test_an_engine_that_nobody_has_ends(opened: Callable[[Event], Threaded]) -> None:
     before = set(threading.enumerate())
-    engine = OwnedEngine(opened())
+    engine = OwnedEngine(opened(opened_gate()))
     assert numbers(engine.submit([frame(3)]).result(SOON_S)) == [3]
     threads = set(threading.enumerate()) - before
     assert threads
@@ -80,6 +96,24 @@ def test_an_engine_that_nobody_has_ends(opened: Callable[[], Threaded]) -> None:
     for thread in threads:
         thread.join(SOON_S)
         assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("opened", [worker, accelerator])
+def test_an_engine_that_is_closed_in_a_thread_of_its_own_ends(
+    opened: Callable[[Event], Threaded], caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when an iteration that nobody finishes is collected there: it would wait for itself."""
+    before = set(threading.enumerate())
+    engine = OwnedEngine(opened(gate := Event()))
+    asked: list[Thread] = []
+    threads = set(threading.enumerate()) - before
+    future = engine.submit([frame(3)])
+    future.add_done_callback(lambda _: (asked.append(threading.current_thread()), engine.close()))
+    gate.set()
+    for thread in threads:
+        thread.join(SOON_S)
+        assert not thread.is_alive()
+    assert numbers(future.result(0)) == [3] and asked[0] in threads and not caplog.records
 
 
 @pytest.mark.parametrize("let_go", ["", "del engine"])

@@ -14,7 +14,7 @@ import pytest
 from a2n_video import vs_engine
 from a2n_video.engine.nearest import NearestEngine
 from a2n_video.engine.protocol import Geometry, Rows
-from a2n_video.errors import MissingDependencyError, OptionError
+from a2n_video.errors import DeviceError, MissingDependencyError, OptionError
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.planes import PlaneFormat, Planes, Samples
 from a2n_video.options import ExecutionPlan, ModelOptions
@@ -216,6 +216,14 @@ def test_what_the_engine_raises_comes_out_and_the_next_group_gets_a_new_engine(e
     Recording.broken = False
     assert upscale(opened, Frames(opened.fmt, [UNTAGGED], seed=6)).planes[0][0].any()
     assert [engine.closed for engine in engines] == [True, False]
+
+
+def test_what_the_engine_raises_names_options_as_scripts_do() -> None:
+    fmt = vs_engine.ClipFormat(1, 1, 32, 0, 0, 16, 4).plane_format()
+    frames = Frames(fmt, [UNTAGGED])
+    frames.planes[0][0][:] = np.nan
+    with pytest.raises(DeviceError, match=r"try dtype float32 or device cpu$"):
+        upscale(vs_engine.Filter(fmt, request().options()), frames)
 
 
 def test_an_engine_is_not_closed_over_a_batch_that_is_waited_for() -> None:
