@@ -11,11 +11,11 @@ import ctypes
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from struct import Struct
@@ -379,9 +379,15 @@ def _bytes_type(count: int) -> type[ctypes.Array[ctypes.c_char]]:
 _open_filters: WeakSet[Filter] = WeakSet()
 
 
-@cache
 def _register_exit(gate: int) -> None:
-    atexit.register(_leave, gate)
+    # Again with each filter: what was registered last goes first, and the filter may have been the first with an engine that has an end.
+    atexit.unregister(_leaving(gate))
+    atexit.register(_leaving(gate))
+
+
+@cache
+def _leaving(gate: int) -> Callable[[], None]:
+    return partial(_leave, gate)
 
 
 def _leave(gate: int) -> None:

@@ -223,10 +223,13 @@ def covered(rgb: Tensor, alpha: Tensor) -> Tensor:
     be a mask of something else, and what is under it meant.
     """
     hidden = alpha == 0
-    if rgb.device.type == "cpu" and not hidden.any():  # elsewhere the question would hold the stream
+    asks = rgb.device.type == "cpu"  # elsewhere a question would hold the stream
+    if asks and not hidden.any():
         return rgb
     darkest, lightest = rgb.masked_fill(~hidden, torch.inf).amin((2, 3)), rgb.masked_fill(~hidden, -torch.inf).amax((2, 3))
     one_colour = (lightest <= darkest).all(1)[:, None, None, None]
+    if asks and not one_colour.any():
+        return rgb
     spread, reached = _spread(rgb, alpha, _HALVINGS)
     return torch.where(hidden & one_colour & reached, spread, rgb)
 

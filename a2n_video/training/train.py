@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
@@ -236,7 +237,10 @@ class Run:
     def _describe(self, changed: dict[str, tuple[Any, Any]], *, anew: bool) -> None:
         """Write `config.json`: the options, and under "changed" the steps from which on some are others than before."""
         path, part, step = self.folder / "config.json", self.folder / "config.part", self.trainer.step
-        known = [] if anew or not path.exists() else json.loads(path.read_text()).get("changed", [])
+        known: list[dict[str, Any]] = []
+        if not anew:
+            with contextlib.suppress(OSError, ValueError):  # gone, or cut by a kill: the checkpoint alone decides what goes on
+                known = json.loads(path.read_text()).get("changed", [])
         if changed:
             told = ", ".join(f"--{name.replace('_', '-')} {now} instead of {was}" for name, (was, now) in changed.items())
             tqdm.write(f"goes on from step {step} with {told}")

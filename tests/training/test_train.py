@@ -264,6 +264,7 @@ def test_a_run_that_goes_on_with_other_options_says_so(pairs: Path, tmp_path: Pa
     train([pairs], tmp_path, replace(TINY, eval_every=5), stop_at=2)
     assert "goes on" not in capsys.readouterr().out
     other = replace(TINY, seed=2, loss="psnr")
+    (tmp_path / "config.json").write_text("{")  # cut by a kill
     train([pairs], tmp_path, other, stop_at=2)
     train([pairs], tmp_path, other, stop_at=3)
     told = capsys.readouterr().out

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -296,3 +298,22 @@ def test_the_filters_state_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert vs_engine.filter_state() == "core.a2n was not built: no C compiler"
     (folder / "liba2n.so").touch()
     assert vs_engine.filter_state() == "core.a2n is installed"
+
+
+_TWO_FILTERS = """
+import ctypes
+from a2n_video import vs_engine
+from a2n_video.engine.worker import WorkerEngine
+
+stop = WorkerEngine.stop
+WorkerEngine.stop = lambda engine: (print("stopped", flush=True), stop(engine))
+gate = ctypes.CFUNCTYPE(None)(lambda: print("gate", flush=True))
+address = ctypes.cast(gate, ctypes.c_void_p).value
+kept = [vs_engine.open_filter((1, 0, 8, 0, 0, 16, 12), (2, model, None, None, None, 1, 1), address) for model in ("nearest", "a2n-tiny")]
+"""
+
+
+def test_no_frame_is_let_in_where_engines_end_with_the_interpreter() -> None:
+    """Nor where the first filter had none that has an end."""
+    done = subprocess.run([sys.executable, "-c", _TWO_FILTERS], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout.split()[:2]) == (0, ["gate", "stopped"]), done.stderr
