@@ -33,15 +33,16 @@ class Unevenness:
 
     @classmethod
     def of(cls, course: Course, part: TimeMap) -> Unevenness:
-        """What comes of a course in a part."""
-        zero, found = None, cls()
-        for stamp in course.stamps:
-            time = part.seconds_of(stamp.time * course.time_base, stamp.position)
-            off = time - Fraction(stamp.samples, course.rate)
-            if zero is None or (part.begin is not None and time <= part.begin):
-                zero = off
+        """What comes of a course in a part. A gap from before its beginning on is none in it: its sound begins with what comes then."""
+        zero = last = Fraction(0)
+        found = cls()
+        for number, stamp in enumerate(course.stamps):
+            time, sounded = part.seconds_of(stamp.time * course.time_base, stamp.position), Fraction(stamp.samples, course.rate)
+            before, last = last + sounded - course.step, time - sounded  # when the packet before it begins; how late it is
+            if not number or (part.begin is not None and (time <= part.begin or before < part.begin)):
+                zero = last
             elif part.limit is None or time < part.limit:
-                found = found.further(off - zero)
+                found = found.further(last - zero)
         return found
 
     def further(self, off: Fraction) -> Unevenness:

@@ -29,7 +29,9 @@ def course(*late: tuple[int, int]) -> Course:
     [
         (PART, Unevenness(off=630 * MS, gaps=2, silence=630 * MS, longest=600 * MS, late=4 * MS)),
         (PART.cut(start=Fraction(2)), Unevenness(off=30 * MS, gaps=1, silence=30 * MS, longest=30 * MS)),
-        (PART.cut(start=Fraction(1, 2), end=Fraction(3, 2)), Unevenness(off=600 * MS, gaps=1, silence=600 * MS, longest=600 * MS)),
+        (PART.cut(start=Fraction(3, 10), end=Fraction(3, 2)), Unevenness(off=604 * MS, gaps=1, silence=604 * MS, longest=604 * MS)),
+        (PART.cut(start=Fraction(1, 2), end=Fraction(3, 2)), Unevenness()),  # whose sound begins after the gap
+        (PART.cut(start=Fraction(1, 2)), Unevenness(off=30 * MS, gaps=1, silence=30 * MS, longest=30 * MS)),
         (PART.cut(end=Fraction(1, 2)), Unevenness(off=4 * MS, late=4 * MS)),
     ],
 )
