@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from a2n_video.engine.nearest import planes_to_rgb, rgb_to_planes
+from a2n_video.engine.numpy_color import planes_to_rgb, rgb_to_planes
 from a2n_video.media.chroma import cubic
 from a2n_video.media.colorspec import ColorSpec
 from a2n_video.media.planes import PlaneFormat, Planes, Samples

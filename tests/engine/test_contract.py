@@ -18,7 +18,7 @@ from a2n_video.engine.accelerator import AcceleratorEngine, open_pipeline
 from a2n_video.engine.color import planes_to_rgb, rgb_to_planes
 from a2n_video.engine.native import engine as native
 from a2n_video.engine.native import has_native
-from a2n_video.engine.nearest import repeated
+from a2n_video.engine.numpy_color import repeated
 from a2n_video.engine.protocol import Engine, Geometry, Rows
 from a2n_video.engine.select import has_openvino
 from a2n_video.media.colorspec import ColorSpec
