@@ -52,7 +52,8 @@ class PluginBuildHook(BuildHookInterface[Any]):
     """Adds vapoursynth/plugins/a2n/ with the filter and its manifest, or with MISSING.txt, and the network's library."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="a2n-build-"))
+        self._scratch = tempfile.TemporaryDirectory(prefix="a2n-build-", ignore_cleanup_errors=True)  # gone where the build fails too
+        self._folder = Path(self._scratch.name)
         editable = version == "editable"
         # Each kind of build reads its own key; the files go to the plugin folder of the environment, editable or not.
         included = build_data["force_include_editable" if editable else "force_include"]
@@ -68,7 +69,7 @@ class PluginBuildHook(BuildHookInterface[Any]):
             build_data["tag"] = f"py3-none-{next(platform_tags())}"
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._scratch.cleanup()
 
     def _built(self, build: Callable[[], list[Path]], required: str, sentence: str) -> list[Path]:
         """What `build` makes; nothing, and a note why, where it cannot and need not."""

@@ -110,3 +110,11 @@ def test_where_the_filter_must_be_there_its_absence_is_an_error(tree: Path, no_c
     done = build(tree, A2N_REQUIRE_VS_PLUGIN="1", **no_compiler)
     assert done.returncode != 0
     assert "no C compiler was found" in done.stdout + done.stderr
+
+
+def test_a_build_leaves_nothing_behind_where_it_fails_either(tree: Path, no_compiler: dict[str, str], tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    assert build(tree, A2N_REQUIRE_VS_PLUGIN="1", TMPDIR=str(scratch), **no_compiler).returncode != 0
+    assert build(tree, TMPDIR=str(scratch), **no_compiler).returncode == 0
+    assert not list(scratch.glob("a2n-build-*"))
