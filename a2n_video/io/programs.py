@@ -9,6 +9,7 @@ from typing import Final
 
 from a2n_video.io.whole import ts_packet_size
 
+_TELLING: Final = 1024  # bytes by which a transport stream is known
 _HEAD: Final = 2_000_000  # tables come again several times a second
 _PAT, _SDT = 0, 0x11
 _PROGRAMS, _STREAMS, _SERVICES = 0, 2, 0x42  # tables
@@ -45,9 +46,12 @@ def _sections(path: Path) -> Iterator[tuple[int, bytes]]:
     """The beginning of each section that begins a packet's payload, with its pid."""
     with suppress(OSError):
         with path.open("rb") as file:
-            data = file.read(_HEAD)
-        size = ts_packet_size(data[:1024])
-        for place in range(4 if size == 192 else 0, len(data) - 187, size or len(data) + 1):
+            head = file.read(_TELLING)
+            size = ts_packet_size(head)
+            if size is None:
+                return
+            data = head + file.read(_HEAD - len(head))
+        for place in range(4 if size == 192 else 0, len(data) - 187, size):
             packet = data[place : place + 188]
             start = 4 + (1 + packet[4] if packet[3] & 0x20 else 0)
             if packet[1] & 0x40 and packet[3] & 0x10 and start < _PAYLOAD:

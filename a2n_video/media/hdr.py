@@ -19,6 +19,9 @@ LUMINANCE: Final = Fraction(1, 10000)
 # What H.265 (D.3.28) does not call unknown, in its counts, and as FFmpeg reads it: discs do come with a darkest luminance of 0.
 _RANGES: Final = {"x": (5, 37000), "y": (5, 42000), "max": (50_000, 100_000_000), "min": (0, 50_000)}
 _MOST_LIGHT: Final = 0xFFFF
+_DISPLAY, _LIGHT = "mastering display", "content light level"
+_NOT_WHOLE: Final = " (only part of it is known)"
+_ODD: Final = " (its numbers are beyond those that HDR10 has)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +64,7 @@ def hdr_params(codec: str, hdr: HdrMetadata | None) -> str:
     pairs = []
     if has_mastering(hdr):
         pairs.append(f"{words.mastering}={_mastering(hdr, words)}")
-    if _takes_light(words, hdr):
+    if _keeps_light(words, hdr, boxed=False):
         pairs.append(f"{words.light}={hdr.max_content},{hdr.max_average or 0}")
     return ":".join(pairs)
 
@@ -94,21 +97,17 @@ def lost_hdr(codec: str, hdr: HdrMetadata | None, *, boxed: bool = False) -> str
         return ""
     words = HDR_WORDS.get(codec)
     display = (hdr.red, hdr.green, hdr.blue, hdr.white, hdr.max_luminance, hdr.min_luminance)
-    mastering = [f"mastering display{_NOT_WHOLE if None in display else _ODD}"] if display.count(None) < len(display) else []
-    light = ["content light level" + ("" if has_light(hdr) else _ODD)] if hdr.max_content is not None else []
+    mastering = [_DISPLAY + (_NOT_WHOLE if None in display else _ODD)] if display.count(None) < len(display) else []
+    light = [_LIGHT + ("" if has_light(hdr) else _ODD)] if hdr.max_content is not None else []
     if not boxed and words is None:
-        return " and ".join(lost.partition(" (")[0] for lost in mastering + light)
-    kept = has_light(hdr) and (boxed or (words is not None and _takes_light(words, hdr)))
+        return " and ".join([_DISPLAY] * len(mastering) + [_LIGHT] * len(light))
+    kept = _keeps_light(words, hdr, boxed=boxed)
     return " and ".join(([] if has_mastering(hdr) else mastering) + ([] if kept else light))
 
 
-_NOT_WHOLE: Final = " (only part of it is known)"
-_ODD: Final = " (its numbers are beyond those that HDR10 has)"
-
-
-def _takes_light(words: HdrWords, hdr: HdrMetadata) -> bool:
-    """Whether there is a content light level that the library writes."""
-    return has_light(hdr) and (bool(hdr.max_content) or words.unknown_peak)
+def _keeps_light(words: HdrWords | None, hdr: HdrMetadata, *, boxed: bool) -> bool:
+    """Whether there is a content light level that the container or the encoder's library writes."""
+    return has_light(hdr) and (boxed or (words is not None and (bool(hdr.max_content) or words.unknown_peak)))
 
 
 def given_hdr(codec: str, hdr: HdrMetadata | None, encoder_options: Mapping[str, str], *, boxed: bool = False) -> HdrMetadata | None:
@@ -121,8 +120,7 @@ def given_hdr(codec: str, hdr: HdrMetadata | None, encoder_options: Mapping[str,
         return None
     said = " ".join(encoder_options.values())
     mastering = has_mastering(hdr) and (words is None or f"{words.mastering}=" not in said)
-    kept = has_light(hdr) and (boxed or (words is not None and _takes_light(words, hdr)))
-    light = kept and (words is None or f"{words.light}=" not in said)
+    light = _keeps_light(words, hdr, boxed=boxed) and (words is None or f"{words.light}=" not in said)
     if not mastering and not light:
         return None
     given = hdr if mastering else HdrMetadata(max_content=hdr.max_content, max_average=hdr.max_average)

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from a2n_video.errors import OptionError, WeightsError
 from a2n_video.net.model import A2N, A2NConfig
 from a2n_video.net.weights import load_model, save_model
+from a2n_video.tools.results import write_file
 from a2n_video.training.data import PairBatches
 from a2n_video.training.held import HeldOut
 from a2n_video.training.optimiser import OPTIMISERS, set_learning_rate
@@ -236,7 +237,7 @@ class Run:
 
     def _describe(self, changed: dict[str, tuple[Any, Any]], *, anew: bool) -> None:
         """Write `config.json`: the options, and under "changed" the steps from which on some are others than before."""
-        path, part, step = self.folder / "config.json", self.folder / "config.part", self.trainer.step
+        path, step = self.folder / "config.json", self.trainer.step
         known: list[dict[str, Any]] = []
         if not anew:
             with contextlib.suppress(OSError, ValueError):  # gone, or cut by a kill: the checkpoint alone decides what goes on
@@ -246,8 +247,7 @@ class Run:
             tqdm.write(f"goes on from step {step} with {told}")
             known = [*(entry for entry in known if entry["step"] != step), {"step": step, **changed}]
         values = {**asdict(self.trainer.config), **({"changed": known} if known else {})}
-        part.write_text(json.dumps(values, indent=1) + "\n")
-        part.replace(path)
+        write_file(path, (json.dumps(values, indent=1) + "\n").encode())
 
     def save(self) -> None:
         """Write the checkpoint to a new file and rename it: a kill leaves the old one."""
